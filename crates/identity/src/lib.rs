@@ -1,0 +1,21 @@
+//! Keys, key formats, the signed envelope and the rules of trust.
+//!
+//! Pure: no async, clock, disk or socket. Time and randomness are arguments.
+//! Start at [`Signed`] for the one verify path, [`Entry`] for what a realm's log
+//! holds, and [`authority`] for who may write what.
+
+pub mod authority;
+pub mod canonical;
+mod digest;
+mod entry;
+mod genesis;
+mod key;
+mod signed;
+mod time;
+
+pub use digest::{Artifact, Hash, ParseHashError, RealmId};
+pub use entry::{Body, Entry, Kind, Target, VERSION};
+pub use genesis::Genesis;
+pub use key::{ParseKeyError, PublicKey, SecretKey, Signature, Signer};
+pub use signed::{MAX_SIGNED_BYTES, Message, Signed, VerifyError};
+pub use time::Timestamp;
