@@ -19,7 +19,8 @@ pub use name::{ComponentName, NameError, NodeName, Tag};
 pub use outbound::{Outbound, OutboundError, OutboundHost, Scheme};
 pub use realm_identity as identity;
 pub use spec::{
-    Call, ComponentSpec, Health, HealthProbe, HttpSpec, ImageSpec, NativeSpec, Placement, RestartPolicy,
+    Call, ComponentSpec, Health, HealthProbe, HttpSpec, ImageSpec, NativeSpec,
+    ParseRestartError, Placement, RestartPolicy,
     Rollout, Unsupported,
 };
 pub use volume::{Volume, VolumeError, VolumeMode, VolumeSource};

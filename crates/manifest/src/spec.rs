@@ -1,5 +1,7 @@
 //! The spec of one component: what runs, where, within what, with what in hand.
 
+use std::{fmt, str::FromStr};
+
 use minicbor::{Decode, Encode};
 use realm_identity::{Artifact, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -70,6 +72,37 @@ pub enum RestartPolicy {
     OnFailure,
     #[n(2)]
     Never,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a restart policy: use always, on-failure or never")]
+pub struct ParseRestartError(String);
+
+impl RestartPolicy {
+    pub const ALL: [Self; 3] = [Self::Always, Self::OnFailure, Self::Never];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::OnFailure => "on-failure",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl FromStr for RestartPolicy {
+    type Err = ParseRestartError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRestartError> {
+        let found = Self::ALL.into_iter().find(|policy| policy.as_str() == text);
+        found.ok_or_else(|| ParseRestartError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for RestartPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// Serves HTTP under host and path.
