@@ -1,0 +1,80 @@
+//! Addresses as users write them.
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+
+use crate::event::Link;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{text}\" is not an address like /ip4/192.0.2.7/udp/2020/quic-v1: {reason}")]
+pub struct AddressError {
+    pub text: String,
+    pub reason: String,
+}
+
+/// Reads a multiaddr; `/quic` is read as `/quic-v1`.
+pub(crate) fn parse(text: &str) -> Result<Multiaddr, AddressError> {
+    let current: Vec<&str> = text
+        .trim()
+        .split('/')
+        .map(|part| if part == "quic" { "quic-v1" } else { part })
+        .collect();
+    current
+        .join("/")
+        .parse()
+        .map_err(|error: libp2p::multiaddr::Error| AddressError {
+            text: text.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+/// The peer that an address ends in.
+pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last() {
+        Some(Protocol::P2p(peer)) => Some(peer),
+        _ => None,
+    }
+}
+
+pub(crate) fn link_of(address: &Multiaddr) -> Link {
+    let mut link = Link::Tcp;
+    for part in address {
+        match part {
+            Protocol::P2pCircuit => return Link::Relay,
+            Protocol::QuicV1 => link = Link::Quic,
+            _ => {}
+        }
+    }
+    link
+}
+
+pub(crate) fn ip_of(address: &Multiaddr) -> Option<std::net::IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.to_canonical()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_quic_is_read_as_quic_v1() {
+        let address = parse("/ip4/127.0.0.1/udp/2020/quic").expect("parses");
+        assert_eq!(address.to_string(), "/ip4/127.0.0.1/udp/2020/quic-v1");
+        assert_eq!(link_of(&address), Link::Quic);
+    }
+
+    #[test]
+    fn an_error_repeats_the_text() {
+        let error = parse("127.0.0.1:2020").expect_err("no multiaddr");
+        assert!(error.to_string().contains("127.0.0.1:2020"), "{error}");
+    }
+
+    #[test]
+    fn mapped_addresses_count_as_what_they_are() {
+        let address = parse("/ip6/::ffff:127.0.0.1/tcp/1").expect("parses");
+        assert_eq!(ip_of(&address).map(|ip| ip.is_loopback()), Some(true));
+    }
+}

@@ -1,0 +1,132 @@
+//! What a network is built from.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use realm_identity::{RealmId, SecretKey};
+
+use crate::{AddressError, BlobSource, RpcFactory};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's signing key, which is its peer id too.
+    pub secret: SecretKey,
+    /// Names gossip topics and the Kademlia protocol. Kademlia stays off without it.
+    pub realm: Option<RealmId>,
+    /// Multiaddrs; port 0 takes any free one.
+    pub listen: Vec<String>,
+    /// Multiaddrs that are dialled at the start, and again whenever the connection is lost.
+    pub bootstrap: Vec<String>,
+    pub mdns: bool,
+    /// Like `realm/0.1.0`. Told to every peer.
+    pub agent_version: String,
+    /// Told to every peer; what they are worth is the realm's to decide.
+    pub tags: Vec<String>,
+    pub limits: NetLimits,
+}
+
+impl Config {
+    /// Listens nowhere, knows nobody; mDNS is off.
+    pub fn new(secret: SecretKey) -> Self {
+        Self {
+            secret,
+            realm: None,
+            listen: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: false,
+            agent_version: "realm/0".to_owned(),
+            tags: Vec::new(),
+            limits: NetLimits::default(),
+        }
+    }
+}
+
+/// Bounds of a network. Strangers are peers that were not named by `set_approved`.
+#[derive(Debug, Clone)]
+pub struct NetLimits {
+    /// Connections from strangers.
+    pub stranger_in: usize,
+    /// Connections to strangers.
+    pub stranger_out: usize,
+    /// Connections from and to approved peers together: their budget of their own.
+    pub approved: usize,
+    /// Handshakes under way, in each direction.
+    pub pending: usize,
+    pub per_peer: usize,
+    /// Approved peers may hold a direct connection beside a relayed one, in both directions.
+    pub per_approved_peer: usize,
+    /// Connections from strangers at one address; loopback is exempt.
+    pub per_ip: usize,
+    /// Streams a peer may hold open on one connection.
+    pub streams: usize,
+    /// Largest frame, in bytes.
+    pub frame: usize,
+    /// Frames waiting for one peer.
+    pub frame_queue: usize,
+    /// Bytes of received frames that nobody has dropped yet.
+    pub frame_bytes: usize,
+    pub rpc_per_peer: usize,
+    pub rpc: usize,
+    pub blobs_per_peer: usize,
+    pub blobs: usize,
+    /// How long a connection without streams is kept.
+    pub idle: Duration,
+    /// Between gossip's own rounds. Tests shorten it.
+    pub heartbeat: Duration,
+}
+
+impl Default for NetLimits {
+    fn default() -> Self {
+        Self {
+            stranger_in: 128,
+            stranger_out: 64,
+            approved: 512,
+            pending: 32,
+            per_peer: 2,
+            per_approved_peer: 4,
+            per_ip: 16,
+            streams: 128,
+            frame: 1024 * 1024,
+            frame_queue: 256,
+            frame_bytes: 32 * 1024 * 1024,
+            rpc_per_peer: 64,
+            rpc: 512,
+            blobs_per_peer: 8,
+            blobs: 32,
+            idle: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Who answers what peers ask for. What is None is not offered.
+#[derive(Default)]
+pub struct Services {
+    pub blobs: Option<Arc<dyn BlobSource>>,
+    /// Run once on the network's own thread, since what it makes cannot leave it.
+    pub rpc: Option<RpcFactory>,
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services")
+            .field("blobs", &self.blobs.is_some())
+            .field("rpc", &self.rpc.is_some())
+            .finish()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error("{address} is in use: another agent may be running; choose another port or 0")]
+    InUse { address: String },
+    #[error("cannot listen on {address}")]
+    Listen { address: String, source: io::Error },
+    #[error("cannot start the network's thread")]
+    Thread(#[source] io::Error),
+    #[error("the network stopped while starting")]
+    Stopped,
+    #[error("invalid network settings: {0}")]
+    Settings(String),
+}
