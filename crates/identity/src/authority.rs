@@ -37,7 +37,10 @@ pub const fn rule(kind: Kind) -> Rule {
 pub fn check(entry: &Entry, kind: Kind, target: &Target, owner: PublicKey) -> Result<(), Refusal> {
     match rule(kind) {
         Rule::Owner if entry.author != owner => {
-            return Err(Refusal::NotOwner { kind, author: entry.author });
+            return Err(Refusal::NotOwner {
+                kind,
+                author: entry.author,
+            });
         }
         Rule::Owner => {}
     }
@@ -49,5 +52,12 @@ pub fn check(entry: &Entry, kind: Kind, target: &Target, owner: PublicKey) -> Re
         Kind::OwnerRotate => matches!(target, Target::Owner(_)),
         Kind::Merge => matches!(target, Target::Realm),
     };
-    if fits { Ok(()) } else { Err(Refusal::WrongTarget { kind, target: target.clone() }) }
+    if fits {
+        Ok(())
+    } else {
+        Err(Refusal::WrongTarget {
+            kind,
+            target: target.clone(),
+        })
+    }
 }

@@ -23,8 +23,15 @@ where
     T: Encode<()> + for<'b> Decode<'b, ()>,
 {
     if bytes.len() > max {
-        return Err(Error::TooLarge { size: bytes.len(), max });
+        return Err(Error::TooLarge {
+            size: bytes.len(),
+            max,
+        });
     }
     let value = minicbor::decode(bytes).map_err(Error::Malformed)?;
-    if encode(&value) == bytes { Ok(value) } else { Err(Error::NotCanonical) }
+    if encode(&value) == bytes {
+        Ok(value)
+    } else {
+        Err(Error::NotCanonical)
+    }
 }

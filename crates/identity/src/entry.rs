@@ -120,12 +120,22 @@ impl Kind {
 
 impl Entry {
     pub fn new(realm: RealmId, author: PublicKey, seq: u64, prev: Hash, body: Body) -> Self {
-        Self { v: VERSION, realm, author, seq, prev, body: Some(body), unknown: Vec::new() }
+        Self {
+            v: VERSION,
+            realm,
+            author,
+            seq,
+            prev,
+            body: Some(body),
+            unknown: Vec::new(),
+        }
     }
 
     /// The kind, when this code knows both the version and the kind.
     pub fn kind(&self) -> Option<Kind> {
-        self.body.as_ref().and_then(|body| Kind::from_number(body.kind))
+        self.body
+            .as_ref()
+            .and_then(|body| Kind::from_number(body.kind))
     }
 }
 
@@ -139,7 +149,8 @@ impl Message for Entry {
     fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = Encoder::new(&mut bytes);
-        self.write(&mut encoder).expect("writing to memory does not fail");
+        self.write(&mut encoder)
+            .expect("writing to memory does not fail");
         bytes.extend_from_slice(&self.unknown);
         bytes
     }
@@ -152,7 +163,11 @@ impl Message for Entry {
             });
         }
         let entry = Self::read(bytes).map_err(canonical::Error::Malformed)?;
-        if entry.to_bytes() == bytes { Ok(entry) } else { Err(canonical::Error::NotCanonical) }
+        if entry.to_bytes() == bytes {
+            Ok(entry)
+        } else {
+            Err(canonical::Error::NotCanonical)
+        }
     }
 }
 
@@ -162,11 +177,20 @@ impl Entry {
         encoder: &mut Encoder<W>,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
         encoder.array(FIELDS)?;
-        encoder.encode(self.v)?.encode(self.realm)?.encode(self.author)?;
+        encoder
+            .encode(self.v)?
+            .encode(self.realm)?
+            .encode(self.author)?;
         encoder.encode(self.seq)?.encode(self.prev)?;
         if let Some(body) = &self.body {
-            encoder.encode(body.state)?.encode(body.kind)?.encode(&body.target)?;
-            encoder.encode(body.not_after)?.encode(body.issued_at)?.encode(body.payload)?;
+            encoder
+                .encode(body.state)?
+                .encode(body.kind)?
+                .encode(&body.target)?;
+            encoder
+                .encode(body.not_after)?
+                .encode(body.issued_at)?
+                .encode(body.payload)?;
         }
         Ok(())
     }
@@ -174,11 +198,21 @@ impl Entry {
     fn read(bytes: &[u8]) -> Result<Self, minicbor::decode::Error> {
         let mut decoder = Decoder::new(bytes);
         if decoder.array()? != Some(FIELDS) {
-            return Err(minicbor::decode::Error::message("an entry is an array of eleven"));
+            return Err(minicbor::decode::Error::message(
+                "an entry is an array of eleven",
+            ));
         }
         let (v, realm, author) = (decoder.decode()?, decoder.decode()?, decoder.decode()?);
         let (seq, prev) = (decoder.decode()?, decoder.decode()?);
-        let mut entry = Self { v, realm, author, seq, prev, body: None, unknown: Vec::new() };
+        let mut entry = Self {
+            v,
+            realm,
+            author,
+            seq,
+            prev,
+            body: None,
+            unknown: Vec::new(),
+        };
         if v == VERSION {
             entry.body = Some(Body {
                 state: decoder.decode()?,

@@ -17,7 +17,7 @@ pub struct Genesis {
     #[n(3)]
     pub name: String,
     /// Random, so that one person may own several realms of one name.
-    #[n(4)]
+    #[cbor(n(4), with = "minicbor::bytes")]
     pub nonce: [u8; 32],
 }
 
@@ -25,7 +25,13 @@ message!(Genesis, "genesis", |genesis| genesis.owner());
 
 impl Genesis {
     pub fn new(owner: PublicKey, name: String, nonce: [u8; 32]) -> Self {
-        Self { v: crate::VERSION, owners: vec![owner], threshold: 1, name, nonce }
+        Self {
+            v: crate::VERSION,
+            owners: vec![owner],
+            threshold: 1,
+            name,
+            nonce,
+        }
     }
 
     pub fn owner(&self) -> PublicKey {

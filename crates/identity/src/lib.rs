@@ -6,16 +6,24 @@
 
 pub mod authority;
 pub mod canonical;
+pub mod challenge;
+pub mod claim;
 mod digest;
 mod entry;
 mod genesis;
+pub mod invite;
 mod key;
 mod signed;
 mod time;
+pub mod trust;
 
+pub use challenge::{ChallengeError, GraftChallenge};
+pub use claim::{Claim, ClaimError, Consent, VerifiedClaim, Witness, WitnessedClaim};
 pub use digest::{Artifact, Hash, ParseHashError, RealmId};
 pub use entry::{Body, Entry, Kind, Target, VERSION};
 pub use genesis::Genesis;
+pub use invite::{Invite, InviteError, InviteToken, ParseTokenError};
 pub use key::{ParseKeyError, PublicKey, SecretKey, Signature, Signer};
 pub use signed::{MAX_SIGNED_BYTES, Message, Signed, VerifyError};
 pub use time::Timestamp;
+pub use trust::{OwnerPin, PinError};

@@ -58,23 +58,38 @@ pub enum VerifyError {
     #[error("malformed envelope")]
     Malformed(#[source] minicbor::decode::Error),
     #[error("malformed {domain}")]
-    Content { domain: &'static str, source: canonical::Error },
+    Content {
+        domain: &'static str,
+        source: canonical::Error,
+    },
     #[error("{size} bytes, at most {MAX_SIGNED_BYTES} are allowed")]
     TooLarge { size: usize },
     #[error("envelope is not in canonical form")]
     NotCanonical,
     #[error("the signature on this {domain} is not {author}'s")]
-    BadSignature { domain: &'static str, author: PublicKey },
+    BadSignature {
+        domain: &'static str,
+        author: PublicKey,
+    },
 }
 
 impl<T: Message> Signed<T> {
     /// Signs `value`. The signer's key must be the message's author.
     pub fn sign<S: Signer + ?Sized>(value: T, signer: &S) -> Result<Self, S::Error> {
         let bytes = value.to_bytes();
-        debug_assert_eq!(value.author(), signer.public(), "signed by another key than the author");
+        debug_assert_eq!(
+            value.author(),
+            signer.public(),
+            "signed by another key than the author"
+        );
         let signature = signer.sign(&signing_input::<T>(&bytes))?;
         let hash = Hash::of(&bytes);
-        Ok(Self { value, bytes, signature, hash })
+        Ok(Self {
+            value,
+            bytes,
+            signature,
+            hash,
+        })
     }
 
     /// Reads and verifies an envelope made by [`Signed::to_wire`].
@@ -84,15 +99,29 @@ impl<T: Message> Signed<T> {
         }
         let mut decoder = minicbor::Decoder::new(wire);
         let (bytes, signature) = read_envelope(&mut decoder).map_err(VerifyError::Malformed)?;
-        let value = T::from_bytes(bytes)
-            .map_err(|source| VerifyError::Content { domain: T::DOMAIN, source })?;
+        let value = T::from_bytes(bytes).map_err(|source| VerifyError::Content {
+            domain: T::DOMAIN,
+            source,
+        })?;
         let author = value.author();
         if !author.verify(&signing_input::<T>(bytes), &signature) {
-            return Err(VerifyError::BadSignature { domain: T::DOMAIN, author });
+            return Err(VerifyError::BadSignature {
+                domain: T::DOMAIN,
+                author,
+            });
         }
-        let signed = Self { value, hash: Hash::of(bytes), bytes: bytes.to_vec(), signature };
+        let signed = Self {
+            value,
+            hash: Hash::of(bytes),
+            bytes: bytes.to_vec(),
+            signature,
+        };
         // One envelope has one encoding: no trailing bytes, no longer lengths.
-        if signed.to_wire() == wire { Ok(signed) } else { Err(VerifyError::NotCanonical) }
+        if signed.to_wire() == wire {
+            Ok(signed)
+        } else {
+            Err(VerifyError::NotCanonical)
+        }
     }
 
     /// `[bytes, signature]` in CBOR: what is stored and forwarded.
@@ -147,7 +176,9 @@ fn read_envelope<'b>(
     decoder: &mut minicbor::Decoder<'b>,
 ) -> Result<(&'b [u8], Signature), minicbor::decode::Error> {
     if decoder.array()? != Some(2) {
-        return Err(minicbor::decode::Error::message("an envelope is an array of two"));
+        return Err(minicbor::decode::Error::message(
+            "an envelope is an array of two",
+        ));
     }
     let bytes = decoder.bytes()?;
     let signature = <[u8; 64]>::try_from(decoder.bytes()?)
