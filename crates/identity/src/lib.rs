@@ -10,12 +10,14 @@ pub mod challenge;
 pub mod claim;
 mod digest;
 mod entry;
+pub mod format;
 mod genesis;
 pub mod invite;
 mod key;
 mod signed;
 mod time;
 pub mod trust;
+mod words;
 
 pub use challenge::{ChallengeError, GraftChallenge};
 pub use claim::{Claim, ClaimError, Consent, VerifiedClaim, Witness, WitnessedClaim};
