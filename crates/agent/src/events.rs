@@ -1,0 +1,84 @@
+//! What happened on this node: a bounded, ordered list for people who ask why.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use realm_manifest::identity::Timestamp;
+use tokio::sync::watch;
+
+/// Enough for a day of a calm node and a minute of a wild one.
+const MAX_EVENTS: usize = 4096;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Rises by one; a gap means that older events were dropped.
+    pub seq: u64,
+    pub at: Timestamp,
+    /// A past participle: joined, lost, pulled, started, limited, restarted, refused, forked.
+    pub kind: &'static str,
+    pub subject: String,
+    pub message: String,
+}
+
+/// Shared by the parts that record and those that read.
+#[derive(Debug, Clone)]
+pub struct Events {
+    list: Arc<Mutex<VecDeque<Event>>>,
+    last: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { list: Arc::default(), last: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+impl Events {
+    pub fn record(&self, at: Timestamp, kind: &'static str, subject: String, message: String) {
+        tracing::info!(kind, subject, "{message}");
+        let seq = {
+            let mut list = self.lock();
+            let seq = list.back().map_or(1, |last| last.seq + 1);
+            if list.len() == MAX_EVENTS {
+                list.pop_front();
+            }
+            list.push_back(Event { seq, at, kind, subject, message });
+            seq
+        };
+        self.last.send_replace(seq);
+    }
+
+    /// Events after `seq`, oldest first.
+    pub fn after(&self, seq: u64) -> Vec<Event> {
+        self.lock().iter().filter(|event| event.seq > seq).cloned().collect()
+    }
+
+    /// Wakes when something is recorded.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+        // The list is whole between any two statements, also after a panic elsewhere.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_order_and_drops_the_oldest() {
+        let events = Events::default();
+        for n in 0..MAX_EVENTS + 10 {
+            events.record(Timestamp(n as u64), "started", format!("cell {n}"), String::new());
+        }
+        let all = events.after(0);
+        assert_eq!(all.len(), MAX_EVENTS);
+        assert_eq!(all[0].seq, 11);
+        assert_eq!(events.after(all[0].seq).len(), MAX_EVENTS - 1);
+    }
+}

@@ -1,0 +1,168 @@
+//! The command line: its grammar, and what every command is handed.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::{
+    error::{CliError, ExitCode, Result},
+    keystore::PassphraseSource,
+    output::{Format, Output},
+    realms::{Realm, Realms},
+    settings::Settings,
+};
+
+mod config;
+mod init;
+mod invite;
+mod key;
+mod realms;
+
+/// Push WebAssembly once, and it runs on every machine you own.
+#[derive(Debug, Parser)]
+#[command(name = "realm", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n  realm init                      make an owner key and a realm\n  realm run hello.wasm            run a program right here\n  realm push hello hello.wasm     run it on every node\n  realm status                    see where it runs")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// How answers are written.
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub output: Format,
+    /// Say nothing but answers and errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; twice for all. RUST_LOG has the last word.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Colour: auto follows the terminal and NO_COLOR.
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub color: Color,
+    /// The realm to work on: a name, or the start of an id.
+    #[arg(long, global = true)]
+    pub realm: Option<String>,
+    /// The owner key's file.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub key: Option<PathBuf>,
+    /// A file with the key's passphrase; - is standard input.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Directory of settings and keys.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub config_dir: Option<PathBuf>,
+    /// Directory where the command line remembers its realms.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// Multiaddr of a node to ask, instead of looking for one.
+    #[arg(long, value_name = "ADDR", global = true)]
+    pub via: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the owner key, and a realm.
+    Init(init::Args),
+    /// List your realms.
+    Ls,
+    /// Choose the realm that commands work on.
+    Use { name: String },
+    /// Show, export or import the owner key.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make a token that lets one node join.
+    Invite(invite::Args),
+    /// Show the settings in force.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Write a shell's completion script.
+    Completions { shell: clap_complete::Shell },
+    /// Explain a command, or: exit-codes.
+    Help { topic: Vec<String> },
+}
+
+/// What every command is handed.
+#[derive(Debug)]
+pub struct Session {
+    pub settings: Settings,
+    pub output: Output,
+    pub passphrase: PassphraseSource,
+}
+
+impl Session {
+    pub fn open(global: &Global) -> Result<Self> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let settings = Settings::load(&[
+            ("config-dir", path(&global.config_dir)),
+            ("state-dir", path(&global.state_dir)),
+            ("key", path(&global.key)),
+            ("realm", global.realm.clone()),
+            ("via", global.via.clone()),
+        ])?;
+        Ok(Self {
+            settings,
+            output: Output { format: global.output, quiet: global.quiet },
+            passphrase: PassphraseSource { file: global.passphrase_file.clone() },
+        })
+    }
+
+    /// The realm that was asked for, or the one in use.
+    pub fn realm(&self) -> Result<Realm> {
+        Realms::new(&self.settings.state_dir()).find(self.settings.value("realm"))
+    }
+}
+
+pub fn run(cli: &Cli) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "realm", &mut std::io::stdout());
+            return Ok(ExitCode::Ok);
+        }
+        Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok),
+        _ => {}
+    }
+    let session = Session::open(&cli.global)?;
+    match &cli.command {
+        Command::Init(args) => init::run(args, &session)?,
+        Command::Ls => realms::ls(&session)?,
+        Command::Use { name } => realms::select(name, &session)?,
+        Command::Key(command) => key::run(command, &session)?,
+        Command::Invite(args) => invite::run(args, &session)?,
+        Command::Config(command) => config::run(command, &session.settings, &session.output)?,
+        Command::Completions { .. } | Command::Help { .. } => {}
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn help(topic: &[String]) -> Result<()> {
+    let output = Output { format: Format::Text, quiet: false };
+    if topic.first().is_some_and(|topic| topic == "exit-codes") {
+        let rows = ExitCode::TABLE
+            .into_iter()
+            .map(|(code, meaning)| vec![(code as u8).to_string(), meaning.to_owned()])
+            .collect();
+        return output.table(&["CODE", "MEANING"], rows);
+    }
+    let mut command = Cli::command();
+    let mut found = &mut command;
+    for name in topic {
+        found = found.find_subcommand_mut(name).ok_or_else(|| {
+            CliError::new(ExitCode::Usage, format!("no help on {name:?}"))
+                .help("see all commands: realm help; see exit codes: realm help exit-codes")
+        })?;
+    }
+    output.line(found.render_long_help().to_string().trim_end())
+}

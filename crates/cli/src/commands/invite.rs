@@ -1,0 +1,78 @@
+//! `realm invite`: a token that lets one node join, made offline.
+
+use std::time::Duration;
+
+use realm_identity::{Invite, InviteToken, SecretKey, Signed, Signer as _, VERSION};
+use realm_manifest::{NodeName, Tag};
+
+use crate::{
+    clock,
+    commands::Session,
+    error::{CliError, Context as _, ExitCode, Result},
+    keystore,
+};
+
+/// An invite that lives longer is a key left under the mat.
+const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  realm invite --name edge-1 --tag edge --ttl 1h\n  realm invite --bootstrap /ip4/192.0.2.7/udp/2020/quic-v1")]
+pub struct Args {
+    /// The node's name.
+    #[arg(long, visible_alias = "for")]
+    pub name: Option<NodeName>,
+    /// A tag of the node; repeatable.
+    #[arg(long = "tag")]
+    pub tags: Vec<Tag>,
+    /// How long the token may be used.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub ttl: Duration,
+    /// A multiaddr where a node of the realm is reached; repeatable. Saved peers by default.
+    #[arg(long)]
+    pub bootstrap: Vec<String>,
+}
+
+pub fn run(args: &Args, session: &Session) -> Result<()> {
+    if args.ttl > MAX_TTL || args.ttl.is_zero() {
+        return Err(CliError::new(ExitCode::Usage, "an invite lives between a second and 30 days")
+            .help("for example --ttl 1h"));
+    }
+    let realm = session.realm()?;
+    let owner = keystore::load(&session.settings.key_path(), &session.passphrase)?;
+    let now = clock::now()?;
+    let not_after =
+        now.plus_millis(u64::try_from(args.ttl.as_millis()).context("the ttl is too long")?);
+    let addresses =
+        if args.bootstrap.is_empty() { realm.peers()? } else { args.bootstrap.clone() };
+    let secret = SecretKey::from_seed(&keystore::random()?);
+    let mut tags: Vec<String> = args.tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+    tags.sort();
+    tags.dedup();
+    let invite = Invite {
+        v: VERSION,
+        realm: realm.id,
+        genesis: realm.genesis.to_wire(),
+        owner: owner.public(),
+        key: secret.public(),
+        name: args.name.as_ref().map(|name| name.as_str().to_owned()),
+        tags,
+        not_after,
+        issued_at: now,
+        addresses,
+    };
+    let invite = Signed::sign(invite, &owner).context("cannot sign the invite")?;
+    let token = InviteToken::new(invite, secret)
+        .context_code(ExitCode::Usage, "cannot make this invite")?;
+
+    let until = clock::rfc3339(not_after);
+    if session.output.json() {
+        return session.output.object(&serde_json::json!({
+            "token": token.to_string(), "not_after": until,
+            "name": args.name, "addresses": token.invite().addresses,
+        }));
+    }
+    session.output.line(&token.to_string())?;
+    session.output.say(format!("one use, until {until}"));
+    session.output.say("Next, on the node: realm agent --enroll TOKEN");
+    Ok(())
+}

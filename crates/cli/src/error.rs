@@ -1,0 +1,136 @@
+//! The one place that speaks to people about what went wrong: words, hints, exit codes.
+
+use std::fmt;
+
+/// What `realm` exits with. `run` passes the guest's own code through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    Ok = 0,
+    Failed = 1,
+    Usage = 2,
+    Differs = 3,
+    NotAuthorised = 4,
+    NotFound = 5,
+    Partial = 6,
+    NoAgent = 7,
+    /// `run`: our own failure, before or beside the guest's.
+    RunFailed = 125,
+    /// `run`: the file is not a program that can run here.
+    NotRunnable = 126,
+    /// `run`: no such file.
+    NoSuchProgram = 127,
+    Interrupted = 130,
+}
+
+impl ExitCode {
+    pub const TABLE: [(Self, &'static str); 12] = [
+        (Self::Ok, "success"),
+        (Self::Failed, "the command failed"),
+        (Self::Usage, "the command line is wrong, or the file is not what the command takes"),
+        (Self::Differs, "differences exist"),
+        (Self::NotAuthorised, "not authorised, or not trusted"),
+        (Self::NotFound, "no such component, node, realm or file"),
+        (Self::Partial, "timed out, or done only in part"),
+        (Self::NoAgent, "no agent could be reached"),
+        (Self::RunFailed, "run: realm itself failed"),
+        (Self::NotRunnable, "run: the file cannot run here"),
+        (Self::NoSuchProgram, "run: no such file"),
+        (Self::Interrupted, "interrupted"),
+    ];
+}
+
+/// An error for a person: what, why, and the next command to run.
+#[derive(Debug)]
+pub struct CliError {
+    pub code: ExitCode,
+    pub message: String,
+    /// The chain of causes, outermost first.
+    pub causes: Vec<String>,
+    pub help: Option<String>,
+}
+
+pub type Result<T> = std::result::Result<T, CliError>;
+
+impl CliError {
+    pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), causes: Vec::new(), help: None }
+    }
+
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(ExitCode::Failed, message)
+    }
+
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    #[must_use]
+    pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            self.causes.push(cause.to_string());
+            next = cause.source();
+        }
+        self
+    }
+
+    /// Prints to standard error: `error:`, the causes, then the help.
+    pub fn print(&self, json: bool) {
+        if json {
+            let object = serde_json::json!({
+                "error": { "message": self.message, "causes": self.causes, "help": self.help, "exit_code": self.code as u8 }
+            });
+            anstream::eprintln!("{object}");
+        } else {
+            anstream::eprint!("{self}");
+        }
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.message)?;
+        for cause in &self.causes {
+            writeln!(f, "  cause: {cause}")?;
+        }
+        if let Some(help) = &self.help {
+            writeln!(f, "  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns a library's error into words, keeping its chain.
+pub trait Context<T> {
+    fn context(self, message: impl Into<String>) -> Result<T>;
+
+    fn context_code(self, code: ExitCode, message: impl Into<String>) -> Result<T>;
+}
+
+impl<T, E: std::error::Error + 'static> Context<T> for std::result::Result<T, E> {
+    fn context(self, message: impl Into<String>) -> Result<T> {
+        self.context_code(ExitCode::Failed, message)
+    }
+
+    fn context_code(self, code: ExitCode, message: impl Into<String>) -> Result<T> {
+        self.map_err(|error| CliError::new(code, message).because(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_why_and_what_next() {
+        let cause = std::io::Error::other("disk on fire");
+        let error = CliError::failed("cannot write the key").because(&cause).help("buy a disk");
+        assert_eq!(
+            error.to_string(),
+            "error: cannot write the key\n  cause: disk on fire\n  help: buy a disk\n"
+        );
+    }
+}

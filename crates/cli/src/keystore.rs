@@ -1,0 +1,266 @@
+//! The owner's key: a private file, an encrypted one, or one that an ssh-agent holds.
+
+use std::{
+    io::{IsTerminal as _, Read as _},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use realm_identity::{
+    PublicKey, SecretKey, Signature, Signer,
+    format::{self, EncryptionNonce, Format},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    error::{CliError, Context as _, ExitCode, Result},
+    file,
+};
+
+const MAX_BYTES: u64 = format::MAX_KEY_TEXT_BYTES as u64;
+
+/// Signs as the owner.
+pub enum OwnerKey {
+    Memory(SecretKey),
+    SshAgent(SshAgentKey),
+}
+
+/// A key whose private half never leaves the ssh-agent.
+pub struct SshAgentKey {
+    public: PublicKey,
+    identity: ssh_key::PublicKey,
+    // The agent's protocol is one request at a time on one socket.
+    client: Mutex<ssh_agent_client_rs::Client>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    #[error("the ssh-agent did not sign")]
+    Agent(#[source] ssh_agent_client_rs::Error),
+    #[error("the ssh-agent answered with a signature that does not verify")]
+    Wrong,
+}
+
+/// Where a passphrase comes from: a file, standard input (`-`), or a prompt.
+#[derive(Debug, Clone, Default)]
+pub struct PassphraseSource {
+    pub file: Option<PathBuf>,
+}
+
+/// Loads the owner's key from `path`. A file that holds a public key names one in the ssh-agent.
+pub fn load(path: &Path, passphrase: &PassphraseSource) -> Result<OwnerKey> {
+    let text = read_text(path)?;
+    if let Ok(public) = format::read_public(&text) {
+        return SshAgentKey::connect(public).map(OwnerKey::SshAgent);
+    }
+    let described = || format!("cannot read the key in {}", path.display());
+    let secret = if format::is_encrypted(&text).context(described())? {
+        let passphrase = passphrase.read(&format!("Passphrase of {}", path.display()))?;
+        format::read_secret(&text, Some(passphrase.as_bytes()))
+    } else {
+        format::read_secret(&text, None)
+    };
+    secret.context_code(ExitCode::NotAuthorised, described()).map(OwnerKey::Memory)
+}
+
+/// The public half, without a passphrase or an ssh-agent where the file shows it.
+pub fn load_public(path: &Path, passphrase: &PassphraseSource) -> Result<PublicKey> {
+    let text = read_text(path)?;
+    if let Ok(public) = format::read_public(&text) {
+        return Ok(public);
+    }
+    // An encrypted file keeps its public half beside it, in the open.
+    let beside = path.with_extension("pub");
+    if let Some(bytes) = file::read(&beside, MAX_BYTES).context("cannot read the public key")?
+        && let Ok(public) = format::read_public(&String::from_utf8_lossy(&bytes))
+    {
+        return Ok(public);
+    }
+    load(path, passphrase).map(|key| Signer::public(&key))
+}
+
+/// Makes a key file, with its public half beside it as `.pub`. Never overwrites.
+pub fn create(path: &Path, key: &SecretKey, passphrase: Option<&str>) -> Result<()> {
+    let comment = "realm-owner";
+    let text = match passphrase {
+        Some(passphrase) => {
+            format::encrypt_secret(key, comment, passphrase.as_bytes(), encryption_nonce()?)
+        }
+        None => format::write_secret(key, Format::OpenSsh, comment),
+    }
+    .context("cannot write the key as text")?;
+    keep(path, text.as_bytes())?;
+    create_public(&path.with_extension("pub"), key.public())
+}
+
+/// Keeps the public half only: the ssh-agent has the private one.
+pub fn create_for_agent(path: &Path, public: PublicKey) -> Result<()> {
+    let line = format::write_public(&public, Format::OpenSsh, "realm-owner")
+        .context("cannot write the key as text")?;
+    keep(path, format!("{line}\n").as_bytes())
+}
+
+/// Finds a key of the ssh-agent by its comment, or by its public key in any form.
+pub fn find_in_agent(wanted: &str) -> Result<PublicKey> {
+    let mut client = connect_agent()?;
+    let identities = client.list_all_identities().context("the ssh-agent did not list its keys")?;
+    let as_key = format::read_public(wanted).ok();
+    let mut found = Vec::new();
+    for identity in identities {
+        // A certificate names a key too, but cannot be asked for by it.
+        let ssh_agent_client_rs::Identity::PublicKey(identity) = identity else { continue };
+        let Some(ed25519) = identity.key_data().ed25519() else { continue };
+        let Ok(public) = PublicKey::from_bytes(ed25519.0) else { continue };
+        if as_key.map_or(identity.comment() == wanted, |key| key == public) {
+            found.push(public);
+        }
+    }
+    found.dedup();
+    match found.as_slice() {
+        [public] => Ok(*public),
+        [] => Err(CliError::new(ExitCode::NotFound, format!("the ssh-agent has no ed25519 key {wanted:?}"))
+            .help("list its keys: ssh-add -l; give the comment or the public key of an ed25519 one")),
+        _ => Err(CliError::new(ExitCode::Usage, format!("{wanted:?} names several keys of the ssh-agent"))
+            .help("give the public key instead of its comment")),
+    }
+}
+
+fn create_public(path: &Path, public: PublicKey) -> Result<()> {
+    let line = format::write_public(&public, Format::OpenSsh, "realm-owner")
+        .context("cannot write the key as text")?;
+    file::replace(path, format!("{line}\n").as_bytes())
+        .context(format!("cannot write {}", path.display()))
+}
+
+fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
+    match file::create(path, bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(CliError::failed(format!("{} exists already; keys are never overwritten", path.display()))
+                .help("use it as it is: realm key show; or name another file with --key"))
+        }
+        result => result.context(format!("cannot write {}", path.display())),
+    }
+}
+
+fn read_text(path: &Path) -> Result<Zeroizing<String>> {
+    let described = || format!("cannot read the key in {}", path.display());
+    let bytes = file::read(path, MAX_BYTES).context(described())?.ok_or_else(|| {
+        CliError::new(ExitCode::NotFound, format!("there is no owner key at {}", path.display()))
+            .help("make one: realm init; or name its file with --key")
+    })?;
+    let bytes = Zeroizing::new(bytes);
+    let text = std::str::from_utf8(&bytes).context(described())?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+impl PassphraseSource {
+    pub fn read(&self, prompt: &str) -> Result<Zeroizing<String>> {
+        let text = match &self.file {
+            Some(path) if path.as_os_str() == "-" => {
+                let mut text = Zeroizing::new(String::new());
+                std::io::stdin()
+                    .take(MAX_BYTES)
+                    .read_to_string(&mut text)
+                    .context("cannot read the passphrase from standard input")?;
+                text
+            }
+            Some(path) => read_text(path)?,
+            None if std::io::stdin().is_terminal() => dialoguer::Password::new()
+                .with_prompt(prompt)
+                .interact()
+                .map(Zeroizing::new)
+                .context("cannot read the passphrase")?,
+            None => {
+                return Err(CliError::new(ExitCode::NotAuthorised, "a passphrase is needed, and there is no terminal to ask at")
+                    .help("give it in a file: --passphrase-file FILE, or - for standard input"));
+            }
+        };
+        Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+
+    /// Asks for a new passphrase, twice at a terminal.
+    pub fn read_new(&self) -> Result<Zeroizing<String>> {
+        let first = self.read("New passphrase")?;
+        if first.is_empty() {
+            return Err(CliError::new(ExitCode::Usage, "an empty passphrase protects nothing")
+                .help("leave --passphrase out for a key without one"));
+        }
+        if self.file.is_none() && *self.read("The same again")? != *first {
+            return Err(CliError::new(ExitCode::Usage, "the two passphrases differ"));
+        }
+        Ok(first)
+    }
+}
+
+impl SshAgentKey {
+    fn connect(public: PublicKey) -> Result<Self> {
+        let line = format::write_public(&public, Format::OpenSsh, "")
+            .context("cannot write the key as text")?;
+        let identity =
+            ssh_key::PublicKey::from_openssh(&line).context("cannot name the key to the ssh-agent")?;
+        Ok(Self { public, identity, client: Mutex::new(connect_agent()?) })
+    }
+}
+
+impl Signer for OwnerKey {
+    type Error = SignError;
+
+    fn public(&self) -> PublicKey {
+        match self {
+            Self::Memory(key) => key.public(),
+            Self::SshAgent(key) => key.public,
+        }
+    }
+
+    fn sign(&self, message: &[u8]) -> std::result::Result<Signature, SignError> {
+        match self {
+            Self::Memory(key) => match Signer::sign(key, message) {
+                Ok(signature) => Ok(signature),
+                Err(never) => match never {},
+            },
+            Self::SshAgent(key) => key.sign(message),
+        }
+    }
+}
+
+impl SshAgentKey {
+    fn sign(&self, message: &[u8]) -> std::result::Result<Signature, SignError> {
+        let signature = self
+            .client
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .sign(&self.identity, message)
+            .map_err(SignError::Agent)?;
+        let bytes = <[u8; 64]>::try_from(signature.as_bytes()).map_err(|_| SignError::Wrong)?;
+        let signature = Signature::from_bytes(&bytes);
+        if self.public.verify(message, &signature) { Ok(signature) } else { Err(SignError::Wrong) }
+    }
+}
+
+impl std::fmt::Debug for OwnerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OwnerKey({})", Signer::public(self))
+    }
+}
+
+fn connect_agent() -> Result<ssh_agent_client_rs::Client> {
+    let help = "start one and add a key: eval $(ssh-agent); ssh-add";
+    let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+    let Some(socket) = socket else {
+        return Err(CliError::failed("no ssh-agent: SSH_AUTH_SOCK is not set").help(help));
+    };
+    ssh_agent_client_rs::Client::connect(Path::new(&socket))
+        .context("cannot reach the ssh-agent")
+        .map_err(|error| error.help(help))
+}
+
+/// Random bytes from the operating system.
+pub fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).context("the operating system gives no random numbers")?;
+    Ok(bytes)
+}
+
+fn encryption_nonce() -> Result<EncryptionNonce> {
+    Ok(EncryptionNonce { salt: random()?, check: u32::from_le_bytes(random()?) })
+}

@@ -1,0 +1,71 @@
+//! Where answers go: data to standard output, words to standard error.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::error::{Context as _, Result};
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    #[default]
+    Text,
+    /// One object; streams are one object a line.
+    Json,
+}
+
+/// How this run of the command speaks.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    pub format: Format,
+    pub quiet: bool,
+}
+
+impl Output {
+    pub fn json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether a person watches: progress is drawn, prompts are asked.
+    pub fn interactive(&self) -> bool {
+        !self.quiet && !self.json() && io::stderr().is_terminal()
+    }
+
+    /// Data, on standard output.
+    pub fn line(&self, text: &str) -> Result<()> {
+        let mut out = anstream::stdout().lock();
+        writeln!(out, "{text}").context("cannot write to standard output")
+    }
+
+    /// One JSON object, indented, on standard output.
+    pub fn object<T: serde::Serialize>(&self, value: &T) -> Result<()> {
+        self.line(&serde_json::to_string_pretty(value).context("cannot write JSON")?)
+    }
+
+    /// One JSON object on one line, for streams.
+    pub fn json_line<T: serde::Serialize>(&self, value: &T) -> Result<()> {
+        self.line(&serde_json::to_string(value).context("cannot write JSON")?)
+    }
+
+    pub fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        // A pipe gets whole cells; a terminal gets what fits.
+        if io::stdout().is_terminal() {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+        }
+        table.set_header(header);
+        table.add_rows(rows);
+        for line in table.lines() {
+            self.line(line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// A message on standard error.
+    pub fn say(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            anstream::eprintln!("{}", text.as_ref());
+        }
+    }
+}
