@@ -13,7 +13,9 @@ pub fn now() -> Result<Timestamp> {
 
 /// `2026-01-02T03:04:05Z`; times that no calendar has are shown as milliseconds.
 pub fn rfc3339(time: Timestamp) -> String {
-    let Ok(millis) = i64::try_from(time.as_millis()) else { return format!("{} ms", time.0) };
+    let Ok(millis) = i64::try_from(time.as_millis()) else {
+        return format!("{} ms", time.0);
+    };
     match jiff::Timestamp::from_millisecond(millis) {
         Ok(time) => time.to_string(),
         Err(_) => format!("{millis} ms"),

@@ -20,8 +20,15 @@ mod realms;
 
 /// Push WebAssembly once, and it runs on every machine you own.
 #[derive(Debug, Parser)]
-#[command(name = "realm", version, disable_help_subcommand = true, arg_required_else_help = true)]
-#[command(after_help = "Examples:\n  realm init                      make an owner key and a realm\n  realm run hello.wasm            run a program right here\n  realm push hello hello.wasm     run it on every node\n  realm status                    see where it runs")]
+#[command(
+    name = "realm",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Examples:\n  realm init                      make an owner key and a realm\n  realm run hello.wasm            run a program right here\n  realm push hello hello.wasm     run it on every node\n  realm status                    see where it runs"
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -114,8 +121,13 @@ impl Session {
         ])?;
         Ok(Self {
             settings,
-            output: Output { format: global.output, quiet: global.quiet },
-            passphrase: PassphraseSource { file: global.passphrase_file.clone() },
+            output: Output {
+                format: global.output,
+                quiet: global.quiet,
+            },
+            passphrase: PassphraseSource {
+                file: global.passphrase_file.clone(),
+            },
         })
     }
 
@@ -148,7 +160,10 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn help(topic: &[String]) -> Result<()> {
-    let output = Output { format: Format::Text, quiet: false };
+    let output = Output {
+        format: Format::Text,
+        quiet: false,
+    };
     if topic.first().is_some_and(|topic| topic == "exit-codes") {
         let rows = ExitCode::TABLE
             .into_iter()

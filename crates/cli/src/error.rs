@@ -27,7 +27,10 @@ impl ExitCode {
     pub const TABLE: [(Self, &'static str); 12] = [
         (Self::Ok, "success"),
         (Self::Failed, "the command failed"),
-        (Self::Usage, "the command line is wrong, or the file is not what the command takes"),
+        (
+            Self::Usage,
+            "the command line is wrong, or the file is not what the command takes",
+        ),
         (Self::Differs, "differences exist"),
         (Self::NotAuthorised, "not authorised, or not trusted"),
         (Self::NotFound, "no such component, node, realm or file"),
@@ -54,7 +57,12 @@ pub type Result<T> = std::result::Result<T, CliError>;
 
 impl CliError {
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), causes: Vec::new(), help: None }
+        Self {
+            code,
+            message: message.into(),
+            causes: Vec::new(),
+            help: None,
+        }
     }
 
     pub fn failed(message: impl Into<String>) -> Self {
@@ -127,7 +135,9 @@ mod tests {
     #[test]
     fn says_what_why_and_what_next() {
         let cause = std::io::Error::other("disk on fire");
-        let error = CliError::failed("cannot write the key").because(&cause).help("buy a disk");
+        let error = CliError::failed("cannot write the key")
+            .because(&cause)
+            .help("buy a disk");
         assert_eq!(
             error.to_string(),
             "error: cannot write the key\n  cause: disk on fire\n  help: buy a disk\n"

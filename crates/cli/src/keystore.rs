@@ -60,7 +60,9 @@ pub fn load(path: &Path, passphrase: &PassphraseSource) -> Result<OwnerKey> {
     } else {
         format::read_secret(&text, None)
     };
-    secret.context_code(ExitCode::NotAuthorised, described()).map(OwnerKey::Memory)
+    secret
+        .context_code(ExitCode::NotAuthorised, described())
+        .map(OwnerKey::Memory)
 }
 
 /// The public half, without a passphrase or an ssh-agent where the file shows it.
@@ -103,14 +105,22 @@ pub fn create_for_agent(path: &Path, public: PublicKey) -> Result<()> {
 /// Finds a key of the ssh-agent by its comment, or by its public key in any form.
 pub fn find_in_agent(wanted: &str) -> Result<PublicKey> {
     let mut client = connect_agent()?;
-    let identities = client.list_all_identities().context("the ssh-agent did not list its keys")?;
+    let identities = client
+        .list_all_identities()
+        .context("the ssh-agent did not list its keys")?;
     let as_key = format::read_public(wanted).ok();
     let mut found = Vec::new();
     for identity in identities {
         // A certificate names a key too, but cannot be asked for by it.
-        let ssh_agent_client_rs::Identity::PublicKey(identity) = identity else { continue };
-        let Some(ed25519) = identity.key_data().ed25519() else { continue };
-        let Ok(public) = PublicKey::from_bytes(ed25519.0) else { continue };
+        let ssh_agent_client_rs::Identity::PublicKey(identity) = identity else {
+            continue;
+        };
+        let Some(ed25519) = identity.key_data().ed25519() else {
+            continue;
+        };
+        let Ok(public) = PublicKey::from_bytes(ed25519.0) else {
+            continue;
+        };
         if as_key.map_or(identity.comment() == wanted, |key| key == public) {
             found.push(public);
         }
@@ -118,10 +128,16 @@ pub fn find_in_agent(wanted: &str) -> Result<PublicKey> {
     found.dedup();
     match found.as_slice() {
         [public] => Ok(*public),
-        [] => Err(CliError::new(ExitCode::NotFound, format!("the ssh-agent has no ed25519 key {wanted:?}"))
-            .help("list its keys: ssh-add -l; give the comment or the public key of an ed25519 one")),
-        _ => Err(CliError::new(ExitCode::Usage, format!("{wanted:?} names several keys of the ssh-agent"))
-            .help("give the public key instead of its comment")),
+        [] => Err(CliError::new(
+            ExitCode::NotFound,
+            format!("the ssh-agent has no ed25519 key {wanted:?}"),
+        )
+        .help("list its keys: ssh-add -l; give the comment or the public key of an ed25519 one")),
+        _ => Err(CliError::new(
+            ExitCode::Usage,
+            format!("{wanted:?} names several keys of the ssh-agent"),
+        )
+        .help("give the public key instead of its comment")),
     }
 }
 
@@ -135,8 +151,11 @@ fn create_public(path: &Path, public: PublicKey) -> Result<()> {
 fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
     match file::create(path, bytes) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Err(CliError::failed(format!("{} exists already; keys are never overwritten", path.display()))
-                .help("use it as it is: realm key show; or name another file with --key"))
+            Err(CliError::failed(format!(
+                "{} exists already; keys are never overwritten",
+                path.display()
+            ))
+            .help("use it as it is: realm key show; or name another file with --key"))
         }
         result => result.context(format!("cannot write {}", path.display())),
     }
@@ -144,10 +163,15 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn read_text(path: &Path) -> Result<Zeroizing<String>> {
     let described = || format!("cannot read the key in {}", path.display());
-    let bytes = file::read(path, MAX_BYTES).context(described())?.ok_or_else(|| {
-        CliError::new(ExitCode::NotFound, format!("there is no owner key at {}", path.display()))
+    let bytes = file::read(path, MAX_BYTES)
+        .context(described())?
+        .ok_or_else(|| {
+            CliError::new(
+                ExitCode::NotFound,
+                format!("there is no owner key at {}", path.display()),
+            )
             .help("make one: realm init; or name its file with --key")
-    })?;
+        })?;
     let bytes = Zeroizing::new(bytes);
     let text = std::str::from_utf8(&bytes).context(described())?;
     Ok(Zeroizing::new(text.to_owned()))
@@ -171,19 +195,26 @@ impl PassphraseSource {
                 .map(Zeroizing::new)
                 .context("cannot read the passphrase")?,
             None => {
-                return Err(CliError::new(ExitCode::NotAuthorised, "a passphrase is needed, and there is no terminal to ask at")
-                    .help("give it in a file: --passphrase-file FILE, or - for standard input"));
+                return Err(CliError::new(
+                    ExitCode::NotAuthorised,
+                    "a passphrase is needed, and there is no terminal to ask at",
+                )
+                .help("give it in a file: --passphrase-file FILE, or - for standard input"));
             }
         };
-        Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+        Ok(Zeroizing::new(
+            text.trim_end_matches(['\r', '\n']).to_owned(),
+        ))
     }
 
     /// Asks for a new passphrase, twice at a terminal.
     pub fn read_new(&self) -> Result<Zeroizing<String>> {
         let first = self.read("New passphrase")?;
         if first.is_empty() {
-            return Err(CliError::new(ExitCode::Usage, "an empty passphrase protects nothing")
-                .help("leave --passphrase out for a key without one"));
+            return Err(
+                CliError::new(ExitCode::Usage, "an empty passphrase protects nothing")
+                    .help("leave --passphrase out for a key without one"),
+            );
         }
         if self.file.is_none() && *self.read("The same again")? != *first {
             return Err(CliError::new(ExitCode::Usage, "the two passphrases differ"));
@@ -196,9 +227,13 @@ impl SshAgentKey {
     fn connect(public: PublicKey) -> Result<Self> {
         let line = format::write_public(&public, Format::OpenSsh, "")
             .context("cannot write the key as text")?;
-        let identity =
-            ssh_key::PublicKey::from_openssh(&line).context("cannot name the key to the ssh-agent")?;
-        Ok(Self { public, identity, client: Mutex::new(connect_agent()?) })
+        let identity = ssh_key::PublicKey::from_openssh(&line)
+            .context("cannot name the key to the ssh-agent")?;
+        Ok(Self {
+            public,
+            identity,
+            client: Mutex::new(connect_agent()?),
+        })
     }
 }
 
@@ -233,7 +268,11 @@ impl SshAgentKey {
             .map_err(SignError::Agent)?;
         let bytes = <[u8; 64]>::try_from(signature.as_bytes()).map_err(|_| SignError::Wrong)?;
         let signature = Signature::from_bytes(&bytes);
-        if self.public.verify(message, &signature) { Ok(signature) } else { Err(SignError::Wrong) }
+        if self.public.verify(message, &signature) {
+            Ok(signature)
+        } else {
+            Err(SignError::Wrong)
+        }
     }
 }
 
@@ -262,5 +301,8 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
 }
 
 fn encryption_nonce() -> Result<EncryptionNonce> {
-    Ok(EncryptionNonce { salt: random()?, check: u32::from_le_bytes(random()?) })
+    Ok(EncryptionNonce {
+        salt: random()?,
+        check: u32::from_le_bytes(random()?),
+    })
 }

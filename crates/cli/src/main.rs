@@ -46,8 +46,10 @@ mod tests {
 
     #[test]
     fn exit_codes_are_all_listed() {
-        let codes: std::collections::BTreeSet<u8> =
-            ExitCode::TABLE.iter().map(|(code, _)| *code as u8).collect();
+        let codes: std::collections::BTreeSet<u8> = ExitCode::TABLE
+            .iter()
+            .map(|(code, _)| *code as u8)
+            .collect();
         assert_eq!(codes.len(), ExitCode::TABLE.len());
     }
 }

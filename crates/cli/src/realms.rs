@@ -34,7 +34,9 @@ pub struct Realm {
 
 impl Realms {
     pub fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.to_path_buf() }
+        Self {
+            dir: state_dir.to_path_buf(),
+        }
     }
 
     /// Keeps a new realm and makes it the one in use.
@@ -67,7 +69,9 @@ impl Realms {
         };
         let mut realms = Vec::new();
         for entry in entries {
-            let name = entry.context(format!("cannot read {}", dir.display()))?.file_name();
+            let name = entry
+                .context(format!("cannot read {}", dir.display()))?
+                .file_name();
             if let Ok(id) = name.to_string_lossy().parse() {
                 realms.push(self.open(id)?);
             }
@@ -79,19 +83,23 @@ impl Realms {
     /// The realm named by `asked` (a name, or the start of an id), else the one in use.
     pub fn find(&self, asked: Option<&str>) -> Result<Realm> {
         let realms = self.list()?;
-        let Some(asked) = asked else { return self.current(realms) };
-        let mut found =
-            realms.into_iter().filter(|realm| {
-                realm.genesis.name == asked || realm.id.to_string().starts_with(asked)
-            });
+        let Some(asked) = asked else {
+            return self.current(realms);
+        };
+        let mut found = realms
+            .into_iter()
+            .filter(|realm| realm.genesis.name == asked || realm.id.to_string().starts_with(asked));
         match (found.next(), found.next()) {
             (Some(realm), None) => Ok(realm),
-            (Some(_), Some(_)) => {
-                Err(CliError::new(ExitCode::Usage, format!("{asked:?} names more than one realm"))
-                    .help("use the first digits of its id: realm ls"))
-            }
-            (None, _) => Err(CliError::new(ExitCode::NotFound, format!("no realm {asked:?}"))
-                .help("list them: realm ls")),
+            (Some(_), Some(_)) => Err(CliError::new(
+                ExitCode::Usage,
+                format!("{asked:?} names more than one realm"),
+            )
+            .help("use the first digits of its id: realm ls")),
+            (None, _) => Err(
+                CliError::new(ExitCode::NotFound, format!("no realm {asked:?}"))
+                    .help("list them: realm ls"),
+            ),
         }
     }
 
@@ -100,8 +108,9 @@ impl Realms {
             .context("cannot read which realm is in use")?;
         if let Some(bytes) = bytes {
             let text = String::from_utf8_lossy(&bytes);
-            if let Some(index) =
-                realms.iter().position(|realm| realm.id.to_string() == text.trim())
+            if let Some(index) = realms
+                .iter()
+                .position(|realm| realm.id.to_string() == text.trim())
             {
                 return Ok(realms.swap_remove(index));
             }
@@ -110,8 +119,10 @@ impl Realms {
             1 => Ok(realms.swap_remove(0)),
             0 => Err(CliError::new(ExitCode::NotFound, "there is no realm yet")
                 .help("make one: realm init")),
-            _ => Err(CliError::new(ExitCode::Usage, "several realms, and none is in use")
-                .help("choose one: realm use NAME")),
+            _ => Err(
+                CliError::new(ExitCode::Usage, "several realms, and none is in use")
+                    .help("choose one: realm use NAME"),
+            ),
         }
     }
 
@@ -140,7 +151,10 @@ impl Realm {
         let Some(bytes) = file::read(&self.dir.join("mark"), MAX_BYTES).context(described)? else {
             return Ok(0);
         };
-        String::from_utf8_lossy(&bytes).trim().parse().context(described)
+        String::from_utf8_lossy(&bytes)
+            .trim()
+            .parse()
+            .context(described)
     }
 
     /// Raises the mark, durably; never lowers it.
@@ -218,7 +232,11 @@ mod tests {
 
     fn realm(name: &str, nonce: u8) -> Signed<Genesis> {
         let owner = SecretKey::from_seed(&[7; 32]);
-        Signed::sign(Genesis::new(owner.public(), name.into(), [nonce; 32]), &owner).unwrap()
+        Signed::sign(
+            Genesis::new(owner.public(), name.into(), [nonce; 32]),
+            &owner,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -230,7 +248,10 @@ mod tests {
         let shop = realms.add(realm("shop", 2)).unwrap();
         assert_eq!(realms.find(None).unwrap().id, shop.id);
         assert_eq!(realms.find(Some("home")).unwrap().id, home.id);
-        assert_eq!(realms.find(Some(&shop.id.to_string()[..10])).unwrap().id, shop.id);
+        assert_eq!(
+            realms.find(Some(&shop.id.to_string()[..10])).unwrap().id,
+            shop.id
+        );
         realms.select(&home).unwrap();
         assert_eq!(realms.find(None).unwrap().id, home.id);
         assert_eq!(realms.list().unwrap().len(), 2);
@@ -244,7 +265,10 @@ mod tests {
         realm.raise_mark(3).unwrap();
         assert_eq!(realm.mark().unwrap(), 5);
         realm.put_outbox(b"entry", b"payload").unwrap();
-        assert_eq!(realm.outbox().unwrap().unwrap(), (b"entry".to_vec(), b"payload".to_vec()));
+        assert_eq!(
+            realm.outbox().unwrap().unwrap(),
+            (b"entry".to_vec(), b"payload".to_vec())
+        );
         realm.clear_outbox().unwrap();
         assert!(realm.outbox().unwrap().is_none());
     }

@@ -48,10 +48,14 @@ impl Settings {
     pub fn load(flags: &[(&'static str, Option<String>)]) -> Result<Self> {
         let environment = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let flag = |key: &str| {
-            flags.iter().find(|(name, _)| *name == key).and_then(|(_, value)| value.clone())
+            flags
+                .iter()
+                .find(|(name, _)| *name == key)
+                .and_then(|(_, value)| value.clone())
         };
-        let config_dir =
-            flag("config-dir").or_else(|| environment("REALM_CONFIG_DIR")).map(PathBuf::from);
+        let config_dir = flag("config-dir")
+            .or_else(|| environment("REALM_CONFIG_DIR"))
+            .map(PathBuf::from);
         let user_dir = match config_dir.or_else(|| xdg("XDG_CONFIG_HOME", ".config")) {
             Some(dir) => dir,
             None => return Err(no_home()),
@@ -127,8 +131,10 @@ impl Settings {
         let described = || format!("cannot read settings from {}", path.display());
         match std::fs::metadata(path) {
             Ok(meta) if meta.len() > MAX_BYTES => {
-                return Err(CliError::failed(described())
-                    .help(format!("the file is {} bytes; at most {MAX_BYTES} are read", meta.len())));
+                return Err(CliError::failed(described()).help(format!(
+                    "the file is {} bytes; at most {MAX_BYTES} are read",
+                    meta.len()
+                )));
             }
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

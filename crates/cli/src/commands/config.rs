@@ -35,6 +35,10 @@ pub fn run(command: &Command, settings: &Settings, output: &Output) -> Result<()
         }
         rows.push(row);
     }
-    let header: &[&str] = if *origin { &["KEY", "VALUE", "ORIGIN"] } else { &["KEY", "VALUE"] };
+    let header: &[&str] = if *origin {
+        &["KEY", "VALUE", "ORIGIN"]
+    } else {
+        &["KEY", "VALUE"]
+    };
     output.table(header, rows)
 }

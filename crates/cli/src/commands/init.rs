@@ -10,7 +10,9 @@ use crate::{
 };
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  realm init\n  realm init --name shop --passphrase\n  realm init --ssh-agent me@laptop")]
+#[command(
+    after_help = "Examples:\n  realm init\n  realm init --name shop --passphrase\n  realm init --ssh-agent me@laptop"
+)]
 pub struct Args {
     /// Name of the realm; one person may own several.
     #[arg(long, default_value = "home", value_parser = realm_name)]
@@ -25,22 +27,36 @@ pub struct Args {
 
 pub fn run(args: &Args, session: &Session) -> Result<()> {
     let path = session.settings.key_path();
-    let exists = path.try_exists().context(format!("cannot look at {}", path.display()))?;
+    let exists = path
+        .try_exists()
+        .context(format!("cannot look at {}", path.display()))?;
     if exists && (args.passphrase || args.ssh_agent.is_some()) {
         return Err(CliError::failed(format!(
             "{} exists already; keys are never overwritten",
             path.display()
         ))
-        .help("leave --passphrase and --ssh-agent out to use it, or name another file with --key"));
+        .help(
+            "leave --passphrase and --ssh-agent out to use it, or name another file with --key",
+        ));
     }
     if !exists {
         make_key(args, session)?;
     }
 
     let realms = Realms::new(&session.settings.state_dir());
-    if realms.list()?.iter().any(|realm| realm.genesis.name == args.name) {
-        return Err(CliError::failed(format!("there is a realm named {:?} already", args.name))
-            .help(format!("use it: realm use {0}; or make another: realm init --name OTHER", args.name)));
+    if realms
+        .list()?
+        .iter()
+        .any(|realm| realm.genesis.name == args.name)
+    {
+        return Err(
+            CliError::failed(format!("there is a realm named {:?} already", args.name)).help(
+                format!(
+                    "use it: realm use {0}; or make another: realm init --name OTHER",
+                    args.name
+                ),
+            ),
+        );
     }
     let key = keystore::load(&path, &session.passphrase)?;
     let genesis = Genesis::new(key.public(), args.name.clone(), keystore::random()?);
@@ -57,9 +73,17 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
         }));
     }
     let made = if exists { "uses" } else { "made" };
-    output.say(format!("✓ {made} owner key  {}  {}", path.display(), key.public()));
+    output.say(format!(
+        "✓ {made} owner key  {}  {}",
+        path.display(),
+        key.public()
+    ));
     output.say(format!("  fingerprint    {}", key.public().words()));
-    output.say(format!("✓ made realm     {}  {}", args.name, realm.id.short()));
+    output.say(format!(
+        "✓ made realm     {}  {}",
+        args.name,
+        realm.id.short()
+    ));
     output.say("Next: realm invite, and on a node: realm agent --enroll TOKEN");
     Ok(())
 }
@@ -70,7 +94,11 @@ fn make_key(args: &Args, session: &Session) -> Result<()> {
         return keystore::create_for_agent(&path, keystore::find_in_agent(wanted)?);
     }
     let passphrase: &PassphraseSource = &session.passphrase;
-    let passphrase = if args.passphrase { Some(passphrase.read_new()?) } else { None };
+    let passphrase = if args.passphrase {
+        Some(passphrase.read_new()?)
+    } else {
+        None
+    };
     let key = SecretKey::from_seed(&keystore::random()?);
     keystore::create(&path, &key, passphrase.as_ref().map(|text| text.as_str()))
 }

@@ -16,7 +16,9 @@ use crate::{
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  realm invite --name edge-1 --tag edge --ttl 1h\n  realm invite --bootstrap /ip4/192.0.2.7/udp/2020/quic-v1")]
+#[command(
+    after_help = "Examples:\n  realm invite --name edge-1 --tag edge --ttl 1h\n  realm invite --bootstrap /ip4/192.0.2.7/udp/2020/quic-v1"
+)]
 pub struct Args {
     /// The node's name.
     #[arg(long, visible_alias = "for")]
@@ -34,18 +36,28 @@ pub struct Args {
 
 pub fn run(args: &Args, session: &Session) -> Result<()> {
     if args.ttl > MAX_TTL || args.ttl.is_zero() {
-        return Err(CliError::new(ExitCode::Usage, "an invite lives between a second and 30 days")
-            .help("for example --ttl 1h"));
+        return Err(CliError::new(
+            ExitCode::Usage,
+            "an invite lives between a second and 30 days",
+        )
+        .help("for example --ttl 1h"));
     }
     let realm = session.realm()?;
     let owner = keystore::load(&session.settings.key_path(), &session.passphrase)?;
     let now = clock::now()?;
     let not_after =
         now.plus_millis(u64::try_from(args.ttl.as_millis()).context("the ttl is too long")?);
-    let addresses =
-        if args.bootstrap.is_empty() { realm.peers()? } else { args.bootstrap.clone() };
+    let addresses = if args.bootstrap.is_empty() {
+        realm.peers()?
+    } else {
+        args.bootstrap.clone()
+    };
     let secret = SecretKey::from_seed(&keystore::random()?);
-    let mut tags: Vec<String> = args.tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+    let mut tags: Vec<String> = args
+        .tags
+        .iter()
+        .map(|tag| tag.as_str().to_owned())
+        .collect();
     tags.sort();
     tags.dedup();
     let invite = Invite {
@@ -73,6 +85,8 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     }
     session.output.line(&token.to_string())?;
     session.output.say(format!("one use, until {until}"));
-    session.output.say("Next, on the node: realm agent --enroll TOKEN");
+    session
+        .output
+        .say("Next, on the node: realm agent --enroll TOKEN");
     Ok(())
 }

@@ -58,8 +58,10 @@ fn show(format: Format, session: &Session) -> Result<()> {
 fn export(target: &std::path::Path, format: Format, session: &Session) -> Result<()> {
     let key = keystore::load(&session.settings.key_path(), &session.passphrase)?;
     let OwnerKey::Memory(secret) = &key else {
-        return Err(CliError::failed("the ssh-agent holds this key and does not give it out")
-            .help("export it with the program that added it to the ssh-agent"));
+        return Err(
+            CliError::failed("the ssh-agent holds this key and does not give it out")
+                .help("export it with the program that added it to the ssh-agent"),
+        );
     };
     let text = format::write_secret(secret, format, "realm-owner")
         .context("cannot write the key as text")?;
@@ -69,7 +71,10 @@ fn export(target: &std::path::Path, format: Format, session: &Session) -> Result
     file::create(target, text.as_bytes())
         .context(format!("cannot write {}", target.display()))
         .map_err(|error| error.help("export never overwrites a file"))?;
-    session.output.say(format!("✓ wrote the private key to {}: keep it offline", target.display()));
+    session.output.say(format!(
+        "✓ wrote the private key to {}: keep it offline",
+        target.display()
+    ));
     Ok(())
 }
 
@@ -77,16 +82,24 @@ fn import(source: &std::path::Path, passphrase: bool, session: &Session) -> Resu
     let text = read_source(source)?;
     let described = || format!("cannot read the key in {}", source.display());
     let opened = if format::is_encrypted(&text).context_code(ExitCode::Usage, described())? {
-        let words = session.passphrase.read(&format!("Passphrase of {}", source.display()))?;
+        let words = session
+            .passphrase
+            .read(&format!("Passphrase of {}", source.display()))?;
         format::read_secret(&text, Some(words.as_bytes()))
     } else {
         format::read_secret(&text, None)
     };
     let key = opened.context_code(ExitCode::Usage, described())?;
-    let words = if passphrase { Some(session.passphrase.read_new()?) } else { None };
+    let words = if passphrase {
+        Some(session.passphrase.read_new()?)
+    } else {
+        None
+    };
     let path = session.settings.key_path();
     keystore::create(&path, &key, words.as_ref().map(|text| text.as_str()))?;
-    session.output.say(format!("✓ owner key  {}  {}", path.display(), key.public()));
+    session
+        .output
+        .say(format!("✓ owner key  {}  {}", path.display(), key.public()));
     Ok(())
 }
 
@@ -97,12 +110,20 @@ fn read_source(source: &std::path::Path) -> Result<zeroize::Zeroizing<String>> {
     let described = || format!("cannot read {}", source.display());
     let mut text = zeroize::Zeroizing::new(String::new());
     if source.as_os_str() == "-" {
-        std::io::stdin().take(max).read_to_string(&mut text).context(described())?;
+        std::io::stdin()
+            .take(max)
+            .read_to_string(&mut text)
+            .context(described())?;
         return Ok(text);
     }
-    let bytes = file::read(source, max).context(described())?.ok_or_else(|| {
-        CliError::new(ExitCode::NotFound, format!("there is no file {}", source.display()))
-    })?;
+    let bytes = file::read(source, max)
+        .context(described())?
+        .ok_or_else(|| {
+            CliError::new(
+                ExitCode::NotFound,
+                format!("there is no file {}", source.display()),
+            )
+        })?;
     let bytes = zeroize::Zeroizing::new(bytes);
     text.push_str(std::str::from_utf8(&bytes).context(described())?);
     Ok(text)

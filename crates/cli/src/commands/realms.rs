@@ -5,7 +5,11 @@ use crate::{commands::Session, error::Result, realms::Realms};
 pub fn ls(session: &Session) -> Result<()> {
     let realms = Realms::new(&session.settings.state_dir());
     let all = realms.list()?;
-    let current = if all.is_empty() { None } else { realms.find(None).ok().map(|realm| realm.id) };
+    let current = if all.is_empty() {
+        None
+    } else {
+        realms.find(None).ok().map(|realm| realm.id)
+    };
     let mut rows = Vec::new();
     for realm in &all {
         rows.push((realm, Some(realm.id) == current, realm.mark()?));
@@ -38,13 +42,19 @@ pub fn ls(session: &Session) -> Result<()> {
             ]
         })
         .collect();
-    session.output.table(&["", "NAME", "ID", "OWNER", "REVISION"], rows)
+    session
+        .output
+        .table(&["", "NAME", "ID", "OWNER", "REVISION"], rows)
 }
 
 pub fn select(name: &str, session: &Session) -> Result<()> {
     let realms = Realms::new(&session.settings.state_dir());
     let realm = realms.find(Some(name))?;
     realms.select(&realm)?;
-    session.output.say(format!("✓ using {} {}", realm.genesis.name, realm.id.short()));
+    session.output.say(format!(
+        "✓ using {} {}",
+        realm.genesis.name,
+        realm.id.short()
+    ));
     Ok(())
 }
