@@ -5,12 +5,14 @@
 
 pub mod payload;
 pub mod report;
+pub mod units;
 
 mod grants;
 mod limits;
 mod name;
 mod outbound;
 mod spec;
+mod validate;
 mod volume;
 
 pub use grants::Grants;
@@ -19,8 +21,11 @@ pub use name::{ComponentName, NameError, NodeName, Tag};
 pub use outbound::{Outbound, OutboundError, OutboundHost, Scheme};
 pub use realm_identity as identity;
 pub use spec::{
-    Call, ComponentSpec, Health, HealthProbe, HttpSpec, ImageSpec, NativeSpec,
-    ParseRestartError, Placement, RestartPolicy,
-    Rollout, Unsupported,
+    Call, ComponentSpec, Health, HealthProbe, HttpSpec, ImageSpec, NativeSpec, ParseRestartError,
+    Placement, RestartPolicy, Rollout, Unsupported,
+};
+pub use validate::{
+    MAX_CONCURRENCY, MAX_DEADLINE_MS, MAX_EPOCH_MS, MAX_GRANTS, MAX_MEMORY_MB, MAX_NOTE_BYTES,
+    MAX_REPLICAS, Problem, Problems,
 };
 pub use volume::{Volume, VolumeError, VolumeMode, VolumeSource};

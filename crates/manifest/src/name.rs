@@ -9,7 +9,9 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 pub enum NameError {
     #[error("{0:?} is not a name: use 1 to 63 of a-z, 0-9 and '-'")]
     Name(String),
-    #[error("{0:?} is not a tag: use 1 to 63 of a-z, 0-9, '-', '_' and '.', or such a key and value with '=' between")]
+    #[error(
+        "{0:?} is not a tag: use 1 to 63 of a-z, 0-9, '-', '_' and '.', or such a key and value with '=' between"
+    )]
     Tag(String),
 }
 
@@ -96,13 +98,17 @@ checked_text!(
 
 fn is_name(text: &str) -> bool {
     (1..=63).contains(&text.len())
-        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && text
+            .bytes()
+            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 fn is_tag(text: &str) -> bool {
     let word = |word: &str| {
         (1..=63).contains(&word.len())
-            && word.bytes().all(|b| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
+            && word
+                .bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.'))
     };
     match text.split_once('=') {
         Some((key, value)) => word(key) && word(value),
