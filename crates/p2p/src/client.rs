@@ -1,12 +1,33 @@
 //! A connection to one node for a short-lived command.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use libp2p::Stream;
+use futures::StreamExt as _;
+use libp2p::{
+    Multiaddr, PeerId, Stream, Swarm, mdns,
+    multiaddr::Protocol,
+    swarm::{self, ConnectionId, SwarmEvent, dial_opts::DialOpts},
+};
 use realm_identity::{PublicKey, SecretKey};
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
-use crate::AddressError;
+use crate::{
+    AddressError, address, key, rpc,
+    streams::{self, OpenError},
+    task::dial_reason,
+    transport,
+};
+
+/// A command needs one stream; the node may open none.
+const STREAMS: usize = 8;
+/// Addresses dialled at once: a token or a saved list holds fewer.
+const ADDRESSES_MAX: usize = 64;
+/// After the first answer, for others on the same network to answer too.
+const DISCOVERY_LINGER: Duration = Duration::from_millis(150);
 
 /// One RPC stream to one node. The connection lasts as long as this value.
 #[derive(Debug)]
@@ -33,28 +54,220 @@ pub enum DialRpcError {
     Deadline(Duration),
     #[error("{peer} does not serve RPC: {reason}")]
     NoRpc { peer: PublicKey, reason: String },
+    #[error("cannot dial: {0}")]
+    Settings(String),
 }
 
 /// Dials all addresses at once and opens an RPC stream to whoever answers first, which must be
 /// `expect` if given. `secret` is an ephemeral key: who the user is, the RPC proves.
+///
+/// Runs on the caller's tokio runtime. Dropping it midway closes what was opened.
 pub async fn dial_rpc(
     addresses: &[String],
     expect: Option<PublicKey>,
     secret: &SecretKey,
     deadline: Duration,
 ) -> Result<RpcConnection, DialRpcError> {
-    let _ = (addresses, expect, secret, deadline);
-    Err(DialRpcError::NoAddress)
+    let end = Instant::now() + deadline;
+    let targets = targets(addresses, expect)?;
+    let mut race = Race::new(secret, &targets)?;
+    let (peer, address) = timeout_at(end, race.first(targets, expect))
+        .await
+        .map_err(|_| DialRpcError::Deadline(deadline))??;
+    let opened = timeout_at(end, race.open(peer))
+        .await
+        .map_err(|_| DialRpcError::Deadline(deadline))?;
+    // First() answers only for peers with a key.
+    let key = key::key_of(&peer).ok_or(DialRpcError::NoAddress)?;
+    let stream = opened.map_err(|error| DialRpcError::NoRpc {
+        peer: key,
+        reason: error.to_string(),
+    })?;
+    let driver = tokio::spawn(drive(race.swarm));
+    Ok(RpcConnection {
+        peer: key,
+        address: address.to_string(),
+        stream: Some(stream),
+        driver,
+    })
 }
 
-/// Nodes that answer on the local network: returns soon after the first ones did, or empty after `timeout`.
-pub async fn discover_mdns(timeout: Duration) -> Vec<(PublicKey, Vec<String>)> {
-    let _ = timeout;
-    Vec::new()
+fn targets(
+    addresses: &[String],
+    expect: Option<PublicKey>,
+) -> Result<Vec<Multiaddr>, DialRpcError> {
+    let expect = expect.and_then(|key| key::peer_of(&key));
+    let mut targets = Vec::new();
+    for text in addresses.iter().take(ADDRESSES_MAX) {
+        let mut address = address::parse(text)?;
+        if let (Some(expect), None) = (expect, address::peer_of(&address)) {
+            address.push(Protocol::P2p(expect));
+        }
+        if !targets.contains(&address) {
+            targets.push(address);
+        }
+    }
+    if targets.is_empty() {
+        Err(DialRpcError::NoAddress)
+    } else {
+        Ok(targets)
+    }
+}
+
+/// A light swarm: it dials, opens streams and serves nothing.
+struct Race {
+    swarm: Swarm<streams::Behaviour>,
+}
+
+impl Race {
+    fn new(secret: &SecretKey, targets: &[Multiaddr]) -> Result<Self, DialRpcError> {
+        let keypair = key::keypair(secret);
+        let dns = targets.iter().flatten().any(|part| {
+            matches!(
+                part,
+                Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_)
+            )
+        });
+        let options = transport::Options {
+            streams: STREAMS,
+            dns,
+        };
+        let transport = transport::build(&keypair, None, options)
+            .map_err(|error| DialRpcError::Settings(error.to_string()))?;
+        let settings = swarm::Config::with_tokio_executor()
+            // A stream may rest as long as the command that holds it.
+            .with_idle_connection_timeout(Duration::from_secs(60));
+        let peer = keypair.public().to_peer_id();
+        let swarm = Swarm::new(
+            transport,
+            streams::Behaviour::new(Vec::new()),
+            peer,
+            settings,
+        );
+        Ok(Self { swarm })
+    }
+
+    /// Whoever is connected first. Later ones are closed again by the driver.
+    async fn first(
+        &mut self,
+        targets: Vec<Multiaddr>,
+        expect: Option<PublicKey>,
+    ) -> Result<(PeerId, Multiaddr), DialRpcError> {
+        let mut dials: HashMap<ConnectionId, Multiaddr> = HashMap::new();
+        let mut attempts = Vec::new();
+        for target in targets {
+            let opts = DialOpts::unknown_peer_id().address(target.clone()).build();
+            let connection = opts.connection_id();
+            match self.swarm.dial(opts) {
+                Ok(()) => drop(dials.insert(connection, target)),
+                Err(error) => attempts.push(format!("{target}: {}", dial_reason(&error))),
+            }
+        }
+        while !dials.is_empty() {
+            match self.swarm.select_next_some().await {
+                SwarmEvent::ConnectionEstablished {
+                    peer_id,
+                    connection_id,
+                    ..
+                } => {
+                    let target = dials
+                        .remove(&connection_id)
+                        .unwrap_or_else(Multiaddr::empty);
+                    let key = key::key_of(&peer_id);
+                    if key.is_some() && expect.is_none_or(|expect| key == Some(expect)) {
+                        return Ok((peer_id, target));
+                    }
+                    attempts.push(format!("{target}: another node answers there"));
+                    self.swarm.close_connection(connection_id);
+                }
+                SwarmEvent::OutgoingConnectionError {
+                    connection_id,
+                    error,
+                    ..
+                } => {
+                    if let Some(target) = dials.remove(&connection_id) {
+                        attempts.push(format!("{target}: {}", dial_reason(&error)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(DialRpcError::Failed { attempts })
+    }
+
+    async fn open(&mut self, peer: PeerId) -> Result<Stream, OpenError> {
+        let (reply, mut opened) = oneshot::channel();
+        self.swarm.behaviour_mut().open(peer, rpc::PROTOCOL, reply);
+        loop {
+            tokio::select! {
+                stream = &mut opened => {
+                    let gone = || OpenError::Connect("the connection is gone".to_owned());
+                    return stream.map_err(|_| gone())?;
+                }
+                _ = self.swarm.select_next_some() => {}
+            }
+        }
+    }
+}
+
+/// Keeps the connection going while the command uses its stream.
+async fn drive(mut swarm: Swarm<streams::Behaviour>) {
+    let chosen: Vec<PeerId> = swarm.connected_peers().copied().collect();
+    loop {
+        if let SwarmEvent::ConnectionEstablished {
+            peer_id,
+            connection_id,
+            ..
+        } = swarm.select_next_some().await
+            && !chosen.contains(&peer_id)
+        {
+            swarm.close_connection(connection_id);
+        }
+    }
 }
 
 impl Drop for RpcConnection {
     fn drop(&mut self) {
         self.driver.abort();
+    }
+}
+
+/// Nodes that answer on the local network: returns soon after the first ones did, or empty after
+/// `wait`. Whoever answers there is to be authenticated by dialling it.
+pub async fn discover_mdns(wait: Duration) -> Vec<(PublicKey, Vec<String>)> {
+    let own = PeerId::random();
+    let behaviour = match mdns::tokio::Behaviour::new(mdns::Config::default(), own) {
+        Ok(behaviour) => behaviour,
+        Err(error) => {
+            tracing::warn!(%error, "no mDNS on this machine");
+            return Vec::new();
+        }
+    };
+    let transport = libp2p::core::transport::dummy::DummyTransport::new();
+    let transport = libp2p::Transport::boxed(transport);
+    let mut swarm = Swarm::new(
+        transport,
+        behaviour,
+        own,
+        swarm::Config::with_tokio_executor(),
+    );
+    let mut found = HashMap::new();
+    let mut end = Instant::now() + wait;
+    while let Ok(event) = timeout_at(end, swarm.select_next_some()).await {
+        if let SwarmEvent::Behaviour(mdns::Event::Discovered(peers)) = event {
+            collect(&mut found, peers);
+            end = end.min(Instant::now() + DISCOVERY_LINGER);
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn collect(found: &mut HashMap<PublicKey, Vec<String>>, peers: Vec<(PeerId, Multiaddr)>) {
+    for (peer, address) in peers.into_iter().take(ADDRESSES_MAX) {
+        let Some(key) = key::key_of(&peer) else {
+            continue;
+        };
+        let address = address.with_p2p(peer).unwrap_or_else(|address| address);
+        found.entry(key).or_default().push(address.to_string());
     }
 }

@@ -10,14 +10,23 @@
 //! A command line uses [`dial_rpc`] and [`discover_mdns`] instead, which need no network.
 
 mod address;
+mod behaviour;
 mod blob;
+mod book;
 mod client;
 mod config;
 mod event;
+mod frames;
+mod gossip;
 mod handle;
 mod key;
+mod limits;
 mod network;
 mod rpc;
+mod slots;
+mod streams;
+mod task;
+mod transport;
 
 pub use address::AddressError;
 pub use blob::{BlobSource, FetchError};

@@ -1,12 +1,43 @@
 //! Starting a network.
 
-use tokio::sync::mpsc;
+use std::{
+    collections::HashSet,
+    error::Error,
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    thread,
+};
 
-use crate::{Config, NetworkEvent, NetworkHandle, Services, StartError};
+use libp2p::{
+    Multiaddr, StreamProtocol, Swarm, core::transport::ListenerId, identity, multiaddr::Protocol,
+    noise, relay, swarm,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+};
+
+use crate::{
+    Config, NetworkEvent, NetworkHandle, Services, StartError, address, behaviour,
+    behaviour::{Approved, Behaviour},
+    blob, frames,
+    gossip::Topics,
+    handle::Command,
+    key, rpc,
+    task::{Parts, Task},
+    transport,
+};
+
+/// Commands on their way to the network; askers wait when it is busy.
+const COMMANDS: usize = 256;
+/// Events on their way to the consumer, beside those that the network keeps itself.
+const EVENTS: usize = 256;
 
 /// Entry point: see [`Network::start`].
 #[derive(Debug)]
 pub struct Network;
+
+type Ready = oneshot::Sender<Result<(), StartError>>;
 
 impl Network {
     /// Starts the network's thread and returns once it listens on every address of the configuration.
@@ -14,7 +45,194 @@ impl Network {
         config: Config,
         services: Services,
     ) -> Result<(NetworkHandle, mpsc::Receiver<NetworkEvent>), StartError> {
-        let _ = (config, services);
-        Err(StartError::Stopped)
+        if config.limits.frame_bytes < config.limits.frame {
+            return Err(StartError::Settings(
+                "frame_bytes is less than one frame".to_owned(),
+            ));
+        }
+        let listen = parse_all(&config.listen)?;
+        let bootstrap = parse_all(&config.bootstrap)?;
+        let own = config.secret.public();
+        let (commands, receive_commands) = mpsc::channel(COMMANDS);
+        let (send_events, events) = mpsc::channel(EVENTS);
+        let (ready, started) = oneshot::channel();
+        let start = Start {
+            config,
+            services,
+            listen,
+            bootstrap,
+            commands: receive_commands,
+            events: send_events,
+        };
+        let thread = thread::Builder::new()
+            .name("realm-p2p".to_owned())
+            .spawn(move || run(start, ready))
+            .map_err(StartError::Thread)?;
+        let handle = NetworkHandle::new(own, commands, thread);
+        started.await.map_err(|_| StartError::Stopped)??;
+        Ok((handle, events))
     }
+}
+
+struct Start {
+    config: Config,
+    services: Services,
+    listen: Vec<Multiaddr>,
+    bootstrap: Vec<Multiaddr>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<NetworkEvent>,
+}
+
+/// The network's thread: the swarm, its streams and RPC share one runtime, which spares every message a hop.
+fn run(start: Start, ready: Ready) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
+    };
+    LocalSet::new().block_on(&runtime, async move {
+        match build(start) {
+            Ok(parts) => {
+                let mut task = Task::new(parts);
+                task.listening().await;
+                // Whoever stopped waiting has dropped the handle too, which ends the task.
+                drop(ready.send(Ok(())));
+                task.run().await;
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    });
+}
+
+fn build(start: Start) -> Result<Parts, StartError> {
+    let Start {
+        config,
+        services,
+        listen,
+        bootstrap,
+        commands,
+        events,
+    } = start;
+    let keypair = key::keypair(&config.secret);
+    let approved = Approved::default();
+    let mut swarm = build_swarm(&config, &services, &keypair, &approved)?;
+    let topics = config.realm.map(Topics::new);
+    if let Some(topics) = &topics {
+        topics
+            .subscribe(&mut swarm.behaviour_mut().gossip)
+            .map_err(StartError::Settings)?;
+    }
+    let listeners = listen_all(&mut swarm, &listen)?;
+    Ok(Parts {
+        swarm,
+        limits: config.limits,
+        approved,
+        topics,
+        bootstrap,
+        listeners,
+        commands,
+        events,
+        blobs: services.blobs,
+        rpc: services.rpc.map(|factory| factory()),
+    })
+}
+
+fn build_swarm(
+    config: &Config,
+    services: &Services,
+    keypair: &identity::Keypair,
+    approved: &Approved,
+) -> Result<Swarm<Behaviour>, StartError> {
+    let peer = keypair.public().to_peer_id();
+    let (relay_transport, relay_client) = relay::client::new(peer);
+    let options = transport::Options {
+        streams: config.limits.streams,
+        dns: true,
+    };
+    let transport = transport::build(keypair, Some(relay_transport), options)
+        .map_err(|error: noise::Error| StartError::Settings(error.to_string()))?;
+    let behaviour = behaviour::build(config, keypair, relay_client, served(services), approved)
+        .map_err(StartError::Settings)?;
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(config.limits.idle)
+        .with_max_negotiating_inbound_streams(config.limits.streams);
+    Ok(Swarm::new(transport, behaviour, peer, settings))
+}
+
+fn served(services: &Services) -> Vec<StreamProtocol> {
+    let mut served = vec![frames::PROTOCOL];
+    if services.blobs.is_some() {
+        served.push(blob::PROTOCOL);
+    }
+    if services.rpc.is_some() {
+        served.push(rpc::PROTOCOL);
+    }
+    served
+}
+
+fn parse_all(addresses: &[String]) -> Result<Vec<Multiaddr>, StartError> {
+    addresses
+        .iter()
+        .map(|text| Ok(address::parse(text)?))
+        .collect()
+}
+
+fn listen_all(
+    swarm: &mut Swarm<Behaviour>,
+    addresses: &[Multiaddr],
+) -> Result<HashSet<ListenerId>, StartError> {
+    let mut listeners = HashSet::new();
+    for address in addresses {
+        let failed = |source: io::Error| listen_error(address, source);
+        check_free(address).map_err(failed)?;
+        let listener = swarm
+            .listen_on(address.clone())
+            .map_err(|error| failed(io::Error::other(error)))?;
+        listeners.insert(listener);
+    }
+    Ok(listeners)
+}
+
+/// libp2p shares its TCP ports, so that a second agent would get half of the first one's connections.
+fn check_free(address: &Multiaddr) -> io::Result<()> {
+    let Some(ip) = address::ip_of(address) else {
+        return Ok(());
+    };
+    for part in address {
+        match part {
+            Protocol::Tcp(port) if port != 0 => {
+                TcpListener::bind(SocketAddr::new(ip, port))?;
+            }
+            Protocol::Udp(port) if port != 0 => {
+                UdpSocket::bind(SocketAddr::new(ip, port))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn listen_error(address: &Multiaddr, source: io::Error) -> StartError {
+    let address = address.to_string();
+    if in_use(&source) {
+        StartError::InUse { address }
+    } else {
+        StartError::Listen { address, source }
+    }
+}
+
+fn in_use(error: &io::Error) -> bool {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return true;
+    }
+    let mut cause = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<io::Error>().is_some_and(in_use) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }

@@ -1,10 +1,14 @@
-//! Serving RPC streams on the network's own thread.
+//! Serving RPC streams on the network's own thread, `/realm/rpc/1`.
 
-use std::rc::Rc;
+use std::{panic::AssertUnwindSafe, rc::Rc};
 
-use futures::future::LocalBoxFuture;
-use libp2p::Stream;
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use libp2p::{Stream, StreamProtocol};
 use realm_identity::PublicKey;
+
+use crate::slots::Slot;
+
+pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/realm/rpc/1");
 
 /// Serves one RPC connection after the other; lives on the network's thread.
 ///
@@ -16,3 +20,14 @@ pub trait RpcServe {
 
 /// Makes the server on the network's thread, since Cap'n Proto's objects cannot cross threads.
 pub type RpcFactory = Box<dyn FnOnce() -> Rc<dyn RpcServe> + Send>;
+
+/// Whether it ended by itself.
+pub(crate) async fn run(
+    server: Rc<dyn RpcServe>,
+    peer: PublicKey,
+    stream: Stream,
+    _slot: Slot,
+) -> bool {
+    let connection = async move { server.serve(peer, stream).await };
+    AssertUnwindSafe(connection).catch_unwind().await.is_ok()
+}

@@ -1,0 +1,192 @@
+//! The protocols a node speaks, put together.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use libp2p::{
+    PeerId, StreamProtocol, autonat, dcutr, identify, identity, kad, mdns, ping, relay,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use crate::{Config, gossip, gossip::Gossip, limits, streams};
+
+/// Kademlia's answers are hints about addresses, so it stores nothing for anyone.
+const KAD_RECORDS: usize = 0;
+/// Relayed connections are for control and hole punching, not for bulk.
+const RELAY_CIRCUITS: usize = 64;
+const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
+const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Fields are asked in this order whether a connection may be: the bounds come first.
+#[derive(NetworkBehaviour)]
+pub(crate) struct Behaviour {
+    pub limits: limits::Behaviour,
+    pub streams: streams::Behaviour,
+    pub identify: identify::Behaviour,
+    pub ping: ping::Behaviour,
+    pub gossip: Gossip,
+    pub kad: Toggle<kad::Behaviour<kad::store::MemoryStore>>,
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
+    pub autonat: autonat::Behaviour,
+    pub relay_client: relay::client::Behaviour,
+    pub relay_server: relay::Behaviour,
+    pub dcutr: dcutr::Behaviour,
+}
+
+/// The approved peers, also seen by the relay's admission.
+pub(crate) type Approved = Arc<RwLock<HashSet<PeerId>>>;
+
+pub(crate) fn build(
+    config: &Config,
+    keypair: &identity::Keypair,
+    relay_client: relay::client::Behaviour,
+    served: Vec<StreamProtocol>,
+    approved: &Approved,
+) -> Result<Behaviour, String> {
+    let peer = keypair.public().to_peer_id();
+    let mut relay_server = relay::Behaviour::new(peer, relay_config(approved));
+    relay_server.set_status(Some(relay::Status::Disable));
+    Ok(Behaviour {
+        limits: limits::Behaviour::new(config.limits.clone()),
+        streams: streams::Behaviour::new(served),
+        identify: identify::Behaviour::new(identify(config, keypair)),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
+        gossip: gossip::build(config.limits.heartbeat)?,
+        kad: kad(config, peer)?.into(),
+        mdns: mdns(config, peer).into(),
+        autonat: autonat::Behaviour::new(peer, autonat::Config::default()),
+        relay_client,
+        relay_server,
+        dcutr: dcutr::Behaviour::new(peer),
+    })
+}
+
+fn identify(config: &Config, keypair: &identity::Keypair) -> identify::Config {
+    identify::Config::new("/realm/1".to_owned(), keypair.public())
+        .with_agent_version(describe(&config.agent_version, &config.tags))
+        .with_push_listen_addr_updates(true)
+        // Addresses that strangers claim are not dialled.
+        .with_cache_size(0)
+}
+
+fn kad(
+    config: &Config,
+    peer: PeerId,
+) -> Result<Option<kad::Behaviour<kad::store::MemoryStore>>, String> {
+    let Some(realm) = config.realm else {
+        return Ok(None);
+    };
+    let name = StreamProtocol::try_from_owned(format!("/realm/{realm}/kad/1"))
+        .map_err(|error| error.to_string())?;
+    let mut settings = kad::Config::new(name);
+    settings
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .disjoint_query_paths(true)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None);
+    let store = kad::store::MemoryStore::with_config(
+        peer,
+        kad::store::MemoryStoreConfig {
+            max_records: KAD_RECORDS,
+            max_provided_keys: KAD_RECORDS,
+            ..Default::default()
+        },
+    );
+    let mut behaviour = kad::Behaviour::with_config(peer, store, settings);
+    // Every node answers: in a private network no other node would.
+    behaviour.set_mode(Some(kad::Mode::Server));
+    Ok(Some(behaviour))
+}
+
+/// A machine without multicast still has bootstrap addresses.
+fn mdns(config: &Config, peer: PeerId) -> Option<mdns::tokio::Behaviour> {
+    if !config.mdns {
+        return None;
+    }
+    mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
+        .inspect_err(|error| tracing::warn!(%error, "no mDNS: nodes on this network are not found by themselves"))
+        .ok()
+}
+
+fn relay_config(approved: &Approved) -> relay::Config {
+    let mut config = relay::Config {
+        max_circuits: RELAY_CIRCUITS,
+        max_circuit_bytes: RELAY_CIRCUIT_BYTES,
+        max_circuit_duration: RELAY_CIRCUIT_TIME,
+        ..relay::Config::default()
+    };
+    let reserving = approved.clone();
+    config
+        .reservation_rate_limiters
+        .push(Box::new(move |peer, _: &_, _| admitted(&reserving, &peer)));
+    let connecting = approved.clone();
+    config
+        .circuit_src_rate_limiters
+        .push(Box::new(move |peer, _: &_, _| admitted(&connecting, &peer)));
+    config
+}
+
+fn admitted(approved: &Approved, peer: &PeerId) -> bool {
+    approved
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .contains(peer)
+}
+
+/// Version and tags in identify's one line of text.
+const TAGS: &str = " tags=";
+/// Bounds on what a peer says of itself; identify itself stops at 4 KiB.
+const VERSION_MAX: usize = 64;
+const TAG_MAX: usize = 128;
+const TAGS_MAX: usize = 32;
+
+fn describe(version: &str, tags: &[String]) -> String {
+    if tags.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{version}{TAGS}{}", tags.join(","))
+    }
+}
+
+/// Reads what a peer says of itself: bounded, and without characters that steer a terminal.
+pub(crate) fn described(text: &str) -> (String, Vec<String>) {
+    let (version, tags) = text.split_once(TAGS).unwrap_or((text, ""));
+    let clean = |part: &str, max: usize| -> String {
+        part.chars()
+            .filter(|char| !char.is_control())
+            .take(max)
+            .collect()
+    };
+    let tags = tags.split(',').filter(|tag| !tag.is_empty()).take(TAGS_MAX);
+    (
+        clean(version, VERSION_MAX),
+        tags.map(|tag| clean(tag, TAG_MAX)).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_described_is_read() {
+        let tags = vec!["edge".to_owned(), "zone=eu".to_owned()];
+        assert_eq!(
+            described(&describe("realm/1", &tags)),
+            ("realm/1".to_owned(), tags)
+        );
+        assert_eq!(described("realm/1"), ("realm/1".to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn a_hostile_description_is_bounded_and_inert() {
+        let text = format!("\u{1b}[2J{}{TAGS}{}", "v".repeat(4000), "x,".repeat(2000));
+        let (version, tags) = described(&text);
+        assert!(version.starts_with("[2J") && version.len() == VERSION_MAX);
+        assert_eq!(tags.len(), TAGS_MAX);
+    }
+}

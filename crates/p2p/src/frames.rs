@@ -1,0 +1,197 @@
+//! Frames on `/realm/log/1`: a stream of messages, each behind its length as a big-endian u32.
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+use libp2p::{Stream, StreamProtocol};
+use realm_identity::PublicKey;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{sleep, timeout},
+};
+
+use crate::{streams::OpenError, task::Report};
+
+pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/realm/log/1");
+
+/// From a frame's first byte to its last: a peer cannot hold a half frame for long.
+const FRAME_TIME: Duration = Duration::from_secs(30);
+/// A frame's length is a claim, so memory follows the bytes that came.
+const READ_STEP: usize = 64 * 1024;
+/// An outgoing queue that nobody used for so long gives its stream back.
+const QUEUE_IDLE: Duration = Duration::from_secs(300);
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LAST: Duration = Duration::from_secs(5);
+/// A frame that met a dead stream is written once more, on a new one.
+const ATTEMPTS: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("a frame of {len} bytes, 1 to {max} are allowed")]
+    Length { len: usize, max: usize },
+    #[error("a frame was not complete after {FRAME_TIME:?}")]
+    Slow,
+    #[error("the stream broke")]
+    Io(#[from] io::Error),
+}
+
+/// Reads until the peer closes; each frame is reported in order.
+pub(crate) async fn read(
+    mut stream: Stream,
+    from: PublicKey,
+    max: usize,
+    budget: Arc<Semaphore>,
+    reports: mpsc::Sender<Report>,
+) -> Result<(), ReadError> {
+    while let Some(first) = read_first(&mut stream).await? {
+        let frame = timeout(FRAME_TIME, read_frame(&mut stream, first, max))
+            .await
+            .map_err(|_| ReadError::Slow)??;
+        // Waits for whoever consumes frames: a peer that floods is slowed down, by its own stream.
+        let Ok(permit) = budget.clone().acquire_many_owned(frame.len() as u32).await else {
+            return Ok(());
+        };
+        let bytes = Bytes::from_owner(Held {
+            frame,
+            _permit: permit,
+        });
+        if reports.send(Report::Frame { from, bytes }).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// None when the stream ends between two frames.
+async fn read_first(stream: &mut Stream) -> io::Result<Option<u8>> {
+    let mut first = [0];
+    Ok(if stream.read(&mut first).await? == 0 {
+        None
+    } else {
+        Some(first[0])
+    })
+}
+
+async fn read_frame(stream: &mut Stream, first: u8, max: usize) -> Result<Vec<u8>, ReadError> {
+    let mut rest = [0; 3];
+    stream.read_exact(&mut rest).await?;
+    let len = u32::from_be_bytes([first, rest[0], rest[1], rest[2]]) as usize;
+    if len == 0 || len > max {
+        return Err(ReadError::Length { len, max });
+    }
+    let mut frame = Vec::new();
+    while frame.len() < len {
+        let start = frame.len();
+        frame.resize(len.min(start + READ_STEP), 0);
+        stream.read_exact(&mut frame[start..]).await?;
+    }
+    Ok(frame)
+}
+
+/// A received frame, counted until its last clone is dropped.
+struct Held {
+    frame: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+/// The frames to one peer, in order, over one stream that is opened again when it breaks.
+pub(crate) struct Writer {
+    pub to: PublicKey,
+    pub queue: mpsc::Receiver<Bytes>,
+    pub reports: mpsc::Sender<Report>,
+    /// Ends a pause: the peer has just connected.
+    pub connected: Rc<Notify>,
+}
+
+impl Writer {
+    pub async fn run(mut self) {
+        let mut stream = None;
+        let mut pause = BACKOFF_FIRST;
+        while let Ok(Some(frame)) = timeout(QUEUE_IDLE, self.queue.recv()).await {
+            match self.deliver(&mut stream, &frame).await {
+                Ok(()) => pause = BACKOFF_FIRST,
+                Err(reason) => {
+                    if !self.drop_queued(reason).await {
+                        return;
+                    }
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        () = self.connected.notified() => {}
+                    }
+                    pause = BACKOFF_LAST.min(pause * 2);
+                }
+            }
+        }
+    }
+
+    async fn deliver(&self, stream: &mut Option<Stream>, frame: &Bytes) -> Result<(), String> {
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            let open = match stream.take() {
+                Some(open) => open,
+                None => self.open().await.map_err(|error| error.to_string())?,
+            };
+            match self.write(open, frame).await {
+                Ok(open) => {
+                    *stream = Some(open);
+                    return Ok(());
+                }
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn open(&self) -> Result<Stream, OpenError> {
+        let gone = || OpenError::Connect("the connection is gone".to_owned());
+        let (reply, opened) = oneshot::channel();
+        let request = Report::Open {
+            to: self.to,
+            protocol: PROTOCOL,
+            reply,
+        };
+        self.reports.send(request).await.map_err(|_| gone())?;
+        opened.await.map_err(|_| gone())?
+    }
+
+    async fn write(&self, mut stream: Stream, frame: &Bytes) -> io::Result<Stream> {
+        let write = async {
+            stream
+                .write_all(&(frame.len() as u32).to_be_bytes())
+                .await?;
+            stream.write_all(frame).await?;
+            if self.queue.is_empty() {
+                stream.flush().await
+            } else {
+                Ok(())
+            }
+        };
+        timeout(FRAME_TIME, write)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(stream)
+    }
+
+    /// What waited behind a frame that could not be sent would be stale. False when the network has stopped.
+    async fn drop_queued(&mut self, reason: String) -> bool {
+        let mut count = 1;
+        while self.queue.try_recv().is_ok() {
+            count += 1;
+        }
+        self.reports
+            .send(Report::FramesDropped {
+                to: self.to,
+                count,
+                reason,
+            })
+            .await
+            .is_ok()
+    }
+}

@@ -1,0 +1,288 @@
+//! Who may connect, and how often: strangers within caps, approved peers within a budget of their own.
+
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    net::IpAddr,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm,
+        dummy,
+    },
+};
+
+use crate::{NetLimits, address, key};
+
+/// Bans kept at once; the one that ends first makes room.
+const BANS: usize = 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("{max} connections from strangers are open already")]
+    StrangersIn { max: usize },
+    #[error("{max} connections to strangers are open already")]
+    StrangersOut { max: usize },
+    #[error("{max} connections with approved peers are open already")]
+    Approved { max: usize },
+    #[error("{max} connections are being made already")]
+    Pending { max: usize },
+    #[error("{max} connections with this peer are open already")]
+    Peer { max: usize },
+    #[error("{max} connections from this address are open already")]
+    Address { max: usize },
+    #[error("the peer is banned for now")]
+    Banned,
+    #[error("the peer's key is not an Ed25519 key")]
+    Key,
+}
+
+struct Open {
+    peer: PeerId,
+    outbound: bool,
+    ip: Option<IpAddr>,
+}
+
+pub(crate) struct Behaviour {
+    limits: NetLimits,
+    approved: HashSet<PeerId>,
+    banned: HashMap<PeerId, Instant>,
+    pending_in: HashMap<ConnectionId, Option<IpAddr>>,
+    pending_out: HashSet<ConnectionId>,
+    open: HashMap<ConnectionId, Open>,
+    pub refused: u64,
+}
+
+impl Behaviour {
+    pub fn new(limits: NetLimits) -> Self {
+        Self {
+            limits,
+            approved: HashSet::new(),
+            banned: HashMap::new(),
+            pending_in: HashMap::new(),
+            pending_out: HashSet::new(),
+            open: HashMap::new(),
+            refused: 0,
+        }
+    }
+
+    pub fn set_approved(&mut self, peers: HashSet<PeerId>) {
+        self.approved = peers;
+    }
+
+    pub fn is_approved(&self, peer: &PeerId) -> bool {
+        self.approved.contains(peer)
+    }
+
+    pub fn ban(&mut self, peer: PeerId, time: Duration) {
+        let now = Instant::now();
+        self.banned.retain(|_, end| *end > now);
+        if self.banned.len() >= BANS {
+            let first = self
+                .banned
+                .iter()
+                .min_by_key(|(_, end)| **end)
+                .map(|(peer, _)| *peer);
+            first.and_then(|peer| self.banned.remove(&peer));
+        }
+        // A time too long to add is a ban for good, which a day is in practice.
+        let end = now
+            .checked_add(time)
+            .unwrap_or(now + Duration::from_secs(86_400));
+        self.banned.insert(peer, end);
+    }
+
+    fn check_pending(&self, ip: Option<IpAddr>) -> Result<(), Refused> {
+        let max = self.limits.pending;
+        if self.pending_in.len() >= max {
+            return Err(Refused::Pending { max });
+        }
+        let same = self
+            .pending_in
+            .values()
+            .filter(|pending| **pending == ip)
+            .count();
+        let max = self.limits.per_ip;
+        if capped(ip) && same >= max {
+            Err(Refused::Address { max })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_established(
+        &self,
+        peer: &PeerId,
+        outbound: bool,
+        ip: Option<IpAddr>,
+    ) -> Result<(), Refused> {
+        self.check_known(peer)?;
+        let approved = self.is_approved(peer);
+        let count = |rule: &dyn Fn(&Open) -> bool, max: usize, refused: Refused| {
+            let open = self.open.values().filter(|open| rule(open)).count();
+            if open >= max { Err(refused) } else { Ok(()) }
+        };
+        let max = if approved {
+            self.limits.per_approved_peer
+        } else {
+            self.limits.per_peer
+        };
+        count(&|open| open.peer == *peer, max, Refused::Peer { max })?;
+        if approved {
+            let max = self.limits.approved;
+            return count(
+                &|open| self.is_approved(&open.peer),
+                max,
+                Refused::Approved { max },
+            );
+        }
+        let stranger = |open: &Open| !self.is_approved(&open.peer);
+        if outbound {
+            let max = self.limits.stranger_out;
+            return count(
+                &|o| o.outbound && stranger(o),
+                max,
+                Refused::StrangersOut { max },
+            );
+        }
+        let max = self.limits.stranger_in;
+        count(
+            &|o| !o.outbound && stranger(o),
+            max,
+            Refused::StrangersIn { max },
+        )?;
+        if !capped(ip) {
+            return Ok(());
+        }
+        let max = self.limits.per_ip;
+        count(
+            &|o| !o.outbound && stranger(o) && o.ip == ip,
+            max,
+            Refused::Address { max },
+        )
+    }
+
+    fn check_known(&self, peer: &PeerId) -> Result<(), Refused> {
+        if self
+            .banned
+            .get(peer)
+            .is_some_and(|end| *end > Instant::now())
+        {
+            return Err(Refused::Banned);
+        }
+        key::key_of(peer).map(|_| ()).ok_or(Refused::Key)
+    }
+
+    fn answer<T>(&mut self, result: Result<(), Refused>, value: T) -> Result<T, ConnectionDenied> {
+        result.map(|()| value).map_err(|refused| {
+            self.refused += 1;
+            tracing::debug!(%refused, "connection refused");
+            ConnectionDenied::new(refused)
+        })
+    }
+}
+
+/// Many peers of one machine are normal on loopback, where a stranger is a local user.
+fn capped(ip: Option<IpAddr>) -> bool {
+    ip.is_some_and(|ip| !ip.is_loopback())
+}
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = dummy::ConnectionHandler;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let ip = address::ip_of(remote);
+        let checked = self.check_pending(ip);
+        if checked.is_ok() {
+            self.pending_in.insert(connection, ip);
+        }
+        self.answer(checked, ())
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
+        self.pending_in.remove(&connection);
+        let checked = self.check_established(&peer, false, address::ip_of(remote));
+        self.answer(checked, dummy::ConnectionHandler)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let max = self.limits.pending;
+        let checked = match peer {
+            Some(peer) if self.is_approved(&peer) => Ok(()),
+            Some(peer) if self.check_known(&peer).is_err() => self.check_known(&peer),
+            _ if self.pending_out.len() >= max => Err(Refused::Pending { max }),
+            _ => {
+                self.pending_out.insert(connection);
+                Ok(())
+            }
+        };
+        self.answer(checked, Vec::new())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
+        self.pending_out.remove(&connection);
+        let checked = self.check_established(&peer, true, address::ip_of(remote));
+        self.answer(checked, dummy::ConnectionHandler)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        match event {
+            FromSwarm::ConnectionEstablished(established) => {
+                let open = Open {
+                    peer: established.peer_id,
+                    outbound: established.endpoint.is_dialer(),
+                    ip: address::ip_of(established.endpoint.get_remote_address()),
+                };
+                self.open.insert(established.connection_id, open);
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                self.open.remove(&closed.connection_id);
+            }
+            FromSwarm::DialFailure(failure) => {
+                self.pending_out.remove(&failure.connection_id);
+            }
+            FromSwarm::ListenFailure(failure) => {
+                self.pending_in.remove(&failure.connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: Infallible) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}

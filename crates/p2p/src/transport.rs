@@ -1,0 +1,92 @@
+//! TCP and QUIC, both encrypted and authenticated.
+
+use std::time::Duration;
+
+use libp2p::{
+    PeerId, Transport as _,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, OrTransport},
+        upgrade,
+    },
+    dns, identity, noise, quic, relay, tcp, yamux,
+};
+
+/// A transport's output, ready for a swarm.
+pub(crate) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// A stranger that does not finish its handshake in this time is let go.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// What one peer may have in flight to us on one stream, and on one connection.
+const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
+const QUIC_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// Streams the remote may have open at once.
+    pub streams: usize,
+    /// Reading the system's resolver settings costs a moment, so a command line asks only when it has names.
+    pub dns: bool,
+}
+
+/// TCP and QUIC, and relayed connections if there is a relay client's transport.
+pub(crate) fn build(
+    keypair: &identity::Keypair,
+    relay: Option<relay::client::Transport>,
+    options: Options,
+) -> Result<Transport, noise::Error> {
+    let direct = with_names(keypair, options)?;
+    let Some(relay) = relay else {
+        return Ok(direct);
+    };
+    let relayed = relay
+        .upgrade(upgrade::Version::V1Lazy)
+        .authenticate(noise::Config::new(keypair)?)
+        .multiplex(muxer(options))
+        .timeout(HANDSHAKE)
+        .boxed();
+    Ok(OrTransport::new(relayed, direct)
+        .map(|either, _| either.into_inner())
+        .boxed())
+}
+
+/// Without resolver settings, names fail one by one and addresses go on working.
+fn with_names(keypair: &identity::Keypair, options: Options) -> Result<Transport, noise::Error> {
+    let direct = direct(keypair, options)?;
+    if !options.dns {
+        return Ok(direct);
+    }
+    match dns::tokio::Transport::system(direct) {
+        Ok(transport) => Ok(transport.boxed()),
+        Err(error) => {
+            tracing::warn!(%error, "no resolver settings: addresses with names will not work");
+            self::direct(keypair, options)
+        }
+    }
+}
+
+fn direct(keypair: &identity::Keypair, options: Options) -> Result<Transport, noise::Error> {
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(upgrade::Version::V1Lazy)
+        .authenticate(noise::Config::new(keypair)?)
+        .multiplex(muxer(options))
+        .timeout(HANDSHAKE)
+        .boxed();
+    let mut config = quic::Config::new(keypair);
+    config.handshake_timeout = HANDSHAKE;
+    config.max_concurrent_stream_limit = options.streams as u32;
+    config.max_stream_data = QUIC_STREAM_WINDOW;
+    config.max_connection_data = QUIC_CONNECTION_WINDOW;
+    let quic = quic::tokio::Transport::new(config)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed();
+    Ok(OrTransport::new(quic, tcp)
+        .map(|either, _| either.into_inner())
+        .boxed())
+}
+
+fn muxer(options: Options) -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(options.streams);
+    config
+}
