@@ -135,9 +135,19 @@ pub fn read_public(text: &str) -> Result<PublicKey, FormatError> {
             PublicKeyBytes::from_public_key_pem(&framed(text)).map_err(pem_error)?;
         return Ok(PublicKey::from_bytes(bytes)?);
     }
-    if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
-        let key = ssh_key::PublicKey::from_openssh(text).map_err(FormatError::OpenSsh)?;
-        return from_ssh(key.key_data());
+    match text.split_whitespace().next() {
+        Some("ssh-ed25519") => {
+            let key = ssh_key::PublicKey::from_openssh(text).map_err(FormatError::OpenSsh)?;
+            return from_ssh(key.key_data());
+        }
+        Some(word)
+            if ["ssh-", "ecdsa-", "sk-"]
+                .iter()
+                .any(|start| word.starts_with(start)) =>
+        {
+            return Err(FormatError::OtherAlgorithm(word.to_owned()));
+        }
+        _ => {}
     }
     Err(FormatError::UnknownPublic)
 }
@@ -256,7 +266,13 @@ fn read_pkcs8(text: &str) -> Result<SecretKey, FormatError> {
 }
 
 fn read_openssh(text: &str) -> Result<ssh_key::PrivateKey, FormatError> {
-    ssh_key::PrivateKey::from_openssh(framed(text).as_bytes()).map_err(FormatError::OpenSsh)
+    ssh_key::PrivateKey::from_openssh(framed(text).as_bytes()).map_err(|error| match error {
+        ssh_key::Error::AlgorithmUnknown => FormatError::OtherAlgorithm("other".to_owned()),
+        ssh_key::Error::AlgorithmUnsupported { algorithm } => {
+            FormatError::OtherAlgorithm(algorithm.to_string())
+        }
+        error => FormatError::OpenSsh(error),
+    })
 }
 
 fn to_ssh(key: &SecretKey, comment: &str) -> Result<ssh_key::PrivateKey, ssh_key::Error> {

@@ -1,0 +1,314 @@
+//! Key formats against ssh-keygen and openssl, where they are installed.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use realm_identity::{
+    SecretKey,
+    format::{
+        EncryptionNonce, Format, FormatError, encrypt_secret, is_encrypted, read_public,
+        read_secret, sshsig, write_public, write_secret,
+    },
+};
+
+use crate::scene::{key, owner};
+
+const FORMATS: [Format; 3] = [Format::Base58, Format::OpenSsh, Format::Pem];
+
+const NONCE: EncryptionNonce = EncryptionNonce {
+    salt: [7; 16],
+    check: 0x0102_0304,
+};
+
+/// Says so, and returns false, where `program` is not installed.
+fn installed(program: &str) -> bool {
+    let found = Command::new(program)
+        .arg("-?")
+        .stdin(Stdio::null())
+        .output()
+        .is_ok();
+    if !found {
+        println!("skipped: {program} is not installed");
+    }
+    found
+}
+
+/// Runs a program to its end and returns its standard output; panics with its words if it fails.
+fn run(dir: &Path, program: &str, args: &[&str], input: &[u8]) -> String {
+    let (ok, out) = attempt(dir, program, args, input);
+    assert!(ok, "{program} {args:?}: {out}");
+    out
+}
+
+fn attempt(dir: &Path, program: &str, args: &[&str], input: &[u8]) -> (bool, String) {
+    let mut child = Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that fails early may close its input first.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    (
+        output.status.success(),
+        if output.status.success() { out } else { err },
+    )
+}
+
+fn write_private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn same(read: &SecretKey, written: &SecretKey) -> bool {
+    read.seed() == written.seed()
+}
+
+#[test]
+fn keys_survive_each_form() {
+    for format in FORMATS {
+        let text = write_public(&owner().public(), format, "me@here").unwrap();
+        assert_eq!(read_public(&text).unwrap(), owner().public(), "{text}");
+        let text = write_secret(&owner(), format, "me@here").unwrap();
+        assert!(
+            same(&read_secret(&text, None).unwrap(), &owner()),
+            "{format:?}"
+        );
+        assert!(!is_encrypted(&text).unwrap());
+    }
+}
+
+#[test]
+fn an_encrypted_key_needs_its_passphrase() {
+    let text = encrypt_secret(&owner(), "me@here", b"correct horse", NONCE).unwrap();
+    assert!(is_encrypted(&text).unwrap());
+    assert!(same(
+        &read_secret(&text, Some(b"correct horse")).unwrap(),
+        &owner()
+    ));
+    assert!(matches!(
+        read_secret(&text, None),
+        Err(FormatError::PassphraseNeeded)
+    ));
+    assert!(matches!(
+        read_secret(&text, Some(b"wrong")),
+        Err(FormatError::PassphraseWrong)
+    ));
+}
+
+#[test]
+fn wrong_texts_say_what_is_wrong() {
+    let public = write_public(&owner().public(), Format::OpenSsh, "").unwrap();
+    assert!(matches!(
+        read_secret(&public, None),
+        Err(FormatError::PublicForSecret)
+    ));
+    for format in FORMATS {
+        let secret = write_secret(&owner(), format, "").unwrap();
+        assert!(matches!(
+            read_public(&secret),
+            Err(FormatError::SecretForPublic)
+        ));
+    }
+    assert!(matches!(
+        read_public("hello"),
+        Err(FormatError::UnknownPublic)
+    ));
+    assert!(matches!(
+        read_secret("hello", None),
+        Err(FormatError::UnknownSecret)
+    ));
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\n";
+    assert!(matches!(
+        read_secret(encrypted, None),
+        Err(FormatError::EncryptedPem)
+    ));
+    let long = "x".repeat(20_000);
+    assert!(matches!(
+        read_public(&long),
+        Err(FormatError::TooLong { .. })
+    ));
+    assert!("der".parse::<Format>().is_err());
+}
+
+#[test]
+fn every_cut_of_every_form_is_refused() {
+    for format in FORMATS {
+        let public = write_public(&owner().public(), format, "").unwrap();
+        let secret = write_secret(&owner(), format, "").unwrap();
+        for length in 0..public.trim_end().len() {
+            let cut = read_public(&public[..length]);
+            assert_ne!(cut.ok(), Some(owner().public()), "{}", &public[..length]);
+        }
+        for length in 0..secret.trim_end().len() {
+            if let Ok(cut) = read_secret(&secret[..length], None) {
+                assert!(!same(&cut, &owner()), "{format:?} cut at {length}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ssh_keygen_reads_ours() {
+    if !installed("ssh-keygen") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let line = write_public(&owner().public(), Format::OpenSsh, "me@here").unwrap();
+    write_private(
+        &dir.path().join("plain"),
+        &write_secret(&owner(), Format::OpenSsh, "me@here").unwrap(),
+    );
+    let shown = run(dir.path(), "ssh-keygen", &["-y", "-f", "plain"], b"");
+    assert_eq!(shown.trim(), line);
+    let locked = encrypt_secret(&owner(), "me@here", b"correct horse", NONCE).unwrap();
+    write_private(&dir.path().join("locked"), &locked);
+    let open = ["-y", "-P", "correct horse", "-f", "locked"];
+    assert_eq!(run(dir.path(), "ssh-keygen", &open, b"").trim(), line);
+    let wrong = ["-y", "-P", "wrong", "-f", "locked"];
+    assert!(!attempt(dir.path(), "ssh-keygen", &wrong, b"").0);
+}
+
+#[test]
+fn ours_reads_ssh_keygen() {
+    if !installed("ssh-keygen") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (name, passphrase) in [("plain", ""), ("locked", "correct horse")] {
+        let make = [
+            "-q", "-t", "ed25519", "-N", passphrase, "-C", "me", "-f", name,
+        ];
+        run(dir.path(), "ssh-keygen", &make, b"");
+        let line = fs::read_to_string(dir.path().join(format!("{name}.pub"))).unwrap();
+        let file = fs::read_to_string(dir.path().join(name)).unwrap();
+        let passphrase = Some(passphrase.as_bytes()).filter(|p| !p.is_empty());
+        assert_eq!(is_encrypted(&file).unwrap(), passphrase.is_some());
+        let secret = read_secret(&file, passphrase).unwrap();
+        assert_eq!(secret.public(), read_public(&line).unwrap());
+    }
+    run(
+        dir.path(),
+        "ssh-keygen",
+        &["-q", "-t", "ecdsa", "-N", "", "-f", "other"],
+        b"",
+    );
+    let line = fs::read_to_string(dir.path().join("other.pub")).unwrap();
+    assert!(matches!(
+        read_public(&line),
+        Err(FormatError::OtherAlgorithm(_))
+    ));
+    let file = fs::read_to_string(dir.path().join("other")).unwrap();
+    assert!(matches!(
+        read_secret(&file, None),
+        Err(FormatError::OtherAlgorithm(_))
+    ));
+}
+
+#[test]
+fn openssl_reads_ours_and_ours_reads_openssl() {
+    if !installed("openssl") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write_private(
+        &dir.path().join("key"),
+        &write_secret(&owner(), Format::Pem, "").unwrap(),
+    );
+    let public = run(
+        dir.path(),
+        "openssl",
+        &["pkey", "-in", "key", "-pubout"],
+        b"",
+    );
+    assert_eq!(
+        public,
+        write_public(&owner().public(), Format::Pem, "").unwrap()
+    );
+    let made = run(
+        dir.path(),
+        "openssl",
+        &["genpkey", "-algorithm", "ed25519"],
+        b"",
+    );
+    let public = run(dir.path(), "openssl", &["pkey", "-pubout"], made.as_bytes());
+    let secret = read_secret(&made, None).unwrap();
+    assert_eq!(secret.public(), read_public(&public).unwrap());
+    let other = run(
+        dir.path(),
+        "openssl",
+        &["genpkey", "-algorithm", "x25519"],
+        b"",
+    );
+    assert!(read_secret(&other, None).is_err());
+}
+
+#[test]
+fn signatures_are_for_one_key_namespace_and_content() {
+    let signature = sshsig::sign(&owner(), sshsig::MANIFEST_NAMESPACE, b"content").unwrap();
+    let check = |seed, namespace, content: &[u8]| {
+        sshsig::verify(&key(seed).public(), namespace, content, &signature)
+    };
+    assert!(check(1, "realm-manifest", b"content").is_ok());
+    assert!(matches!(
+        check(2, "realm-manifest", b"content"),
+        Err(sshsig::SshSigError::OtherKey { .. })
+    ));
+    assert!(matches!(
+        check(1, "file", b"content"),
+        Err(sshsig::SshSigError::OtherNamespace { .. })
+    ));
+    assert!(matches!(
+        check(1, "realm-manifest", b"other"),
+        Err(sshsig::SshSigError::Bad)
+    ));
+    assert!(matches!(
+        sshsig::verify(&owner().public(), "realm-manifest", b"content", "nonsense"),
+        Err(sshsig::SshSigError::Malformed(_))
+    ));
+    assert!(matches!(
+        sshsig::sign(&owner(), "", b"x"),
+        Err(sshsig::SignError::Namespace(_))
+    ));
+}
+
+#[test]
+fn ssh_keygen_verifies_our_signature_and_we_verify_its() {
+    if !installed("ssh-keygen") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (content, namespace) = (b"[component.web]\n", "realm-manifest");
+    let line = write_public(&owner().public(), Format::OpenSsh, "").unwrap();
+    fs::write(dir.path().join("allowed"), format!("me {line}\n")).unwrap();
+    let ours = sshsig::sign(&owner(), namespace, content).unwrap();
+    fs::write(dir.path().join("ours.sig"), &ours).unwrap();
+    let verify = [
+        "-Y", "verify", "-f", "allowed", "-I", "me", "-n", namespace, "-s", "ours.sig",
+    ];
+    run(dir.path(), "ssh-keygen", &verify, content);
+    let elsewhere = [
+        "-Y", "verify", "-f", "allowed", "-I", "me", "-n", "file", "-s", "ours.sig",
+    ];
+    assert!(!attempt(dir.path(), "ssh-keygen", &elsewhere, content).0);
+    write_private(
+        &dir.path().join("key"),
+        &write_secret(&owner(), Format::OpenSsh, "").unwrap(),
+    );
+    for hash in ["sha512", "sha256"] {
+        let option = format!("hashalg={hash}");
+        let sign = ["-Y", "sign", "-f", "key", "-n", namespace, "-O", &option];
+        let theirs = run(dir.path(), "ssh-keygen", &sign, content);
+        sshsig::verify(&owner().public(), namespace, content, &theirs).unwrap();
+    }
+}

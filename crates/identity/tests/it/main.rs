@@ -1,0 +1,8 @@
+//! Identity: envelopes, invites, key formats and the pin, from outside.
+#![allow(clippy::unwrap_used)]
+
+mod envelope;
+mod formats;
+mod joining;
+mod pin;
+mod scene;
