@@ -1,0 +1,74 @@
+//! What a command line does: dial, race, discover.
+
+use std::time::Duration;
+
+use realm_p2p::{DialRpcError, dial_rpc};
+
+use crate::{
+    rpc::{ask, echo},
+    scene::{Node, PATIENCE, QUIC, TCP, config, secret},
+};
+
+#[tokio::test]
+async fn the_first_address_that_answers_wins() {
+    for listen in [TCP, QUIC] {
+        let server = Node::serving(config(1, listen), echo()).await;
+        // Nobody listens on the discard port here.
+        let addresses = ["/ip4/127.0.0.1/tcp/9".to_owned(), server.address().await];
+        let started = std::time::Instant::now();
+        let mut connection = dial_rpc(&addresses, Some(server.key()), &secret(7), PATIENCE)
+            .await
+            .expect("connects");
+        eprintln!("{listen}: a stream after {:?}", started.elapsed());
+        assert_eq!(
+            (connection.peer, &connection.address),
+            (server.key(), &addresses[1])
+        );
+        let mut stream = connection.stream.take().unwrap();
+        assert_eq!(ask(&mut stream, 42).await.unwrap(), 42);
+    }
+}
+
+#[tokio::test]
+async fn every_failure_is_listed() {
+    let server = Node::serving(config(1, TCP), echo()).await;
+    let plain = server
+        .address()
+        .await
+        .split("/p2p/")
+        .next()
+        .unwrap()
+        .to_owned();
+    let addresses = ["/ip4/127.0.0.1/tcp/9".to_owned(), plain.clone()];
+    let other = secret(8).public();
+    let error = dial_rpc(&addresses, Some(other), &secret(7), PATIENCE)
+        .await
+        .unwrap_err();
+    let DialRpcError::Failed { attempts } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(attempts.len(), 2, "{attempts:?}");
+    let wrong = attempts
+        .iter()
+        .find(|attempt| attempt.contains(&plain))
+        .unwrap();
+    assert!(wrong.contains(&server.key().to_string()), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_node_without_rpc_and_a_silent_one_are_told_apart() {
+    let mute = Node::start(config(1, TCP)).await;
+    let error = dial_rpc(&[mute.address().await], None, &secret(7), PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, DialRpcError::NoRpc { .. }), "{error}");
+    // Accepts in the kernel and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port());
+    let error = dial_rpc(&[address], None, &secret(7), Duration::from_millis(200))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, DialRpcError::Deadline(_)), "{error}");
+    let error = dial_rpc(&[], None, &secret(7), PATIENCE).await.unwrap_err();
+    assert!(matches!(error, DialRpcError::NoAddress), "{error}");
+}

@@ -1,0 +1,12 @@
+//! Networks on loopback: real TCP and QUIC, ephemeral ports, no multicast.
+#![allow(clippy::unwrap_used)]
+
+mod blobs;
+mod client;
+mod frames;
+mod gossip;
+mod hostile;
+mod limits;
+mod rpc;
+mod scene;
+mod start;

@@ -1,0 +1,153 @@
+//! Starting, stopping and what is told meanwhile.
+
+use std::time::Duration;
+
+use realm_p2p::{ConnectError, Link, Network, NetworkEvent, Services, StartError};
+
+use crate::scene::{Node, PATIENCE, QUIC, TCP, config, secret};
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    for listen in [TCP, QUIC] {
+        let first = Node::start(config(1, listen)).await;
+        let taken = first.address().await;
+        let plain = taken.split("/p2p/").next().unwrap();
+        let error = Network::start(config(2, plain), Services::default())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, StartError::InUse { address } if address == plain),
+            "{error}"
+        );
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_free_again_after_shutdown() {
+    for listen in [TCP, QUIC] {
+        let first = Node::start(config(1, listen)).await;
+        let address = first.address().await;
+        let plain = address.split("/p2p/").next().unwrap();
+        first.handle.shutdown().await;
+        assert!(
+            first.handle.listen_addresses().await.is_err(),
+            "clones know that it stopped"
+        );
+        Node::start(config(1, plain)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_address_is_repeated() {
+    let error = Network::start(config(1, "localhost:2020"), Services::default())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("localhost:2020"), "{error}");
+}
+
+#[tokio::test]
+async fn peers_are_told_with_link_version_and_tags() {
+    for (listen, link) in [(TCP, Link::Tcp), (QUIC, Link::Quic)] {
+        let mut settings = config(1, listen);
+        settings.tags = vec!["edge".to_owned(), "zone=eu".to_owned()];
+        let tagged = Node::start(settings).await;
+        let mut other = Node::start(config(2, listen)).await;
+        other.dial(&tagged).await;
+        let (key, version, tags) = other
+            .wait("identity", |event| match event {
+                NetworkEvent::Identified { key, version, tags } => Some((key, version, tags)),
+                _ => None,
+            })
+            .await;
+        assert_eq!((key, version.as_str()), (tagged.key(), "realm/test-1"));
+        assert_eq!(tags, ["edge", "zone=eu"]);
+        let peers = other.handle.peers().await.unwrap();
+        assert_eq!(peers.len(), 1);
+        assert_eq!((peers[0].key, peers[0].link), (tagged.key(), link));
+        assert!(!peers[0].approved);
+        other
+            .wait("round trip", |event| match event {
+                NetworkEvent::Rtt { key, rtt } if key == tagged.key() => Some(rtt),
+                _ => None,
+            })
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn bootstrap_is_dialled_again_when_it_comes_back() {
+    let first = Node::start(config(1, TCP)).await;
+    let address = first.address().await;
+    let mut settings = config(2, TCP);
+    settings.bootstrap = vec![address.clone()];
+    let mut second = Node::start(settings).await;
+    assert_eq!(second.connected().await, first.key());
+    first.handle.shutdown().await;
+    assert_eq!(second.disconnected().await, secret(1).public());
+    let again = Node::start(config(1, address.split("/p2p/").next().unwrap())).await;
+    assert_eq!(second.connected().await, again.key());
+}
+
+#[tokio::test]
+async fn another_node_at_an_address_is_refused_by_name() {
+    let node = Node::start(config(1, TCP)).await;
+    let expected = Node::start(config(2, TCP)).await;
+    let dialler = Node::start(config(3, TCP)).await;
+    let id = expected
+        .address()
+        .await
+        .rsplit('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    let address = node.address().await;
+    let wrong = format!("{}/p2p/{id}", address.split("/p2p/").next().unwrap());
+    let error = dialler.handle.dial(&wrong).await.unwrap_err();
+    assert!(
+        error.to_string().contains(&node.key().to_string()),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_peer_without_an_address_is_said_to_have_none() {
+    let node = Node::start(config(1, TCP)).await;
+    let nobody = secret(9).public();
+    let error = node.handle.connect(nobody).await.unwrap_err();
+    assert_eq!(error, ConnectError::NoAddress(nobody));
+}
+
+#[tokio::test]
+async fn a_banned_peer_stays_out() {
+    let mut node = Node::start(config(1, TCP)).await;
+    let mut other = Node::start(config(2, TCP)).await;
+    other.dial(&node).await;
+    assert_eq!(node.connected().await, other.key());
+    node.handle
+        .ban(other.key(), Duration::from_secs(600))
+        .await
+        .unwrap();
+    assert_eq!(node.disconnected().await, other.key());
+    assert_eq!(other.disconnected().await, node.key());
+    let banned = node.handle.connect(other.key()).await.unwrap_err();
+    assert!(banned.to_string().contains("banned"), "{banned}");
+    // The handshake may end before the refusal reaches the other side; the connection does not last.
+    if other.handle.dial(&node.address().await).await.is_ok() {
+        assert_eq!(other.disconnected().await, node.key());
+    }
+    assert!(node.handle.peers().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn connections_are_made_within_milliseconds() {
+    for listen in [TCP, QUIC] {
+        let node = Node::start(config(1, listen)).await;
+        let other = Node::start(config(2, listen)).await;
+        let started = std::time::Instant::now();
+        other.dial(&node).await;
+        let took = started.elapsed();
+        eprintln!("{listen}: connected in {took:?}");
+        assert!(took < PATIENCE / 4, "{took:?}");
+    }
+}
