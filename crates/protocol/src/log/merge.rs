@@ -1,0 +1,102 @@
+//! Merges: what ends a fork.
+
+use std::collections::BTreeSet;
+
+use realm_identity::{Entry, Hash, Kind, Signed};
+use realm_manifest::payload::{Merge, Payload};
+
+use super::Log;
+use crate::{Fold, FoldRefusal, Refusal};
+
+type Reapplied<'a> = Vec<(&'a Signed<Entry>, &'a [u8])>;
+
+impl<F: Fold> Log<F> {
+    /// Checks what can be said of a merge by itself. Whether it names every head is decided by
+    /// the walk, each time another entry appears.
+    pub(super) fn check_merge(&self, entry: &Signed<Entry>, payload: &[u8]) -> Result<(), Refusal> {
+        let merge = decode(payload).ok_or(Refusal::BadMerge("its payload cannot be read"))?;
+        let heads: BTreeSet<Hash> = merge.heads.iter().copied().collect();
+        if heads.len() != merge.heads.len() || !merge.heads.is_sorted() || heads.len() < 2 {
+            return Err(Refusal::BadMerge(
+                "its heads are not two or more, sorted, each once",
+            ));
+        }
+        if merge.keep != entry.prev || !heads.contains(&merge.keep) {
+            return Err(Refusal::BadMerge("its parent is not the head it keeps"));
+        }
+        let unknown = merge
+            .heads
+            .iter()
+            .chain(&merge.reapply)
+            .find(|hash| !self.tree.contains_key(hash));
+        if let Some(prev) = unknown {
+            return Err(Refusal::UnknownParent { prev: *prev });
+        }
+        let newest = heads
+            .iter()
+            .map(|hash| self.seq_of(*hash))
+            .max()
+            .unwrap_or(0);
+        if entry.seq != newest + 1 {
+            return Err(Refusal::BadSequence {
+                found: entry.seq,
+                expected: newest + 1,
+            });
+        }
+        let structural = |hash: &&Hash| {
+            let kind = self.tree.get(hash).and_then(|stored| stored.entry.kind());
+            matches!(kind, Some(Kind::OwnerRotate | Kind::Merge) | None)
+        };
+        match merge.reapply.iter().find(structural) {
+            Some(_) => Err(Refusal::BadMerge(
+                "it applies an owner change or a merge again",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// The merge below the fork at `at` that names every other branch, if there is one.
+    pub(super) fn merge_of(&self, at: Hash) -> Option<Hash> {
+        let mut open = vec![at];
+        while let Some(hash) = open.pop() {
+            if self.is_merge(hash) && self.names_all(at, hash) {
+                return Some(hash);
+            }
+            open.extend(self.children(hash));
+        }
+        None
+    }
+
+    fn names_all(&self, at: Hash, merge: Hash) -> bool {
+        let payload = self
+            .tree
+            .get(&merge)
+            .and_then(|stored| stored.payload.as_deref());
+        let Some(named) = payload.and_then(decode) else {
+            return false;
+        };
+        let leaves: BTreeSet<Hash> = self
+            .leaves(at, Some(merge))
+            .into_iter()
+            .map(|point| point.hash)
+            .collect();
+        leaves.into_iter().eq(named.heads)
+    }
+
+    pub(super) fn reapplied(&self, payload: &[u8]) -> Result<Reapplied<'_>, FoldRefusal> {
+        let unreadable = || FoldRefusal::Refused("the merge cannot be read".to_owned());
+        let merge = decode(payload).ok_or_else(unreadable)?;
+        let entries = merge.reapply.iter().map(|hash| {
+            let stored = self.tree.get(hash)?;
+            Some((&stored.entry, stored.payload.as_deref()?))
+        });
+        entries.collect::<Option<_>>().ok_or_else(unreadable)
+    }
+}
+
+fn decode(payload: &[u8]) -> Option<Merge> {
+    match Payload::decode(Kind::Merge, payload) {
+        Ok(Payload::Merge(merge)) => Some(merge),
+        _ => None,
+    }
+}

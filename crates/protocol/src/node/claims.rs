@@ -1,0 +1,131 @@
+//! Joining: requests that wait for the owner, and the grow-only set of witnessed claims.
+
+use std::collections::BTreeMap;
+
+use realm_identity::{ClaimError, Hash, PublicKey, Signed, WitnessedClaim};
+
+use super::Node;
+use crate::{Effect, Fold, Frame, JoinRequest, Offence, Op, frame::Bytes, limits::*};
+
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    set: BTreeMap<Hash, WitnessedClaim>,
+}
+
+impl<F: Fold + Clone> Node<F> {
+    pub fn claims(&self) -> impl Iterator<Item = &WitnessedClaim> {
+        self.claims.set.values()
+    }
+
+    pub(super) fn restore_claims(&mut self, wires: Vec<Vec<u8>>) {
+        let read = wires
+            .iter()
+            .filter_map(|wire| WitnessedClaim::from_wire(wire).ok());
+        self.claims.set = read
+            .map(|claim| (Hash::of(&claim.to_wire()), claim))
+            .collect();
+    }
+
+    pub(super) fn join(&mut self, from: PublicKey, wire: &[u8]) {
+        let Ok(request) = Signed::<JoinRequest>::from_wire(wire) else {
+            return self.warn(from, Offence::BadJoin);
+        };
+        if request.node != from {
+            return self.warn(from, Offence::Impersonation);
+        }
+        let full = self.joins.len() >= MAX_PENDING_JOINS && !self.joins.contains_key(&from);
+        if full || self.approved.contains(&from) {
+            return;
+        }
+        let request = request.into_inner();
+        if self.joins.insert(from, request.clone()).as_ref() != Some(&request) {
+            self.effects.push_back(Effect::JoinRequested { request });
+        }
+    }
+
+    pub(super) fn claim_presented(&mut self, from: PublicKey, claim: Vec<u8>) {
+        if self.approved.contains(&self.me) && !self.approved.contains(&from) {
+            self.effects
+                .push_back(Effect::ClaimPresented { from, claim });
+        }
+    }
+
+    pub(super) fn send_claims_have(&mut self, peer: PublicKey) {
+        if !self.claims.set.is_empty() {
+            let frame = Frame::ClaimsHave(self.claims.set.keys().copied().collect());
+            self.send(peer, &frame);
+        }
+    }
+
+    pub(super) fn claims_have(&mut self, from: PublicKey, have: &[Hash]) {
+        let lacking = self
+            .claims
+            .set
+            .iter()
+            .filter(|(hash, _)| !have.contains(hash));
+        let lacking: Vec<_> = lacking
+            .map(|(_, claim)| Bytes(claim.to_wire()))
+            .take(MAX_CLAIMS_PER_FRAME)
+            .collect();
+        if !lacking.is_empty() {
+            self.send(from, &Frame::Claims(lacking));
+        }
+        // Ask back, but only where there is something to gain, so that it ends.
+        if have.iter().any(|hash| !self.claims.set.contains_key(hash)) {
+            let own = self.claims.set.keys().copied().collect();
+            self.send(from, &Frame::ClaimsHave(own));
+        }
+    }
+
+    pub(super) fn add_claim(&mut self, from: Option<PublicKey>, wire: &[u8]) {
+        let hash = Hash::of(wire);
+        if self.claims.set.contains_key(&hash) || self.claims.set.len() >= MAX_CLAIMS {
+            return;
+        }
+        match self.verify_claim(wire) {
+            Ok(claim) => self.keep_claim(hash, claim, wire),
+            // The approval of the witness may not have reached this node yet.
+            Err(ClaimError::NotWitness(_)) => {}
+            Err(error) => {
+                tracing::debug!(%error, "claim refused");
+                if let Some(from) = from {
+                    self.warn(from, Offence::BadClaim);
+                }
+            }
+        }
+    }
+
+    fn verify_claim(&self, wire: &[u8]) -> Result<WitnessedClaim, ClaimError> {
+        let claim = WitnessedClaim::from_wire(wire)?;
+        let log = self.log.as_ref().ok_or(ClaimError::OtherRealm)?;
+        // The first node of a realm vouches for itself.
+        let first = self.approved.is_empty() && claim.witness.node == claim.claim.node;
+        let may_witness = |node| first || self.approved.contains(&node);
+        claim.verify(log.realm(), &log.owners(), may_witness)?;
+        Ok(claim)
+    }
+
+    fn keep_claim(&mut self, hash: Hash, claim: WitnessedClaim, wire: &[u8]) {
+        let other = self
+            .claims
+            .set
+            .values()
+            .find(|other| other.contradicts(&claim));
+        let conflict = other.map(|other| Effect::ClaimConflict {
+            invite_key: claim.claim.key,
+            nodes: [other.claim.node, claim.claim.node],
+        });
+        self.claims.set.insert(hash, claim);
+        self.writes.write([Op::Claim {
+            hash,
+            wire: wire.to_vec(),
+        }]);
+        self.writes.hold(Effect::ClaimAdded {
+            claim: wire.to_vec(),
+        });
+        conflict
+            .into_iter()
+            .for_each(|conflict| self.writes.hold(conflict));
+        self.send_approved(&Frame::Claims(vec![Bytes(wire.to_vec())]));
+    }
+}

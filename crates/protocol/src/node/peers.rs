@@ -1,0 +1,154 @@
+//! Connections: who is there, what they may send, and what they are told first.
+
+use std::collections::BTreeSet;
+
+use realm_identity::PublicKey;
+
+use super::Node;
+use crate::{
+    Effect, Fold, Frame, MemberState, Now, Offence,
+    limits::*,
+    swim::{BadPacket, Out},
+};
+
+/// What is kept for one connected peer.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// Thousandths of frames sent beyond what the rate gives back.
+    spent: u64,
+    spent_at: u64,
+    /// When it was last asked for what is missing here.
+    pub asked_at: Option<u64>,
+}
+
+impl Peer {
+    /// A leaky bucket: bursts, then so many per second.
+    pub fn allow(&mut self, approved: bool, mono: u64) -> bool {
+        let (burst, rate) = match approved {
+            true => (APPROVED_BURST, APPROVED_PER_SECOND),
+            false => (STRANGER_BURST, STRANGER_PER_SECOND),
+        };
+        let given_back = mono
+            .saturating_sub(self.spent_at)
+            .saturating_mul(u64::from(rate));
+        self.spent = self.spent.saturating_sub(given_back);
+        self.spent_at = mono;
+        let allowed = self.spent < u64::from(burst) * 1000;
+        if allowed {
+            self.spent += 1000;
+        }
+        allowed
+    }
+}
+
+impl<F: Fold + Clone> Node<F> {
+    pub(super) fn connected_to(&mut self, peer: PublicKey, now: Now) {
+        if peer == self.me || (self.peers.len() >= MAX_PEERS && !self.approved.contains(&peer)) {
+            return;
+        }
+        self.peers.entry(peer).or_default();
+        for frame in self.asking.clone() {
+            self.send(peer, &frame);
+        }
+        if self.approved.contains(&peer) {
+            self.greet(peer, now);
+        }
+    }
+
+    pub(super) fn disconnected_from(&mut self, peer: PublicKey, now: Now) {
+        if self.peers.remove(&peer).is_some() {
+            self.swim.disconnected(peer, now.mono);
+            self.dial(peer, now);
+        }
+    }
+
+    /// What an approved peer is told at once: the realm, where the log stands, that we are here.
+    fn greet(&mut self, peer: PublicKey, now: Now) {
+        if let Some(log) = &self.log {
+            let frames = [Frame::Genesis(log.genesis().to_wire()), log.locator()];
+            frames.iter().for_each(|frame| self.send(peer, frame));
+        }
+        self.send_claims_have(peer);
+        if self.approved.contains(&self.me) {
+            self.swim.announce(peer, now.mono);
+        }
+    }
+
+    pub(super) fn approve(&mut self, nodes: BTreeSet<PublicKey>, now: Now) {
+        self.swim.set_approved(&nodes, now.mono);
+        let before = std::mem::replace(&mut self.approved, nodes);
+        self.heads.retain(|node, _| self.approved.contains(node));
+        self.dialled.retain(|node, _| self.approved.contains(node));
+        self.reports.retain(&self.approved);
+        self.joins.retain(|node, _| !self.approved.contains(node));
+        if self.approved.contains(&self.me) {
+            self.asking.clear();
+        }
+        let news = |peer: &&PublicKey| {
+            self.approved.contains(peer) && (!before.contains(peer) || !before.contains(&self.me))
+        };
+        let news: Vec<_> = self.peers.keys().filter(news).copied().collect();
+        news.into_iter().for_each(|peer| self.greet(peer, now));
+    }
+
+    /// Says `frame` to every peer, now and when they connect, until this node is approved.
+    pub(super) fn ask(&mut self, frame: Frame) {
+        let kind = std::mem::discriminant(&frame);
+        self.asking
+            .retain(|other| std::mem::discriminant(other) != kind);
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.send(peer, &frame));
+        self.asking.push(frame);
+    }
+
+    pub(super) fn swim_packet(&mut self, from: PublicKey, packet: &[u8], now: Now) {
+        if !self.approved.contains(&self.me) {
+            return;
+        }
+        match self.swim.packet(from, packet, now.mono) {
+            Ok(()) => {}
+            Err(BadPacket::Malformed) => self.warn(from, Offence::BadSwim),
+            Err(BadPacket::Impersonation) => self.warn(from, Offence::Impersonation),
+        }
+    }
+
+    pub(super) fn drain_swim(&mut self, now: Now) {
+        while let Some(out) = self.swim.poll() {
+            match out {
+                Out::Send { to, packet } if self.peers.contains_key(&to) => {
+                    self.send(to, &Frame::Swim(packet));
+                }
+                Out::Send { to, .. } => self.dial(to, now),
+                Out::Changed { node, state } => {
+                    if state == MemberState::Up {
+                        self.dial(node, now);
+                    }
+                    self.effects
+                        .push_back(Effect::MemberChanged { node, state });
+                }
+            }
+        }
+    }
+
+    /// Announces this node to connected peers that do not count as present.
+    pub(super) fn announce_to_absent(&mut self, now: Now) {
+        if !self.approved.contains(&self.me) {
+            return;
+        }
+        let present = |peer: &PublicKey| {
+            self.swim
+                .members()
+                .get(peer)
+                .is_some_and(|member| member.state != MemberState::Lost)
+        };
+        let absent: Vec<_> = self
+            .peers
+            .keys()
+            .filter(|peer| !present(peer))
+            .copied()
+            .collect();
+        absent
+            .into_iter()
+            .for_each(|peer| self.swim.announce(peer, now.mono));
+    }
+}

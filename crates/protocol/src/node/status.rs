@@ -1,0 +1,250 @@
+//! Gossip: where logs stand, and how nodes are. Only digests; reports are pulled.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use realm_identity::{PublicKey, Signed, Timestamp};
+use realm_manifest::report::{NodeReport, StatusDigest};
+
+use super::{ANNOUNCE_EVERY_MS, Node};
+use crate::{
+    Effect, Fold, Frame, Halt, HeadAnnounce, Now, Offence, Point, Topic, Verdict, gossip, limits::*,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    slots: BTreeMap<PublicKey, Slot>,
+}
+
+/// The newest word of a node about itself.
+#[derive(Debug, Default)]
+struct Slot {
+    digest: Option<Age>,
+    report: Option<(Age, Vec<u8>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Age {
+    boot_id: u64,
+    seq: u64,
+    at: Timestamp,
+}
+
+impl Age {
+    fn is_newer_than(&self, other: Option<&Self>) -> bool {
+        other.is_none_or(|other| match self.boot_id == other.boot_id {
+            true => self.seq > other.seq,
+            false => self.at > other.at,
+        })
+    }
+}
+
+impl Reports {
+    pub fn wire(&self, node: PublicKey) -> Option<&[u8]> {
+        Some(&self.slots.get(&node)?.report.as_ref()?.1)
+    }
+
+    pub fn retain(&mut self, approved: &BTreeSet<PublicKey>) {
+        self.slots.retain(|node, _| approved.contains(node));
+    }
+
+    fn age(&self, node: PublicKey) -> Option<&Age> {
+        self.slots.get(&node)?.report.as_ref().map(|(age, _)| age)
+    }
+
+    /// Whether `report` is newer than what is kept; then it is kept.
+    fn put(&mut self, report: &Signed<NodeReport>, wire: Vec<u8>) -> bool {
+        let age = Age {
+            boot_id: report.boot_id,
+            seq: report.seq,
+            at: report.at,
+        };
+        let newer = age.is_newer_than(self.age(report.node));
+        if newer {
+            self.slots.entry(report.node).or_default().report = Some((age, wire));
+        }
+        newer
+    }
+}
+
+impl<F: Fold + Clone> Node<F> {
+    /// Tells everybody where the log on disk stands.
+    pub(super) fn announce(&mut self, now: Now) {
+        self.next_announce = now.mono + ANNOUNCE_EVERY_MS;
+        let Some(log) = self
+            .log
+            .as_ref()
+            .filter(|_| self.approved.contains(&self.me))
+        else {
+            return;
+        };
+        let mut tips = match log.halt() {
+            Some(Halt::Forked { .. }) => log.tips(),
+            _ => Vec::new(),
+        };
+        tips.truncate(MAX_TIPS);
+        let announce = HeadAnnounce {
+            v: gossip::VERSION,
+            node: self.me,
+            realm: log.realm(),
+            seq: self.durable.seq,
+            head: self.durable.hash,
+            tips,
+            at: now.wall,
+        };
+        let Ok(announce) = Signed::sign(announce, &self.config.key);
+        self.effects.push_back(Effect::Publish {
+            topic: Topic::Heads,
+            bytes: announce.to_wire(),
+        });
+    }
+
+    pub(super) fn gossip(
+        &mut self,
+        from: PublicKey,
+        topic: Topic,
+        bytes: &[u8],
+        now: Now,
+    ) -> Verdict {
+        let max = match topic {
+            Topic::Heads => MAX_GOSSIP_BYTES,
+            Topic::Status => MAX_STATUS_BYTES,
+        };
+        if self.log.is_none() || self.effects.len() > MAX_EFFECTS {
+            return Verdict::Ignore;
+        }
+        let verdict = match topic {
+            _ if bytes.len() > max => Verdict::Reject,
+            Topic::Heads => self.head_announced(from, bytes, now),
+            Topic::Status => self.status(from, bytes, now),
+        };
+        if verdict == Verdict::Reject {
+            self.warn(from, Offence::MalformedGossip);
+        }
+        verdict
+    }
+
+    fn head_announced(&mut self, from: PublicKey, bytes: &[u8], now: Now) -> Verdict {
+        let Ok(announce) = Signed::<HeadAnnounce>::from_wire(bytes) else {
+            return Verdict::Reject;
+        };
+        if announce.tips.len() > MAX_TIPS {
+            return Verdict::Reject;
+        }
+        let node = announce.node;
+        let Some(log) = self
+            .log
+            .as_ref()
+            .filter(|log| log.realm() == announce.realm)
+        else {
+            return Verdict::Ignore;
+        };
+        let stale = self
+            .heads
+            .get(&node)
+            .is_some_and(|(at, _)| *at >= announce.at);
+        let future = announce.at.millis_since(now.wall) > CLOCK_TOLERANCE_MS;
+        if node == self.me || stale || future || !self.approved.contains(&node) {
+            return Verdict::Ignore;
+        }
+        let head = Point {
+            seq: announce.seq,
+            hash: announce.head,
+        };
+        let news = log.lacks(&announce.tips) || log.lacks(&[head]);
+        self.heads.insert(node, (announce.at, head));
+        if news {
+            let source = [node, from]
+                .into_iter()
+                .find(|peer| self.peers.contains_key(peer));
+            match source {
+                Some(peer) => self.ask_for_entries(peer, now),
+                None => self.dial(node, now),
+            }
+        }
+        Verdict::Accept
+    }
+
+    fn status(&mut self, from: PublicKey, bytes: &[u8], now: Now) -> Verdict {
+        let Ok(digest) = Signed::<StatusDigest>::from_wire(bytes) else {
+            return Verdict::Reject;
+        };
+        let node = digest.node;
+        let same_realm = self
+            .log
+            .as_ref()
+            .is_some_and(|log| log.realm() == digest.realm);
+        if !same_realm || node == self.me || !self.approved.contains(&node) {
+            return Verdict::Ignore;
+        }
+        let age = Age {
+            boot_id: digest.boot_id,
+            seq: digest.seq,
+            at: digest.at,
+        };
+        let slot = self.reports.slots.entry(node).or_default();
+        if !age.is_newer_than(slot.digest.as_ref()) {
+            return Verdict::Ignore;
+        }
+        slot.digest = Some(age);
+        if age.is_newer_than(slot.report.as_ref().map(|(age, _)| age)) {
+            let frame = Frame::GetReport {
+                node,
+                boot_id: age.boot_id,
+                seq: age.seq,
+            };
+            match [node, from]
+                .into_iter()
+                .find(|peer| self.peers.contains_key(peer))
+            {
+                Some(peer) => self.send(peer, &frame),
+                None => self.dial(node, now),
+            }
+        }
+        Verdict::Accept
+    }
+
+    pub(super) fn own_report(&mut self, wire: Vec<u8>, digest: Vec<u8>) {
+        let Ok(report) = Signed::<NodeReport>::from_wire(&wire) else {
+            return;
+        };
+        if report.node == self.me && self.reports.put(&report, wire) {
+            self.effects.push_back(Effect::Publish {
+                topic: Topic::Status,
+                bytes: digest,
+            });
+        }
+    }
+
+    /// Answers with the report asked for, or a newer one; else with nothing.
+    pub(super) fn get_report(&mut self, from: PublicKey, node: PublicKey, boot_id: u64, seq: u64) {
+        let Some(Slot {
+            report: Some((age, wire)),
+            ..
+        }) = self.reports.slots.get(&node)
+        else {
+            return;
+        };
+        if age.boot_id != boot_id || age.seq >= seq {
+            let frame = Frame::Report(wire.clone());
+            self.send(from, &frame);
+        }
+    }
+
+    pub(super) fn take_report(&mut self, from: PublicKey, wire: Vec<u8>) {
+        let Ok(report) = Signed::<NodeReport>::from_wire(&wire) else {
+            return self.warn(from, Offence::BadReport);
+        };
+        let node = report.node;
+        let same_realm = self
+            .log
+            .as_ref()
+            .is_some_and(|log| log.realm() == report.realm);
+        if !same_realm || node == self.me || !self.approved.contains(&node) {
+            return;
+        }
+        if self.reports.put(&report, wire.clone()) {
+            self.effects
+                .push_back(Effect::ReportUpdated { node, report: wire });
+        }
+    }
+}

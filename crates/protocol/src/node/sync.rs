@@ -1,0 +1,291 @@
+//! The log between nodes: submits, locators, entries, checkpoints and proofs of forks.
+
+use realm_identity::{Entry, Genesis, Hash, PublicKey, RealmId, Signed};
+
+use super::{Node, ops_of};
+use crate::{
+    Accepted, Checkpoint, Effect, Fold, Frame, Inserted, Item, Log, Now, Offence, Op, Point,
+    Refusal, Token, limits::*,
+};
+
+/// A peer is not asked again sooner, unless it said that there is more.
+const ASK_EVERY_MS: u64 = 200;
+
+impl<F: Fold + Clone> Node<F> {
+    pub(super) fn submit(&mut self, token: Token, wire: &[u8], payload: Vec<u8>, now: Now) {
+        match self.try_submit(wire, payload, now) {
+            Ok(point) => {
+                let accepted = Accepted {
+                    seq: point.seq,
+                    hash: point.hash,
+                    durable_on: 1,
+                };
+                // The head moves first, so that whoever sees the answer finds it moved.
+                self.tell();
+                self.writes.hold(Effect::SubmitResult {
+                    token,
+                    result: Ok(accepted),
+                });
+            }
+            Err(refusal) => {
+                self.effects.push_back(Effect::SubmitResult {
+                    token,
+                    result: Err(refusal),
+                });
+            }
+        }
+    }
+
+    fn try_submit(&mut self, wire: &[u8], payload: Vec<u8>, now: Now) -> Result<Point, Refusal> {
+        if self.writes.submits() >= MAX_SUBMITS {
+            return Err(Refusal::Busy);
+        }
+        let log = self.log.as_mut().ok_or(Refusal::NoRealm)?;
+        log.check_submit(wire, now.wall)?;
+        let item = Item {
+            entry: wire.to_vec(),
+            payload: Some(payload),
+        };
+        match log.insert(wire, item.payload.clone())? {
+            Inserted::Known(point) => Ok(point),
+            Inserted::New(point) => {
+                self.keep(point, &item);
+                Ok(point)
+            }
+        }
+    }
+
+    fn keep(&mut self, point: Point, item: &Item) {
+        let entry = self.log.as_ref().and_then(|log| log.entry(point.hash));
+        let digest = entry
+            .and_then(|(entry, _)| entry.body.as_ref())
+            .map(|body| body.payload.sha256);
+        self.writes.write(ops_of(point, item, digest));
+    }
+
+    /// Whether log frames of this peer are listened to: those of anybody while this node waits
+    /// to be approved, for what they carry is signed by the owner; then those of approved nodes.
+    fn listens_to(&self, peer: PublicKey) -> bool {
+        self.approved.contains(&peer) || !self.approved.contains(&self.me)
+    }
+
+    pub(super) fn locator(
+        &mut self,
+        from: PublicKey,
+        realm: RealmId,
+        tips: &[Point],
+        samples: &[Point],
+        now: Now,
+    ) {
+        let Some(log) = self.log.as_ref().filter(|log| log.realm() == realm) else {
+            return;
+        };
+        let lacks = log.lacks(tips);
+        if self.approved.contains(&from)
+            && let Some(frame) = log.answer(tips, samples)
+        {
+            self.send(from, &frame);
+        }
+        if lacks && self.listens_to(from) {
+            self.ask_for_entries(from, now);
+        }
+    }
+
+    /// Tells `peer` where this log stands, so that it sends what is missing.
+    pub(super) fn ask_for_entries(&mut self, peer: PublicKey, now: Now) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if state
+            .asked_at
+            .is_some_and(|at| now.mono < at + ASK_EVERY_MS)
+        {
+            return;
+        }
+        state.asked_at = Some(now.mono);
+        if let Some(log) = &self.log {
+            let frame = log.locator();
+            self.send(peer, &frame);
+        }
+    }
+
+    pub(super) fn sync_with_any(&mut self, now: Now) {
+        self.announce_to_absent(now);
+        if let Some(peer) = self.any_approved_peer() {
+            self.ask_for_entries(peer, now);
+            self.send_claims_have(peer);
+        }
+    }
+
+    pub(super) fn entries(
+        &mut self,
+        from: PublicKey,
+        realm: RealmId,
+        items: Vec<Item>,
+        more: bool,
+        now: Now,
+    ) {
+        let Some(own) = self.log.as_ref().map(Log::realm) else {
+            return;
+        };
+        if own != realm {
+            let refusal = Refusal::ForeignRealm {
+                found: realm,
+                expected: own,
+            };
+            return self.warn(from, Offence::Entry(refusal));
+        }
+        let progress = self.take(from, items, now);
+        if more && progress {
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.asked_at = None;
+            }
+            self.ask_for_entries(from, now);
+        }
+    }
+
+    pub(super) fn fork_proof(&mut self, from: PublicKey, items: Vec<Item>, now: Now) {
+        self.take(from, items, now);
+    }
+
+    /// Keeps what verifies, up to the first that does not. Says whether anything was new.
+    fn take(&mut self, from: PublicKey, items: Vec<Item>, now: Now) -> bool {
+        if !self.listens_to(from) {
+            self.warn(from, Offence::NotApproved);
+            return false;
+        }
+        let mut progress = false;
+        for item in items {
+            let Some(log) = &mut self.log else {
+                return progress;
+            };
+            match log.insert(&item.entry, item.payload.clone()) {
+                Ok(Inserted::Known(_)) => {}
+                Ok(Inserted::New(point)) => {
+                    progress = true;
+                    self.keep(point, &item);
+                }
+                // Frames may overtake each other: ask for what lies between.
+                Err(Refusal::UnknownParent { .. }) => {
+                    self.ask_for_entries(from, now);
+                    return progress;
+                }
+                Err(Refusal::Stale { .. } | Refusal::PayloadMissing) => {}
+                Err(refusal) => {
+                    self.warn(from, Offence::Entry(refusal));
+                    return progress;
+                }
+            }
+        }
+        progress
+    }
+
+    pub(super) fn genesis(&mut self, from: PublicKey, wire: &[u8], now: Now) {
+        if self.log.is_some() {
+            return;
+        }
+        let Ok(genesis) = Signed::<Genesis>::from_wire(wire) else {
+            return self.warn(from, Offence::MalformedFrame);
+        };
+        if self.may_join(&genesis, genesis.owner()) {
+            self.adopt(wire);
+            self.ask_for_entries(from, now);
+        }
+    }
+
+    /// Whether a realm that a peer told of is the one this node was told to join.
+    fn may_join(&self, genesis: &Genesis, owner: PublicKey) -> bool {
+        let realm = self
+            .config
+            .realm
+            .is_none_or(|realm| realm == genesis.realm_id());
+        realm && self.config.pins.contains(&owner)
+    }
+
+    /// Makes `wire` this node's realm.
+    pub(super) fn adopt(&mut self, wire: &[u8]) {
+        let Ok(genesis) = Signed::<Genesis>::from_wire(wire) else {
+            return;
+        };
+        let simple = genesis.v == realm_identity::VERSION
+            && genesis.owners.len() == 1
+            && genesis.threshold == 1;
+        if self.log.is_some() || !simple {
+            return;
+        }
+        let realm = genesis.realm_id();
+        let mut log = Log::new(genesis, self.fold.clone());
+        log.mutation = self.config.mutation;
+        self.log = Some(log);
+        self.writes.write([Op::Genesis {
+            wire: wire.to_vec(),
+        }]);
+        self.writes.hold(Effect::RealmJoined {
+            realm,
+            genesis: wire.to_vec(),
+        });
+    }
+
+    pub(super) fn checkpoint(&mut self, from: PublicKey, checkpoint: Checkpoint, now: Now) {
+        // A log that has entries goes on from them; revisions never jump.
+        let started = self.log.as_ref().is_some_and(|log| !log.is_empty());
+        if started || !self.listens_to(from) {
+            return;
+        }
+        let Ok(genesis) = Signed::<Genesis>::from_wire(&checkpoint.genesis) else {
+            return self.warn(from, Offence::BadCheckpoint);
+        };
+        let author = Signed::<Entry>::from_wire(&checkpoint.entry).map(|entry| entry.author);
+        let same = self
+            .log
+            .as_ref()
+            .is_none_or(|log| log.realm() == genesis.realm_id());
+        let owners = [self.config.pins.clone(), vec![genesis.owner()]].concat();
+        if !same
+            || !author.is_ok_and(|author| self.may_join(&genesis, author) || self.log.is_some())
+        {
+            return self.warn(from, Offence::BadCheckpoint);
+        }
+        match Log::from_checkpoint(&checkpoint, &owners, self.fold.clone()) {
+            Ok(log) => {
+                let (realm, genesis) = (log.realm(), checkpoint.genesis.clone());
+                if self.log.is_none() {
+                    self.writes.hold(Effect::RealmJoined {
+                        realm,
+                        genesis: genesis.clone(),
+                    });
+                }
+                self.log = Some(log);
+                self.writes
+                    .write([Op::Genesis { wire: genesis }, Op::Checkpoint { checkpoint }]);
+                self.ask_for_entries(from, now);
+            }
+            Err(_) => self.warn(from, Offence::BadCheckpoint),
+        }
+    }
+
+    pub(super) fn get_entry(&mut self, from: PublicKey, hash: Hash) {
+        let Some(log) = &self.log else { return };
+        if let Some(item) = log.item(hash) {
+            let frame = Frame::Entries {
+                realm: log.realm(),
+                items: vec![item],
+                more: false,
+            };
+            self.send(from, &frame);
+        }
+    }
+
+    pub(super) fn spread_fork(&mut self, mut proofs: Vec<Item>) {
+        proofs.truncate(MAX_SIBLINGS);
+        // Two of the largest entries fit a frame; the rest is found by sync.
+        let mut room = MAX_ENTRIES_BYTES;
+        proofs.retain(|item| {
+            let size = item.entry.len() + item.payload.as_ref().map_or(0, Vec::len);
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        });
+        self.send_approved(&Frame::ForkProof(proofs));
+    }
+}

@@ -1,0 +1,529 @@
+//! Who is there: SWIM by `foca`, with authenticated senders, approved members, and timers that
+//! forgive this node's own pauses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    num::{NonZeroU8, NonZeroUsize},
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut};
+use foca::{
+    AccumulatingRuntime, Foca, Header, Identity, Message, NoCustomBroadcast, PeriodicParams, State,
+    Timer,
+};
+use rand_foca::{SeedableRng, rngs::SmallRng};
+use realm_identity::PublicKey;
+
+use crate::{MemberState, limits::*};
+
+/// With one second of suspicion a killed node is lost after about 1.5 s (contract 14).
+const PROBE_PERIOD_MS: u64 = 500;
+const PROBE_RTT_MS: u64 = 200;
+const SUSPECT_MS: u64 = 1000;
+/// Those that were lost are asked this often whether they are back: partitions heal by it.
+const ANNOUNCE_TO_LOST_MS: u64 = 1000;
+const GOSSIP_MS: u64 = 250;
+/// A timer later than this means that this node was stopped, not that others are silent.
+const PAUSE_MS: u64 = 300;
+
+/// A node as others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    pub state: MemberState,
+    /// When it entered this state, on the monotonic clock.
+    pub since: u64,
+}
+
+/// A node's name in SWIM: of two with one key the later one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id {
+    /// Bytes, not a checked key: packets are many, and only approved keys count anyway.
+    key: [u8; 32],
+    /// Wall clock at start, raised above any that others remember.
+    epoch: u64,
+    bump: u32,
+}
+
+impl Identity for Id {
+    type Addr = [u8; 32];
+
+    fn renew(&self) -> Option<Self> {
+        Some(Self {
+            bump: self.bump.wrapping_add(1),
+            ..*self
+        })
+    }
+
+    fn addr(&self) -> [u8; 32] {
+        self.key
+    }
+
+    fn win_addr_conflict(&self, other: &Self) -> bool {
+        (self.epoch, self.bump) > (other.epoch, other.bump)
+    }
+}
+
+/// What SWIM wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Out {
+    Send { to: PublicKey, packet: Vec<u8> },
+    Changed { node: PublicKey, state: MemberState },
+}
+
+/// A packet that nobody honest sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BadPacket {
+    Malformed,
+    Impersonation,
+}
+
+pub(crate) struct Swim {
+    foca: Foca<Id, Wire, SmallRng, NoCustomBroadcast>,
+    runtime: AccumulatingRuntime<Id>,
+    timers: BTreeMap<(u64, u64), Timed>,
+    scheduled: u64,
+    approved: BTreeMap<[u8; 32], PublicKey>,
+    members: BTreeMap<PublicKey, Member>,
+    out: VecDeque<Out>,
+}
+
+enum Timed {
+    Foca(Timer<Id>),
+    /// The connection to this member was lost and it has been a suspect since.
+    Disconnected(Id, u16),
+}
+
+impl fmt::Debug for Swim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Swim")
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Swim {
+    pub fn new(key: PublicKey, epoch: u64, seed: u64) -> Self {
+        let id = Id {
+            key: *key.as_bytes(),
+            epoch,
+            bump: 0,
+        };
+        Self {
+            foca: Foca::new(id, config(), SmallRng::seed_from_u64(seed), Wire),
+            runtime: AccumulatingRuntime::new(),
+            timers: BTreeMap::new(),
+            scheduled: 0,
+            approved: BTreeMap::new(),
+            members: BTreeMap::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    pub fn poll(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    pub fn members(&self) -> &BTreeMap<PublicKey, Member> {
+        &self.members
+    }
+
+    pub fn next_timeout(&self) -> Option<u64> {
+        self.timers.keys().next().map(|(due, _)| *due)
+    }
+
+    pub fn set_approved(&mut self, approved: &BTreeSet<PublicKey>, mono: u64) {
+        let approved = approved.iter().map(|key| (*key.as_bytes(), *key)).collect();
+        let gone: Vec<_> = self
+            .known()
+            .filter(|id| !BTreeMap::contains_key(&approved, &id.key))
+            .collect();
+        // Their departure is still reported, by their names in the old set.
+        let before = std::mem::take(&mut self.approved);
+        self.approved = before.into_iter().chain(approved.clone()).collect();
+        for id in gone {
+            self.apply(foca::Member::down(id), mono);
+        }
+        self.approved = approved;
+    }
+
+    /// A peer is within reach: tell it about us.
+    pub fn announce(&mut self, peer: PublicKey, mono: u64) {
+        let key = *peer.as_bytes();
+        if key == self.foca.identity().key || !self.approved.contains_key(&key) {
+            return;
+        }
+        let result = self.foca.announce(
+            Id {
+                key,
+                epoch: 0,
+                bump: 0,
+            },
+            &mut self.runtime,
+        );
+        self.settle(result, mono);
+    }
+
+    /// A connection broke: a hint that starts suspicion at once.
+    pub fn disconnected(&mut self, peer: PublicKey, mono: u64) {
+        let Some(member) = self
+            .foca
+            .iter_members()
+            .find(|member| member.id().key == *peer.as_bytes())
+        else {
+            return;
+        };
+        let (id, incarnation) = (*member.id(), member.incarnation());
+        self.apply(foca::Member::new(id, incarnation, State::Suspect), mono);
+        self.schedule(mono + SUSPECT_MS, Timed::Disconnected(id, incarnation));
+    }
+
+    pub fn packet(&mut self, from: PublicKey, packet: &[u8], mono: u64) -> Result<(), BadPacket> {
+        let (header, members) = read_packet(packet).ok_or(BadPacket::Malformed)?;
+        if header.src.key != *from.as_bytes() {
+            return Err(BadPacket::Impersonation);
+        }
+        self.outlive(
+            members
+                .iter()
+                .map(|member| *member.id())
+                .chain([header.dst]),
+            mono,
+        );
+        let members = members
+            .into_iter()
+            .filter(|member| self.approved.contains_key(&member.id().key))
+            .collect();
+        let result = self
+            .foca
+            .handle_data(&write_packet(&header, members), &mut self.runtime);
+        self.settle(result, mono);
+        Ok(())
+    }
+
+    /// Runs the timers that are due.
+    pub fn tick(&mut self, mono: u64) {
+        self.forgive(mono);
+        while let Some(entry) = self
+            .timers
+            .first_entry()
+            .filter(|entry| entry.key().0 <= mono)
+        {
+            match entry.remove() {
+                Timed::Foca(timer) => {
+                    let result = self.foca.handle_timer(timer, &mut self.runtime);
+                    self.settle(result, mono);
+                }
+                Timed::Disconnected(id, incarnation) => self.give_up(id, incarnation, mono),
+            }
+        }
+    }
+
+    fn give_up(&mut self, id: Id, incarnation: u16, mono: u64) {
+        let still = self.foca.iter_members().any(|member| {
+            *member.id() == id
+                && member.incarnation() == incarnation
+                && member.state() == State::Suspect
+        });
+        if still {
+            self.apply(foca::Member::new(id, incarnation, State::Down), mono);
+        }
+    }
+
+    /// After a pause of our own every other node gets that much more time.
+    fn forgive(&mut self, mono: u64) {
+        let late = self
+            .next_timeout()
+            .map_or(0, |due| mono.saturating_sub(due));
+        if late > PAUSE_MS {
+            let timers = std::mem::take(&mut self.timers);
+            self.timers = timers
+                .into_iter()
+                .map(|((due, n), timer)| ((due + late, n), timer))
+                .collect();
+        }
+    }
+
+    /// Others remember a later life of this key than ours: the clock was set back. Step over it.
+    fn outlive(&mut self, ids: impl Iterator<Item = Id>, mono: u64) {
+        let me = *self.foca.identity();
+        let Some(epoch) = ids.filter(|id| id.key == me.key).map(|id| id.epoch).max() else {
+            return;
+        };
+        if epoch > me.epoch {
+            let next = Id {
+                epoch: epoch.saturating_add(1),
+                bump: 0,
+                ..me
+            };
+            let result = self.foca.change_identity(next, &mut self.runtime);
+            self.settle(result, mono);
+        }
+    }
+
+    fn apply(&mut self, member: foca::Member<Id>, mono: u64) {
+        let result = self
+            .foca
+            .apply_many(std::iter::once(member), true, &mut self.runtime);
+        self.settle(result, mono);
+    }
+
+    fn known(&self) -> impl Iterator<Item = Id> {
+        self.foca.iter_membership_state().map(|member| *member.id())
+    }
+
+    fn schedule(&mut self, due: u64, timer: Timed) {
+        self.scheduled += 1;
+        self.timers.insert((due, self.scheduled), timer);
+    }
+
+    fn settle(&mut self, result: Result<(), foca::Error>, mono: u64) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "membership packet not used");
+        }
+        while let Some((to, packet)) = self.runtime.to_send() {
+            if let Some(to) = self.approved.get(&to.key) {
+                self.out.push_back(Out::Send {
+                    to: *to,
+                    packet: packet.to_vec(),
+                });
+            }
+        }
+        while let Some((after, timer)) = self.runtime.to_schedule() {
+            self.schedule(mono + after.as_millis() as u64, Timed::Foca(timer));
+        }
+        while self.runtime.to_notify().is_some() {}
+        self.compare(mono);
+    }
+
+    /// Reports what changed since the last time.
+    fn compare(&mut self, mono: u64) {
+        for member in self.foca.iter_membership_state() {
+            let state = match member.state() {
+                State::Alive => MemberState::Up,
+                State::Suspect => MemberState::Suspect,
+                State::Down => MemberState::Lost,
+            };
+            let Some(&node) = self.approved.get(&member.id().key) else {
+                continue;
+            };
+            let before = self.members.get(&node).map(|known| known.state);
+            let new = before.is_none()
+                && (state == MemberState::Lost || self.members.len() >= MAX_MEMBERS);
+            if before != Some(state) && !new {
+                self.members.insert(node, Member { state, since: mono });
+                self.out.push_back(Out::Changed { node, state });
+            }
+        }
+    }
+}
+
+fn config() -> foca::Config {
+    let every = |ms, members| {
+        NonZeroUsize::new(members).map(|num_members| PeriodicParams {
+            frequency: Duration::from_millis(ms),
+            num_members,
+        })
+    };
+    let mut config = foca::Config::simple();
+    config.probe_period = Duration::from_millis(PROBE_PERIOD_MS);
+    config.probe_rtt = Duration::from_millis(PROBE_RTT_MS);
+    config.suspect_to_down_after = Duration::from_millis(SUSPECT_MS);
+    config.max_transmissions = NonZeroU8::new(12).unwrap_or(NonZeroU8::MIN);
+    config.max_packet_size = NonZeroUsize::new(MAX_SWIM_BYTES).unwrap_or(NonZeroUsize::MIN);
+    config.notify_down_members = true;
+    config.periodic_announce = every(10_000, 1);
+    config.periodic_announce_to_down_members = every(ANNOUNCE_TO_LOST_MS, 2);
+    config.periodic_gossip = every(GOSSIP_MS, 3);
+    config
+}
+
+/// The bytes of foca's packets: fixed widths, so that a packet can be read and filtered here first.
+struct Wire;
+
+#[derive(Debug, thiserror::Error)]
+#[error("malformed membership packet")]
+struct WireError;
+
+impl foca::Codec<Id> for Wire {
+    type Error = WireError;
+
+    fn encode_header(
+        &mut self,
+        header: &Header<Id>,
+        mut buf: impl BufMut,
+    ) -> Result<(), WireError> {
+        let mut bytes = Vec::with_capacity(160);
+        put_header(header, &mut bytes);
+        put(&bytes, &mut buf)
+    }
+
+    fn decode_header(&mut self, mut buf: impl Buf) -> Result<Header<Id>, WireError> {
+        take_header(&mut buf).ok_or(WireError)
+    }
+
+    fn encode_member(
+        &mut self,
+        member: &foca::Member<Id>,
+        mut buf: impl BufMut,
+    ) -> Result<(), WireError> {
+        let mut bytes = Vec::with_capacity(48);
+        put_member(member, &mut bytes);
+        put(&bytes, &mut buf)
+    }
+
+    fn decode_member(&mut self, mut buf: impl Buf) -> Result<foca::Member<Id>, WireError> {
+        take_member(&mut buf).ok_or(WireError)
+    }
+}
+
+fn put(bytes: &[u8], buf: &mut impl BufMut) -> Result<(), WireError> {
+    // foca tries to fit as much as it can and takes an error as "full".
+    if buf.remaining_mut() < bytes.len() {
+        return Err(WireError);
+    }
+    buf.put_slice(bytes);
+    Ok(())
+}
+
+fn read_packet(mut packet: &[u8]) -> Option<(Header<Id>, Vec<foca::Member<Id>>)> {
+    let header = take_header(&mut packet)?;
+    let count = if packet.is_empty() {
+        0
+    } else {
+        packet.try_get_u16().ok()?
+    };
+    let members = (0..count)
+        .map(|_| take_member(&mut packet))
+        .collect::<Option<Vec<_>>>()?;
+    packet.is_empty().then_some((header, members))
+}
+
+fn write_packet(header: &Header<Id>, members: Vec<foca::Member<Id>>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_header(header, &mut bytes);
+    if !members.is_empty() {
+        bytes.put_u16(members.len() as u16);
+    }
+    members
+        .iter()
+        .for_each(|member| put_member(member, &mut bytes));
+    bytes
+}
+
+fn put_id(id: &Id, bytes: &mut Vec<u8>) {
+    bytes.put_slice(&id.key);
+    bytes.put_u64(id.epoch);
+    bytes.put_u32(id.bump);
+}
+
+fn take_id(buf: &mut impl Buf) -> Option<Id> {
+    let mut key = [0; 32];
+    buf.try_copy_to_slice(&mut key).ok()?;
+    Some(Id {
+        key,
+        epoch: buf.try_get_u64().ok()?,
+        bump: buf.try_get_u32().ok()?,
+    })
+}
+
+fn put_member(member: &foca::Member<Id>, bytes: &mut Vec<u8>) {
+    put_id(member.id(), bytes);
+    bytes.put_u16(member.incarnation());
+    bytes.put_u8(match member.state() {
+        State::Alive => 0,
+        State::Suspect => 1,
+        State::Down => 2,
+    });
+}
+
+fn take_member(buf: &mut impl Buf) -> Option<foca::Member<Id>> {
+    let (id, incarnation) = (take_id(buf)?, buf.try_get_u16().ok()?);
+    let state = match buf.try_get_u8().ok()? {
+        0 => State::Alive,
+        1 => State::Suspect,
+        2 => State::Down,
+        _ => return None,
+    };
+    Some(foca::Member::new(id, incarnation, state))
+}
+
+fn put_header(header: &Header<Id>, bytes: &mut Vec<u8>) {
+    put_id(&header.src, bytes);
+    bytes.put_u16(header.src_incarnation);
+    put_id(&header.dst, bytes);
+    let (tag, probe, id) = match &header.message {
+        Message::Ping(probe) => (1, Some(*probe), None),
+        Message::Ack(probe) => (2, Some(*probe), None),
+        Message::PingReq {
+            target,
+            probe_number,
+        } => (3, Some(*probe_number), Some(target)),
+        Message::IndirectPing {
+            origin,
+            probe_number,
+        } => (4, Some(*probe_number), Some(origin)),
+        Message::IndirectAck {
+            target,
+            probe_number,
+        } => (5, Some(*probe_number), Some(target)),
+        Message::ForwardedAck {
+            origin,
+            probe_number,
+        } => (6, Some(*probe_number), Some(origin)),
+        Message::Announce => (7, None, None),
+        Message::Feed => (8, None, None),
+        Message::Gossip => (9, None, None),
+        Message::Broadcast => (10, None, None),
+        Message::TurnUndead => (11, None, None),
+    };
+    bytes.put_u8(tag);
+    bytes.extend(probe);
+    if let Some(id) = id {
+        put_id(id, bytes);
+    }
+}
+
+fn take_header(buf: &mut impl Buf) -> Option<Header<Id>> {
+    let (src, src_incarnation) = (take_id(buf)?, buf.try_get_u16().ok()?);
+    let dst = take_id(buf)?;
+    let tag = buf.try_get_u8().ok()?;
+    let probe_number = if (1..=6).contains(&tag) {
+        buf.try_get_u8().ok()?
+    } else {
+        0
+    };
+    let message = match tag {
+        1 => Message::Ping(probe_number),
+        2 => Message::Ack(probe_number),
+        3 => Message::PingReq {
+            target: take_id(buf)?,
+            probe_number,
+        },
+        4 => Message::IndirectPing {
+            origin: take_id(buf)?,
+            probe_number,
+        },
+        5 => Message::IndirectAck {
+            target: take_id(buf)?,
+            probe_number,
+        },
+        6 => Message::ForwardedAck {
+            origin: take_id(buf)?,
+            probe_number,
+        },
+        7 => Message::Announce,
+        8 => Message::Feed,
+        9 => Message::Gossip,
+        10 => Message::Broadcast,
+        11 => Message::TurnUndead,
+        _ => return None,
+    };
+    Some(Header {
+        src,
+        src_incarnation,
+        dst,
+        message,
+    })
+}
