@@ -1,0 +1,172 @@
+//! Which nodes count as approved: those the owner's log names, and those that took up an invite.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use realm_identity::{PublicKey, RealmId, VerifiedClaim, WitnessedClaim};
+use realm_manifest::{NodeName, Tag};
+
+/// What the owner said of an approved node, in the log or in the invite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// None where the invite left the name to the node.
+    pub name: Option<NodeName>,
+    pub tags: Vec<Tag>,
+}
+
+/// The chain's side of approval, taken from the folded state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ByChain {
+    pub approved: BTreeMap<PublicKey, Approval>,
+    pub revoked: BTreeSet<PublicKey>,
+}
+
+/// Every approved node, by chain or by claim, without the revoked ones.
+///
+/// A claim needs a witness that is approved itself, so the set grows from the chain's nodes.
+/// Where the chain names none, the earliest claim that a node witnessed for itself is the
+/// first node of the realm. An invite that two nodes claimed counts for neither.
+pub fn approved(
+    realm: RealmId,
+    owners: &[PublicKey],
+    chain: &ByChain,
+    claims: &[WitnessedClaim],
+) -> BTreeMap<PublicKey, Approval> {
+    let verified: Vec<(&WitnessedClaim, VerifiedClaim)> = claims
+        .iter()
+        .filter(|claim| !claims.iter().any(|other| claim.contradicts(other)))
+        .filter(|claim| !chain.revoked.contains(&claim.claim.node))
+        .filter_map(|claim| Some((claim, claim.verify(realm, owners, |_| true).ok()?)))
+        .collect();
+
+    let mut approved = chain.approved.clone();
+    if approved.is_empty()
+        && let Some((_, first)) = first_node(&verified)
+    {
+        approved.insert(first.claim.node, approval(first));
+    }
+    loop {
+        let before = approved.len();
+        for (claim, verified) in &verified {
+            if approved.contains_key(&claim.witness.node) {
+                approved.entry(claim.claim.node).or_insert_with(|| approval(verified));
+            }
+        }
+        if approved.len() == before {
+            break;
+        }
+    }
+    approved.retain(|node, _| !chain.revoked.contains(node));
+    approved
+}
+
+fn first_node<'a>(
+    verified: &'a [(&WitnessedClaim, VerifiedClaim)],
+) -> Option<(&'a WitnessedClaim, &'a VerifiedClaim)> {
+    verified
+        .iter()
+        .filter(|(claim, _)| claim.witness.node == claim.claim.node)
+        .map(|(claim, verified)| (*claim, verified))
+        .min_by_key(|(claim, _)| (claim.witness.at, claim.claim.node))
+}
+
+/// Names and tags of an invite that are none are left out: the owner's tools never write such.
+fn approval(claim: &VerifiedClaim) -> Approval {
+    Approval {
+        name: claim.invite.name.as_ref().and_then(|name| name.parse().ok()),
+        tags: claim.invite.tags.iter().filter_map(|tag| tag.parse().ok()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use realm_identity::{Claim, Genesis, Invite, SecretKey, Signed, Timestamp, VERSION};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000_000);
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&[seed; 32])
+    }
+
+    fn sign<T: realm_identity::Message>(value: T, key: &SecretKey) -> Signed<T> {
+        Signed::sign(value, key).unwrap_or_else(|never| match never {})
+    }
+
+    fn genesis() -> Signed<Genesis> {
+        let owner = key(1);
+        sign(Genesis::new(owner.public(), "home".into(), [0; 32]), &owner)
+    }
+
+    fn claim(invite_seed: u8, node: u8, witness: u8, at: Timestamp) -> WitnessedClaim {
+        let (owner, genesis) = (key(1), genesis());
+        let invite = Invite {
+            v: VERSION,
+            realm: genesis.realm_id(),
+            genesis: genesis.to_wire(),
+            owner: owner.public(),
+            key: key(invite_seed).public(),
+            name: Some(format!("node-{node}")),
+            tags: vec!["edge".into()],
+            not_after: NOW.plus_millis(3_600_000),
+            issued_at: NOW,
+            addresses: Vec::new(),
+        };
+        let invite = sign(invite, &owner);
+        let claim = Claim::sign(&invite, &key(invite_seed), &key(node), at)
+            .unwrap_or_else(|never| match never {});
+        VerifiedClaim::new(claim, genesis.realm_id(), &[owner.public()])
+            .expect("the claim is sound")
+            .witness(&key(witness), at)
+            .expect("the claim is in time")
+    }
+
+    fn names(chain: &ByChain, claims: &[WitnessedClaim]) -> Vec<String> {
+        let mut names: Vec<String> =
+            approved(genesis().realm_id(), &[key(1).public()], chain, claims)
+                .values()
+                .map(|approval| approval.name.as_ref().map_or("-".into(), ToString::to_string))
+                .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_first_node_vouches_for_itself_and_then_for_others() {
+        let chain = ByChain::default();
+        let first = claim(50, 10, 10, NOW);
+        let second = claim(51, 11, 10, NOW.plus_millis(5));
+        let third = claim(52, 12, 11, NOW.plus_millis(9));
+        assert_eq!(names(&chain, &[third.clone(), second.clone(), first]), ["node-10", "node-11", "node-12"]);
+        assert!(names(&chain, &[third, second]).is_empty(), "nobody vouches for the witness");
+    }
+
+    #[test]
+    fn a_second_node_cannot_vouch_for_itself() {
+        let (first, second) = (claim(50, 10, 10, NOW), claim(51, 11, 11, NOW.plus_millis(1)));
+        assert_eq!(names(&ByChain::default(), &[second, first]), ["node-10"]);
+    }
+
+    #[test]
+    fn where_the_log_approves_nodes_no_claim_vouches_for_itself() {
+        let approval = Approval { name: "boss".parse().ok(), tags: Vec::new() };
+        let chain = ByChain {
+            approved: BTreeMap::from([(key(20).public(), approval)]),
+            revoked: BTreeSet::new(),
+        };
+        let claims = [claim(50, 10, 10, NOW), claim(51, 11, 20, NOW)];
+        assert_eq!(names(&chain, &claims), ["boss", "node-11"]);
+    }
+
+    #[test]
+    fn an_invite_claimed_twice_counts_for_neither_and_a_revoked_node_for_nothing() {
+        let first = claim(50, 10, 10, NOW);
+        let twice = [first.clone(), claim(51, 11, 10, NOW), claim(51, 12, 10, NOW)];
+        assert_eq!(names(&ByChain::default(), &twice), ["node-10"]);
+        let chain = ByChain {
+            approved: BTreeMap::new(),
+            revoked: BTreeSet::from([key(11).public()]),
+        };
+        assert_eq!(names(&chain, &[first, claim(51, 11, 10, NOW)]), ["node-10"]);
+    }
+}

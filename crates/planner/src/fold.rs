@@ -1,0 +1,344 @@
+//! How one intent changes the state.
+
+use realm_manifest::{
+    ComponentName, NodeName,
+    identity::{Entry, Hash, Kind, Message as _, PublicKey, Target, authority, canonical},
+    payload::{NodeFacts, Payload, Push, Restart},
+};
+
+use crate::{Component, NodeRecord, SetBy, State};
+
+/// Components of one realm; the state is sent whole to nodes that start from a checkpoint.
+pub const MAX_COMPONENTS: usize = 1000;
+/// Nodes the log may name, revoked ones included.
+pub const MAX_NODES: usize = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// A later version wrote it: the fold stops before it.
+    #[error("revision {revision} is not understood by this version of realm")]
+    Incompatible { revision: u64 },
+    #[error("the entry is for another realm")]
+    ForeignRealm,
+    #[error("revision {found} does not follow revision {at}")]
+    Sequence { found: u64, at: u64 },
+    #[error("the entry was signed over another state than the one at revision {at}")]
+    StateMismatch { at: u64 },
+    #[error(transparent)]
+    Authority(#[from] authority::Refusal),
+    #[error("malformed payload")]
+    Payload(#[source] canonical::Error),
+    #[error("no component {0}")]
+    NoComponent(String),
+    #[error("{0:?} is not a component's name")]
+    ComponentName(String),
+    #[error("not a usable spec: {0}")]
+    Spec(String),
+    #[error("no approved node {0}")]
+    NoNode(PublicKey),
+    #[error("{0} is revoked for good")]
+    Revoked(PublicKey),
+    #[error("the name {0} is another node's")]
+    NameTaken(NodeName),
+    #[error("a generation only rises, and {found} is not above {at}")]
+    Generation { found: u64, at: u64 },
+    #[error("{0} was the owner before, and cannot be again")]
+    OldOwner(PublicKey),
+    #[error("a realm has at most {max} {what}")]
+    TooMany { what: &'static str, max: usize },
+    #[error("a merge is folded with the branches it names")]
+    MergeAlone,
+}
+
+/// The state after `entry`, whose parent is folded in `state`. Merges go to [`apply_merge`].
+pub fn apply(state: &State, entry: &Entry, payload: &[u8]) -> Result<State, FoldError> {
+    let (kind, target, payload) = read(state, entry, payload)?;
+    if entry.seq != state.revision.saturating_add(1) {
+        return Err(FoldError::Sequence {
+            found: entry.seq,
+            at: state.revision,
+        });
+    }
+    if kind == Kind::Merge {
+        return Err(FoldError::MergeAlone);
+    }
+    let mut next = state.clone();
+    next.revision = entry.seq;
+    change(&mut next, target, &payload)?;
+    Ok(next)
+}
+
+/// The state after a merge: `state` is that of the kept head, `reapplied` comes from the other
+/// branches. What no longer makes sense there is left out, equally on every node.
+pub fn apply_merge(
+    state: &State,
+    merge: &Entry,
+    payload: &[u8],
+    reapplied: &[(&Entry, &[u8])],
+) -> Result<State, FoldError> {
+    let (kind, _, _) = read(state, merge, payload)?;
+    if kind != Kind::Merge {
+        return Err(FoldError::MergeAlone);
+    }
+    if merge.seq <= state.revision {
+        return Err(FoldError::Sequence {
+            found: merge.seq,
+            at: state.revision,
+        });
+    }
+    let mut next = state.clone();
+    next.revision = merge.seq;
+    for (entry, payload) in reapplied {
+        let mut tried = next.clone();
+        if reapply(&mut tried, entry, payload).is_ok() {
+            next = tried;
+        }
+    }
+    Ok(next)
+}
+
+/// Whether the payload would change anything but the revision: a push of the same content does not.
+pub fn would_change(state: &State, target: &Target, payload: &Payload) -> Result<bool, FoldError> {
+    let mut next = state.clone();
+    change(&mut next, target, payload)?;
+    Ok(next != *state)
+}
+
+/// Checks everything of an entry but its place in the chain.
+fn read<'e>(
+    state: &State,
+    entry: &'e Entry,
+    payload: &[u8],
+) -> Result<(Kind, &'e Target, Payload), FoldError> {
+    let incompatible = FoldError::Incompatible {
+        revision: entry.seq,
+    };
+    let Some(body) = &entry.body else {
+        return Err(incompatible);
+    };
+    let Some(kind) = Kind::from_number(body.kind) else {
+        return Err(incompatible);
+    };
+    if entry.realm != state.realm {
+        return Err(FoldError::ForeignRealm);
+    }
+    authority::check(entry, kind, &body.target, state.owner)?;
+    if body.state != state.digest() {
+        return Err(FoldError::StateMismatch { at: state.revision });
+    }
+    let payload = Payload::decode(kind, payload).map_err(FoldError::Payload)?;
+    Ok((kind, &body.target, payload))
+}
+
+/// An entry of another branch: its owner then was this branch's owner too, or it stays out.
+fn reapply(state: &mut State, entry: &Entry, payload: &[u8]) -> Result<(), FoldError> {
+    let incompatible = FoldError::Incompatible {
+        revision: entry.seq,
+    };
+    let Some(body) = &entry.body else {
+        return Err(incompatible);
+    };
+    let Some(kind) = Kind::from_number(body.kind) else {
+        return Err(incompatible);
+    };
+    authority::check(entry, kind, &body.target, state.owner)?;
+    // Who owns the realm is never decided by a branch that lost.
+    if matches!(kind, Kind::Merge | Kind::OwnerRotate) {
+        return Err(FoldError::MergeAlone);
+    }
+    let payload = Payload::decode(kind, payload).map_err(FoldError::Payload)?;
+    change(state, &body.target, &payload)
+}
+
+fn change(state: &mut State, target: &Target, payload: &Payload) -> Result<(), FoldError> {
+    let revision = state.revision;
+    match (payload, target) {
+        (Payload::Push(push), Target::Component(name)) => set_component(state, name, push),
+        (Payload::Remove(_), Target::Component(name)) => {
+            let name = component_name(name)?;
+            match state.components.remove(&name) {
+                Some(_) => Ok(()),
+                None => Err(FoldError::NoComponent(name.to_string())),
+            }
+        }
+        (Payload::Restart(restart), Target::Component(name)) => {
+            restart_component(component(state, name)?, restart, revision)
+        }
+        (Payload::Scale(scale), Target::Component(name)) => {
+            let component = component(state, name)?;
+            if component.spec.replicas != scale.replicas {
+                component.spec.replicas = scale.replicas;
+                component.revision = revision;
+            }
+            valid(&component.spec)
+        }
+        (Payload::Run(run), Target::Component(name)) => {
+            let component = component(state, name)?;
+            if component.run != run.run {
+                component.run = run.run;
+                component.revision = revision;
+            }
+            Ok(())
+        }
+        // A node that an invite approved is not in the log until something is said of it, so
+        // that setting its facts is no different from approving it.
+        (Payload::NodeApprove(facts) | Payload::NodeSet(facts), Target::Node(key)) => {
+            set_node(state, *key, facts)
+        }
+        (Payload::NodeRevoke(_), Target::Node(key)) => revoke(state, *key),
+        (Payload::OwnerRotate(_), Target::Owner(key)) => rotate(state, *key),
+        // The authority rule has matched kind and target; a merge has no change of its own.
+        _ => Err(FoldError::MergeAlone),
+    }
+}
+
+fn set_component(state: &mut State, name: &str, push: &Push) -> Result<(), FoldError> {
+    let name = component_name(name)?;
+    valid(&push.spec)?;
+    let revision = state.revision;
+    let full = state.components.len() >= MAX_COMPONENTS;
+    match state.components.get_mut(&name) {
+        Some(component) => {
+            let run = push.run.unwrap_or(component.run);
+            if component.spec != push.spec
+                || component.run != run
+                || component.set_by != SetBy::Push
+            {
+                component.spec = push.spec.clone();
+                component.run = run;
+                component.set_by = SetBy::Push;
+                component.revision = revision;
+            }
+            Ok(())
+        }
+        None if full => Err(FoldError::TooMany {
+            what: "components",
+            max: MAX_COMPONENTS,
+        }),
+        None => {
+            let component = Component {
+                spec: push.spec.clone(),
+                set_by: SetBy::Push,
+                revision,
+                generation: 0,
+                run: push.run.unwrap_or(true),
+            };
+            state.components.insert(name, component);
+            Ok(())
+        }
+    }
+}
+
+fn restart_component(
+    component: &mut Component,
+    restart: &Restart,
+    revision: u64,
+) -> Result<(), FoldError> {
+    if restart.generation <= component.generation {
+        return Err(FoldError::Generation {
+            found: restart.generation,
+            at: component.generation,
+        });
+    }
+    component.generation = restart.generation;
+    component.revision = revision;
+    Ok(())
+}
+
+fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), FoldError> {
+    let taken = state
+        .nodes
+        .iter()
+        .any(|(other, node)| *other != key && !node.revoked && node.name == facts.name);
+    if taken {
+        return Err(FoldError::NameTaken(facts.name.clone()));
+    }
+    match state.nodes.get(&key) {
+        Some(node) if node.revoked => return Err(FoldError::Revoked(key)),
+        None if state.nodes.len() >= MAX_NODES => {
+            return Err(FoldError::TooMany {
+                what: "nodes",
+                max: MAX_NODES,
+            });
+        }
+        _ => {}
+    }
+    let mut tags = facts.tags.clone();
+    tags.sort();
+    tags.dedup();
+    let record = NodeRecord {
+        name: facts.name.clone(),
+        tags,
+        revoked: false,
+        revision: state.revision,
+    };
+    match state.nodes.get_mut(&key) {
+        Some(node) if node.name == record.name && node.tags == record.tags => {}
+        Some(node) => *node = record,
+        None => {
+            state.nodes.insert(key, record);
+        }
+    }
+    Ok(())
+}
+
+fn revoke(state: &mut State, key: PublicKey) -> Result<(), FoldError> {
+    let revision = state.revision;
+    if let Some(node) = state.nodes.get_mut(&key) {
+        if !node.revoked {
+            node.revoked = true;
+            node.revision = revision;
+        }
+        return Ok(());
+    }
+    // A node that only an invite approved is revoked by its key alone.
+    if state.nodes.len() >= MAX_NODES {
+        return Err(FoldError::TooMany {
+            what: "nodes",
+            max: MAX_NODES,
+        });
+    }
+    let name = NodeName::new("revoked").map_err(|error| FoldError::Spec(error.to_string()))?;
+    state.nodes.insert(
+        key,
+        NodeRecord {
+            name,
+            tags: Vec::new(),
+            revoked: true,
+            revision,
+        },
+    );
+    Ok(())
+}
+
+fn rotate(state: &mut State, key: PublicKey) -> Result<(), FoldError> {
+    if state.owners().contains(&key) {
+        return Err(FoldError::OldOwner(key));
+    }
+    state.past_owners.push((state.owner, state.revision));
+    state.owner = key;
+    Ok(())
+}
+
+fn component<'s>(state: &'s mut State, name: &str) -> Result<&'s mut Component, FoldError> {
+    let name = component_name(name)?;
+    state
+        .components
+        .get_mut(&name)
+        .ok_or_else(|| FoldError::NoComponent(name.to_string()))
+}
+
+fn component_name(name: &str) -> Result<ComponentName, FoldError> {
+    name.parse()
+        .map_err(|_| FoldError::ComponentName(name.to_owned()))
+}
+
+fn valid(spec: &realm_manifest::ComponentSpec) -> Result<(), FoldError> {
+    spec.validate()
+        .map_err(|problems| FoldError::Spec(problems.to_string()))
+}
+
+/// The digest an entry has in the chain.
+pub fn entry_hash(entry: &Entry) -> Hash {
+    Hash::of(&entry.to_bytes())
+}

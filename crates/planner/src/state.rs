@@ -1,0 +1,132 @@
+//! The folded log: everything the realm is asked to be at one revision.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+use realm_manifest::{
+    ComponentName, ComponentSpec, NodeName, Placement, Tag,
+    identity::{Genesis, Hash, PublicKey, RealmId, canonical},
+};
+
+/// Largest state that is read: a thousand components with all their settings fit.
+pub const MAX_STATE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Canonical: one state has one encoding, and its digest is signed into the next entry.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct State {
+    #[n(0)]
+    pub v: u16,
+    #[n(1)]
+    pub realm: RealmId,
+    #[n(2)]
+    pub name: String,
+    /// The owner chain's sequence number; the genesis is 0.
+    #[n(3)]
+    pub revision: u64,
+    #[n(4)]
+    pub owner: PublicKey,
+    /// Earlier owners, each with the revision that ended its time.
+    #[n(5)]
+    pub past_owners: Vec<(PublicKey, u64)>,
+    #[n(6)]
+    pub components: BTreeMap<ComponentName, Component>,
+    #[n(7)]
+    pub nodes: BTreeMap<PublicKey, NodeRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Component {
+    #[n(0)]
+    pub spec: ComponentSpec,
+    #[n(1)]
+    pub set_by: SetBy,
+    /// The revision that last changed this component.
+    #[n(2)]
+    pub revision: u64,
+    /// Cells of a lower generation start anew.
+    #[n(3)]
+    pub generation: u64,
+    /// Whether its cells should run.
+    #[n(4)]
+    pub run: bool,
+}
+
+/// What set a component's spec; `apply` stops only what `apply` set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum SetBy {
+    #[n(0)]
+    Push,
+    #[n(1)]
+    Apply,
+}
+
+/// What the owner's log says of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct NodeRecord {
+    #[n(0)]
+    pub name: NodeName,
+    #[n(1)]
+    pub tags: Vec<Tag>,
+    /// For good: a revoked key never counts again.
+    #[n(2)]
+    pub revoked: bool,
+    #[n(3)]
+    pub revision: u64,
+}
+
+impl State {
+    pub fn genesis(genesis: &Genesis) -> Self {
+        Self {
+            v: 1,
+            realm: genesis.realm_id(),
+            name: genesis.name.clone(),
+            revision: 0,
+            owner: genesis.owner(),
+            past_owners: Vec::new(),
+            components: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        canonical::encode(self)
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, canonical::Error> {
+        canonical::decode(bytes, MAX_STATE_BYTES)
+    }
+
+    pub fn digest(&self) -> Hash {
+        Hash::of(&self.encode())
+    }
+
+    /// The present owner and every earlier one.
+    pub fn owners(&self) -> Vec<PublicKey> {
+        std::iter::once(self.owner)
+            .chain(self.past_owners.iter().map(|(key, _)| *key))
+            .collect()
+    }
+}
+
+impl SetBy {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+/// Digest of what a cell is made from. Where and how often it runs is not part of it, so that
+/// scaling restarts nothing.
+pub fn cell_digest(spec: &ComponentSpec) -> Hash {
+    let cell = ComponentSpec {
+        replicas: None,
+        placement: Placement::default(),
+        source: None,
+        rollout: None,
+        ..spec.clone()
+    };
+    Hash::of(&canonical::encode(&cell))
+}

@@ -1,0 +1,247 @@
+//! What intents do to the state.
+
+use realm_manifest::{
+    identity::{Entry, Hash, Target, Timestamp},
+    payload::{Merge, NodeFacts, Note, Payload, Restart, Run, Scale},
+};
+use realm_planner::{FoldError, State, fold as folding, next_entry};
+
+use super::{fold, genesis, key, owner, push, target};
+
+#[test]
+fn a_component_is_pushed_scaled_stopped_restarted_and_removed() {
+    let pushed = fold(&genesis(), target("web"), &push(Some(2))).unwrap();
+    let web = "web".parse().unwrap();
+    assert_eq!(
+        (pushed.revision, pushed.components[&web].spec.replicas),
+        (1, Some(2))
+    );
+    assert!(pushed.components[&web].run);
+
+    let scaled = fold(
+        &pushed,
+        target("web"),
+        &Payload::Scale(Scale {
+            replicas: Some(5),
+            note: None,
+        }),
+    )
+    .unwrap();
+    assert_eq!(scaled.components[&web].spec.replicas, Some(5));
+    let stopped = fold(
+        &scaled,
+        target("web"),
+        &Payload::Run(Run {
+            run: false,
+            note: None,
+        }),
+    )
+    .unwrap();
+    assert!(!stopped.components[&web].run);
+    let restart = Payload::Restart(Restart {
+        generation: 1,
+        note: None,
+    });
+    let restarted = fold(&stopped, target("web"), &restart).unwrap();
+    assert_eq!(restarted.components[&web].generation, 1);
+    assert!(matches!(
+        fold(&restarted, target("web"), &restart),
+        Err(FoldError::Generation { .. })
+    ));
+    let removed = fold(&restarted, target("web"), &Payload::Remove(Note::default())).unwrap();
+    assert!(removed.components.is_empty());
+    assert_eq!(removed.revision, 5);
+    assert!(matches!(
+        fold(&removed, target("web"), &Payload::Remove(Note::default())),
+        Err(FoldError::NoComponent(_))
+    ));
+}
+
+#[test]
+fn the_same_push_again_changes_nothing() {
+    let pushed = fold(&genesis(), target("web"), &push(Some(2))).unwrap();
+    assert!(!folding::would_change(&pushed, &target("web"), &push(Some(2))).unwrap());
+    assert!(folding::would_change(&pushed, &target("web"), &push(None)).unwrap());
+    assert!(folding::would_change(&pushed, &target("api"), &push(Some(2))).unwrap());
+}
+
+#[test]
+fn the_state_round_trips_and_other_encodings_are_refused() {
+    let state = fold(&genesis(), target("web"), &push(None)).unwrap();
+    let bytes = state.encode();
+    assert_eq!(State::decode(&bytes).unwrap(), state);
+    assert!(State::decode(&[bytes, vec![0]].concat()).is_err());
+}
+
+#[test]
+fn what_others_write_and_what_was_written_for_elsewhere_is_refused() {
+    let state = genesis();
+    let payload = push(None);
+    let entry = |author, state: &State| {
+        next_entry(
+            state,
+            Hash::of(b"p"),
+            author,
+            target("web"),
+            &payload,
+            Timestamp(1),
+        )
+    };
+    let apply = |entry: &Entry| folding::apply(&state, entry, &payload.encode());
+
+    assert!(matches!(
+        apply(&entry(key(9).public(), &state)),
+        Err(FoldError::Authority(_))
+    ));
+    let mut later = state.clone();
+    later.revision = 4;
+    let mut skipped = entry(owner(), &later);
+    skipped.body.as_mut().unwrap().state = state.digest();
+    assert!(matches!(
+        apply(&skipped),
+        Err(FoldError::Sequence { found: 5, at: 0 })
+    ));
+    let mut foreign = state.clone();
+    foreign.realm = Hash::of(b"elsewhere");
+    assert!(matches!(
+        apply(&entry(owner(), &foreign)),
+        Err(FoldError::ForeignRealm)
+    ));
+    let mut other = state.clone();
+    other.name = "other".into();
+    assert!(matches!(
+        apply(&entry(owner(), &other)),
+        Err(FoldError::StateMismatch { .. })
+    ));
+    let mut unknown = entry(owner(), &state);
+    unknown.body.as_mut().unwrap().kind = 999;
+    assert!(matches!(
+        apply(&unknown),
+        Err(FoldError::Incompatible { revision: 1 })
+    ));
+    assert!(matches!(
+        folding::apply(&state, &entry(owner(), &state), b"not cbor"),
+        Err(FoldError::Payload(_))
+    ));
+}
+
+#[test]
+fn after_a_rotation_only_the_new_owner_writes() {
+    let new = key(2).public();
+    let rotated = fold(
+        &genesis(),
+        Target::Owner(new),
+        &Payload::OwnerRotate(Note::default()),
+    )
+    .unwrap();
+    assert_eq!(
+        (rotated.owner, rotated.past_owners.clone()),
+        (new, vec![(owner(), 1)])
+    );
+    let payload = push(None);
+    let old = next_entry(
+        &rotated,
+        Hash::of(b"p"),
+        owner(),
+        target("web"),
+        &payload,
+        Timestamp(1),
+    );
+    assert!(matches!(
+        folding::apply(&rotated, &old, &payload.encode()),
+        Err(FoldError::Authority(_))
+    ));
+    assert!(fold(&rotated, target("web"), &payload).is_ok());
+    assert!(matches!(
+        fold(
+            &rotated,
+            Target::Owner(owner()),
+            &Payload::OwnerRotate(Note::default())
+        ),
+        Err(FoldError::OldOwner(_))
+    ));
+}
+
+#[test]
+fn node_names_are_unique_and_a_revoked_key_never_returns() {
+    let facts = |name: &str| {
+        let tags = vec![
+            "b".parse().unwrap(),
+            "a".parse().unwrap(),
+            "a".parse().unwrap(),
+        ];
+        Payload::NodeApprove(NodeFacts {
+            name: name.parse().unwrap(),
+            tags,
+            note: None,
+        })
+    };
+    let (one, two) = (key(10).public(), key(11).public());
+    let state = fold(&genesis(), Target::Node(one), &facts("one")).unwrap();
+    assert_eq!(state.nodes[&one].tags.len(), 2);
+    assert!(matches!(
+        fold(&state, Target::Node(two), &facts("one")),
+        Err(FoldError::NameTaken(_))
+    ));
+    let state = fold(
+        &state,
+        Target::Node(one),
+        &Payload::NodeRevoke(Note::default()),
+    )
+    .unwrap();
+    assert!(matches!(
+        fold(&state, Target::Node(one), &facts("one")),
+        Err(FoldError::Revoked(_))
+    ));
+    assert!(
+        fold(&state, Target::Node(two), &facts("one")).is_ok(),
+        "the name is free again"
+    );
+}
+
+#[test]
+fn a_merge_takes_over_what_still_makes_sense() {
+    let base = fold(&genesis(), target("web"), &push(Some(1))).unwrap();
+    let kept = fold(&base, target("api"), &push(None)).unwrap();
+    let entry = |payload: &Payload, at: Target| {
+        next_entry(&base, Hash::of(b"base"), owner(), at, payload, Timestamp(1))
+    };
+    let scale = Payload::Scale(Scale {
+        replicas: Some(3),
+        note: None,
+    });
+    let lost = [
+        (entry(&scale, target("web")), scale.encode()),
+        (entry(&scale, target("gone")), scale.encode()),
+    ];
+    let merge = Payload::Merge(Merge {
+        heads: vec![Hash::of(b"a"), Hash::of(b"b")],
+        keep: Hash::of(b"a"),
+        reapply: Vec::new(),
+        note: None,
+    });
+    let mut merging = next_entry(
+        &kept,
+        Hash::of(b"a"),
+        owner(),
+        Target::Realm,
+        &merge,
+        Timestamp(2),
+    );
+    merging.seq = 7;
+    let reapplied: Vec<(&Entry, &[u8])> = lost
+        .iter()
+        .map(|(entry, payload)| (entry, payload.as_slice()))
+        .collect();
+    let merged = folding::apply_merge(&kept, &merging, &merge.encode(), &reapplied).unwrap();
+    assert_eq!(merged.revision, 7);
+    assert_eq!(merged.components.len(), 2);
+    assert_eq!(
+        merged.components[&"web".parse().unwrap()].spec.replicas,
+        Some(3)
+    );
+    assert!(matches!(
+        folding::apply(&kept, &merging, &merge.encode()),
+        Err(FoldError::Sequence { .. } | FoldError::MergeAlone)
+    ));
+}
