@@ -6,7 +6,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use minicbor::{Decode, Encode};
 
 use crate::{
-    Genesis, PublicKey, RealmId, SecretKey, Signed, Timestamp, VerifyError, canonical, message,
+    Genesis, GenesisError, PublicKey, RealmId, SecretKey, Signed, Timestamp, VerifyError,
+    canonical, message,
 };
 
 /// How far two clocks may differ where an invite, a claim or a graft is judged: 5 minutes.
@@ -73,6 +74,8 @@ pub enum InviteError {
     Version(u16),
     #[error("the genesis inside the invite cannot be verified")]
     Genesis(#[source] VerifyError),
+    #[error("the realm of the invite is not usable")]
+    Realm(#[from] GenesisError),
     #[error("the invite is for realm {}, its genesis is of another", realm.short())]
     OtherGenesis { realm: RealmId },
     #[error("the invite is for realm {}, not for {}", found.short(), expected.short())]
@@ -110,6 +113,28 @@ pub enum ParseTokenError {
 }
 
 impl Invite {
+    /// An invite by `owner` that gives neither name nor tags nor addresses; set those before signing.
+    pub fn new(
+        genesis: &Signed<Genesis>,
+        owner: PublicKey,
+        key: PublicKey,
+        issued_at: Timestamp,
+        not_after: Timestamp,
+    ) -> Self {
+        Self {
+            v: crate::VERSION,
+            realm: genesis.hash(),
+            genesis: genesis.to_wire(),
+            owner,
+            key,
+            name: None,
+            tags: Vec::new(),
+            not_after,
+            issued_at,
+            addresses: Vec::new(),
+        }
+    }
+
     /// The genesis inside, verified, and of the realm that the invite names.
     pub fn genesis(&self) -> Result<Signed<Genesis>, InviteError> {
         let genesis = Signed::<Genesis>::from_wire(&self.genesis).map_err(InviteError::Genesis)?;
@@ -140,7 +165,7 @@ impl Invite {
         {
             return Err(InviteError::Text);
         }
-        self.genesis().map(|_| ())
+        Ok(self.genesis()?.check()?)
     }
 
     /// Checks that one of `owners` made this invite for `realm`.

@@ -23,7 +23,7 @@ pub use challenge::{ChallengeError, GraftChallenge};
 pub use claim::{Claim, ClaimError, Consent, VerifiedClaim, Witness, WitnessedClaim};
 pub use digest::{Artifact, Hash, ParseHashError, RealmId};
 pub use entry::{Body, Entry, Kind, Target, VERSION};
-pub use genesis::Genesis;
+pub use genesis::{Genesis, GenesisError};
 pub use invite::{Invite, InviteError, InviteToken, ParseTokenError};
 pub use key::{ParseKeyError, PublicKey, SecretKey, Signature, Signer};
 pub use signed::{MAX_SIGNED_BYTES, Message, Signed, VerifyError};

@@ -75,6 +75,9 @@ pub enum VerifyError {
 
 impl<T: Message> Signed<T> {
     /// Signs `value`. The signer's key must be the message's author.
+    ///
+    /// The signer is trusted to sign what it is given; what an agent outside this process signed
+    /// is read back with [`Signed::from_wire`] before it is sent.
     pub fn sign<S: Signer + ?Sized>(value: T, signer: &S) -> Result<Self, S::Error> {
         let bytes = value.to_bytes();
         debug_assert_eq!(

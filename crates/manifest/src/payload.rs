@@ -10,6 +10,10 @@ pub const MAX_PAYLOAD_BYTES: usize = 48 * 1024;
 
 /// A payload, decoded for its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "payloads are read one at a time, never kept in bulk"
+)]
 pub enum Payload {
     Push(Push),
     Remove(Note),

@@ -3,8 +3,8 @@
 use minicbor::Encoder;
 use proptest::prelude::*;
 use realm_identity::{
-    Artifact, Body, Entry, Genesis, GraftChallenge, Hash, Kind, Message as _, PublicKey, SecretKey,
-    Signature, Signed, Target, Timestamp, VerifyError, Witness, authority,
+    Artifact, Body, Entry, Genesis, GenesisError, GraftChallenge, Hash, Kind, Message as _,
+    PublicKey, SecretKey, Signature, Signed, Target, Timestamp, VerifyError, Witness, authority,
 };
 
 use crate::scene::{NOW, genesis, key, node, owner, realm, sign};
@@ -214,6 +214,36 @@ fn a_genesis_without_an_owner_is_nobodys() {
         refusal::<Genesis>(&wire),
         VerifyError::BadSignature { .. }
     ));
+}
+
+#[test]
+fn a_genesis_that_this_code_cannot_keep_is_named() {
+    let of = || Genesis::clone(&genesis());
+    assert_eq!(of().check(), Ok(()));
+    assert_eq!(
+        Genesis { v: 2, ..of() }.check(),
+        Err(GenesisError::Version(2))
+    );
+    let two = vec![owner().public(), key(8).public()];
+    for (owners, threshold) in [(two, 1), (of().owners, 2), (of().owners, 0)] {
+        let error = Genesis {
+            owners,
+            threshold,
+            ..of()
+        }
+        .check()
+        .unwrap_err();
+        assert!(matches!(error, GenesisError::Owners { .. }), "{error}");
+    }
+    for name in ["", "Home", "a/b", &"a".repeat(64)] {
+        let error = Genesis {
+            name: name.to_owned(),
+            ..of()
+        }
+        .check()
+        .unwrap_err();
+        assert!(matches!(error, GenesisError::Name(_)), "{error}");
+    }
 }
 
 #[test]
