@@ -17,6 +17,7 @@ pub(crate) const MESSAGE_MAX: usize = 16 * 1024;
 const ENVELOPE_MAX: usize = 512;
 /// A realm has two topics; more is a peer that wants our memory.
 const TOPICS_PER_PEER: usize = 8;
+const PRUNE_BACKOFF: Duration = Duration::from_secs(5);
 /// Below the graylist threshold, so that a stranger neither gets nor gives gossip.
 const SCORE_STRANGER: f64 = -1000.0;
 
@@ -39,6 +40,9 @@ pub(crate) fn build(heartbeat: Duration) -> Result<Gossip, String> {
                 Hash::of(&[message.topic.as_str().as_bytes(), b"\0", &message.data].concat());
             MessageId::new(hash.as_bytes())
         })
+        // Peers learn of an approval at different times: whoever was turned away as a stranger asks again soon.
+        .prune_backoff(PRUNE_BACKOFF)
+        .graft_flood_threshold(PRUNE_BACKOFF / 2)
         .heartbeat_interval(heartbeat)
         .heartbeat_initial_delay(heartbeat)
         .build()

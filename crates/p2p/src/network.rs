@@ -99,7 +99,7 @@ fn run(start: Start, ready: Ready) {
                 task.listening().await;
                 // Whoever stopped waiting has dropped the handle too, which ends the task.
                 drop(ready.send(Ok(())));
-                task.run().await;
+                Box::pin(task.run()).await;
             }
             Err(error) => drop(ready.send(Err(error))),
         }

@@ -46,6 +46,7 @@ const OUTBOX_BUSY: usize = OUTBOX_MAX / 2;
 const REPORTS: usize = 64;
 /// Peers that frames wait for at once.
 const WRITERS_MAX: usize = 1024;
+const QUEUE_FULL: &str = "its queue is full";
 const TICK: Duration = Duration::from_millis(500);
 /// For saying goodbye to peers when stopping.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -104,7 +105,9 @@ struct Outgoing {
     queue: mpsc::Sender<Bytes>,
     connected: Rc<Notify>,
     task: AbortHandle,
-    /// Dropped because the queue was full, and not told yet.
+    /// A frame was dropped since the last tick, because the queue was full.
+    full: bool,
+    /// The ones after it, not told yet.
     dropped: u64,
 }
 
@@ -221,7 +224,7 @@ impl Task {
                 break;
             }
         }
-        self.stop().await;
+        Box::pin(self.stop()).await;
     }
 
     fn deliver(
@@ -307,14 +310,15 @@ impl Task {
 
     fn on_tick(&mut self, now: Instant) -> Flow {
         self.dial_bootstrap(now);
-        let full: Vec<_> = self
-            .writers
-            .iter_mut()
-            .filter(|(_, writer)| writer.dropped > 0)
-            .map(|(to, writer)| (*to, std::mem::take(&mut writer.dropped)))
-            .collect();
-        for (to, count) in full {
-            self.frames_dropped(to, count, "its queue is full".to_owned());
+        let mut told = Vec::new();
+        for (to, writer) in &mut self.writers {
+            writer.full = false;
+            if writer.dropped > 0 {
+                told.push((*to, std::mem::take(&mut writer.dropped)));
+            }
+        }
+        for (to, count) in told {
+            self.frames_dropped(to, count, QUEUE_FULL.to_owned());
         }
         self.writers.retain(|_, writer| !writer.queue.is_closed());
         Flow::Go

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    Done, Flow, Outgoing, Task, WRITERS_MAX,
+    Done, Flow, Outgoing, QUEUE_FULL, Task, WRITERS_MAX,
     dial::{Waiting, connect_error},
 };
 use crate::{
@@ -82,10 +82,14 @@ impl Task {
         let Some(writer) = self.writers.get_mut(&to) else {
             return;
         };
-        match writer.queue.try_send(bytes) {
-            Ok(()) => self.stats.frames_out += 1,
-            // Told together, at the next tick: one event for each frame would be another queue.
-            Err(_) => writer.dropped += 1,
+        if writer.queue.try_send(bytes).is_ok() {
+            self.stats.frames_out += 1;
+        } else if writer.full {
+            // Told together, at the next tick: an event for each frame would be one more queue.
+            writer.dropped += 1;
+        } else {
+            writer.full = true;
+            self.frames_dropped(to, 1, QUEUE_FULL.to_owned());
         }
     }
 
@@ -108,6 +112,7 @@ impl Task {
                 queue,
                 connected,
                 task,
+                full: false,
                 dropped: 0,
             },
         );

@@ -11,6 +11,8 @@ async fn frames_go_both_ways_in_order() {
         let mut a = Node::start(config(1, listen)).await;
         let mut b = Node::start(config(2, listen)).await;
         a.dial(&b).await;
+        // B has no address of A, so its frames need this connection.
+        assert_eq!(b.connected().await, a.key());
         for number in 0..200u32 {
             let bytes = Bytes::from(number.to_be_bytes().to_vec());
             a.handle.send_frame(b.key(), bytes.clone()).await.unwrap();
