@@ -142,6 +142,31 @@ fn wrong_texts_say_what_is_wrong() {
 }
 
 #[test]
+fn a_private_key_beside_anothers_public_key_is_refused() {
+    use ed25519_dalek::pkcs8::{
+        EncodePrivateKey as _, KeypairBytes, PublicKeyBytes, spki::der::pem::LineEnding,
+    };
+    use ssh_key::{private, public};
+    let (seed, other) = (owner().seed(), *key(2).public().as_bytes());
+    let pair = KeypairBytes {
+        secret_key: *seed,
+        public_key: Some(PublicKeyBytes(other)),
+    };
+    let pem = pair.to_pkcs8_pem(LineEnding::LF).unwrap();
+    assert!(matches!(
+        read_secret(&pem, None),
+        Err(FormatError::Mismatch)
+    ));
+    let pair = private::Ed25519Keypair {
+        public: public::Ed25519PublicKey(other),
+        private: private::Ed25519PrivateKey::from_bytes(&seed),
+    };
+    let file = ssh_key::PrivateKey::new(private::KeypairData::Ed25519(pair), "").unwrap();
+    let file = file.to_openssh(ssh_key::LineEnding::LF).unwrap();
+    assert!(read_secret(&file, None).is_err());
+}
+
+#[test]
 fn every_cut_of_every_form_is_refused() {
     for format in FORMATS {
         let public = write_public(&owner().public(), format, "").unwrap();
