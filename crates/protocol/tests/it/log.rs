@@ -1,0 +1,354 @@
+//! The log by itself: one refusal for each rule, forks, merges, checkpoints, later versions.
+
+use realm_identity::{
+    Entry, Genesis, Hash, Kind, Message as _, SecretKey, Signed, Target, Timestamp,
+};
+use realm_protocol::{Frame, Halt, Inserted, Log, Refusal};
+
+use crate::{
+    client::{self, Signature, body, push, sign},
+    fold::{Chain, REFUSED},
+    world::key,
+};
+
+fn owner() -> SecretKey {
+    key(0, 100)
+}
+
+fn log() -> Log<Chain> {
+    let Ok(genesis) = Signed::sign(
+        Genesis::new(owner().public(), "home".to_owned(), [1; 32]),
+        &owner(),
+    );
+    Log::new(genesis, Chain)
+}
+
+fn add(log: &mut Log<Chain>, signature: &Signature) -> Result<Inserted, Refusal> {
+    log.insert(&signature.wire, Some(signature.payload.clone()))
+}
+
+fn grow(log: &mut Log<Chain>, count: usize) {
+    for index in 0..count {
+        let signature = push(
+            log,
+            &owner(),
+            format!("{} {index}", log.head().seq).as_bytes(),
+        );
+        add(log, &signature).unwrap();
+    }
+}
+
+fn component() -> Target {
+    Target::Component("hello".to_owned())
+}
+
+/// Two logs that share `shared` entries and then have one each of their own.
+fn forked(shared: usize) -> (Log<Chain>, Signature, Signature) {
+    let mut log = log();
+    grow(&mut log, shared);
+    let (a, b) = (push(&log, &owner(), b"a"), push(&log, &owner(), b"b"));
+    (log, a, b)
+}
+
+fn refusal(entry: impl FnOnce(&Log<Chain>) -> Signature) -> &'static str {
+    let mut log = log();
+    grow(&mut log, 2);
+    let signature = entry(&log);
+    let head = log.head().clone();
+    let refusal = add(&mut log, &signature).unwrap_err();
+    assert_eq!(*log.head(), head, "a refused entry changes nothing");
+    refusal.name()
+}
+
+#[test]
+fn each_rule_has_its_refusal() {
+    let stranger = key(0, 7);
+    let entry = |log: &Log<Chain>, seq, prev, state: &[u8]| {
+        let body = body(Kind::Push, component(), state, b"x");
+        sign(
+            Entry::new(log.realm(), owner().public(), seq, prev, body),
+            &owner(),
+            b"x",
+        )
+    };
+    assert_eq!(refusal(|log| push(log, &stranger, b"x")), "bad_author");
+    assert_eq!(
+        refusal(|log| entry(log, 4, log.head().hash, &log.head().state)),
+        "bad_sequence"
+    );
+    assert_eq!(
+        refusal(|log| entry(log, 3, Hash::of(b"?"), &log.head().state)),
+        "unknown_parent"
+    );
+    assert_eq!(
+        refusal(|log| entry(log, 3, log.head().hash, b"?")),
+        "state_mismatch"
+    );
+    assert_eq!(refusal(|log| entry(log, 0, log.head().hash, b"?")), "stale");
+    assert_eq!(refusal(|log| push(log, &owner(), REFUSED)), "fold");
+    assert_eq!(
+        refusal(|log| Signature {
+            payload: b"y".to_vec(),
+            ..push(log, &owner(), b"x")
+        }),
+        "payload_mismatch"
+    );
+    assert_eq!(
+        refusal(|log| client::next(log, &owner(), Kind::Push, Target::Realm, b"x")),
+        "authority"
+    );
+    assert_eq!(
+        refusal(|log| {
+            let body = body(Kind::Push, component(), &log.head().state, b"x");
+            let realm = Hash::of(b"elsewhere");
+            sign(
+                Entry::new(realm, owner().public(), 3, log.head().hash, body),
+                &owner(),
+                b"x",
+            )
+        }),
+        "foreign_realm"
+    );
+    assert_eq!(
+        refusal(|log| {
+            let mut signature = push(log, &owner(), b"x");
+            signature.wire.push(0);
+            signature
+        }),
+        "invalid"
+    );
+}
+
+#[test]
+fn a_missing_payload_is_asked_for_again() {
+    let mut log = log();
+    let signature = push(&log, &owner(), b"x");
+    assert_eq!(
+        log.insert(&signature.wire, None),
+        Err(Refusal::PayloadMissing)
+    );
+    add(&mut log, &signature).unwrap();
+    assert_eq!(log.head().seq, 1);
+}
+
+#[test]
+fn submits_go_on_from_the_head_only() {
+    let mut log = log();
+    grow(&mut log, 1);
+    let (first, second) = (push(&log, &owner(), b"1"), push(&log, &owner(), b"2"));
+    let now = Timestamp::from_millis(1);
+    log.check_submit(&first.wire, now).unwrap();
+    add(&mut log, &first).unwrap();
+    log.check_submit(&first.wire, now).unwrap();
+    let moved = Refusal::HeadMoved {
+        seq: 2,
+        head: first.hash,
+    };
+    assert_eq!(log.check_submit(&second.wire, now), Err(moved));
+}
+
+#[test]
+fn an_expired_intent_is_refused_when_submitted() {
+    let log = log();
+    let mut body = body(Kind::Push, component(), &log.head().state, b"x");
+    body.not_after = Some(Timestamp::from_millis(1_000));
+    let entry = Entry::new(log.realm(), owner().public(), 1, log.head().hash, body);
+    let signature = sign(entry, &owner(), b"x");
+    let at = |millis| log.check_submit(&signature.wire, Timestamp::from_millis(millis));
+    assert_eq!(at(301_000), Ok(()));
+    assert_eq!(at(301_001), Err(Refusal::Expired));
+}
+
+#[test]
+fn a_new_owner_signs_from_the_next_revision() {
+    let (mut log, next) = (log(), key(0, 101));
+    let rotate = client::rotate(&log, &owner(), next.public());
+    add(&mut log, &rotate).unwrap();
+    let old = push(&log, &owner(), b"x");
+    assert_eq!(add(&mut log, &old).unwrap_err().name(), "bad_author");
+    let new = push(&log, &next, b"x");
+    add(&mut log, &new).unwrap();
+    assert_eq!((log.head().seq, log.owner()), (2, next.public()));
+}
+
+#[test]
+fn a_fork_freezes_before_it_whatever_came_first() {
+    let (mut one, a, b) = forked(3);
+    let (mut two, ..) = forked(3);
+    add(&mut one, &a).unwrap();
+    grow(&mut one, 2);
+    assert_eq!(one.head().seq, 6);
+    add(&mut one, &b).unwrap();
+    add(&mut two, &b).unwrap();
+    add(&mut two, &a).unwrap();
+    assert_eq!(
+        (one.head(), one.halt()),
+        (two.head(), Some(&Halt::Forked { seq: 4 }))
+    );
+    assert_eq!(one.head().seq, 3);
+    assert_eq!(one.proofs(4).len(), 2);
+    assert_eq!(
+        one.check_submit(&push(&one, &owner(), b"c").wire, Timestamp::default()),
+        Err(Refusal::Forked)
+    );
+}
+
+#[test]
+fn only_a_merge_of_every_head_ends_a_fork() {
+    let (mut log, a, b) = forked(1);
+    add(&mut log, &a).unwrap();
+    add(&mut log, &b).unwrap();
+    let merge = client::merge(&log, &owner(), vec![]);
+    add(&mut log, &merge).unwrap();
+    assert_eq!((log.head().seq, log.halt()), (3, None));
+    grow(&mut log, 1);
+    assert_eq!(log.head().seq, 4);
+    // A branch that the merge did not know of opens the fork again, and a merge of all ends it.
+    let (other, ..) = forked(1);
+    let late = push(&other, &owner(), b"late");
+    add(&mut log, &late).unwrap();
+    assert_eq!(
+        (log.head().seq, log.halt()),
+        (1, Some(&Halt::Forked { seq: 2 }))
+    );
+    let merge = client::merge(&log, &owner(), vec![]);
+    add(&mut log, &merge).unwrap();
+    assert_eq!((log.head().seq, log.halt()), (5, None));
+}
+
+#[test]
+fn a_log_catches_up_through_a_fork_and_its_merge() {
+    let (mut log, a, b) = forked(3);
+    add(&mut log, &a).unwrap();
+    let mut behind = forked(3).0;
+    add(&mut behind, &a).unwrap();
+    add(&mut log, &b).unwrap();
+    let merge = client::merge(&log, &owner(), vec![]);
+    add(&mut log, &merge).unwrap();
+    grow(&mut log, 2);
+    sync(&log, &mut behind);
+    assert_eq!(behind.head(), log.head());
+}
+
+/// Gives `to` what it lacks, as nodes do.
+fn sync(from: &Log<Chain>, to: &mut Log<Chain>) {
+    while let Frame::Locator { tips, samples, .. } = to.locator() {
+        match from.answer(&tips, &samples) {
+            Some(Frame::Entries { items, .. }) => {
+                for item in items {
+                    to.insert(&item.entry, item.payload).unwrap();
+                }
+            }
+            Some(Frame::Checkpoint(checkpoint)) => {
+                *to = Log::from_checkpoint(&checkpoint, &[owner().public()], Chain).unwrap();
+            }
+            _ => return,
+        }
+    }
+}
+
+#[test]
+fn long_logs_are_synced_in_steps() {
+    let (mut log, mut empty) = (log(), log());
+    for _ in 0..30 {
+        let signature = push(&log, &owner(), &vec![log.head().seq as u8; 40_000]);
+        add(&mut log, &signature).unwrap();
+    }
+    let Frame::Locator { tips, samples, .. } = empty.locator() else {
+        panic!()
+    };
+    let frame = log.answer(&tips, &samples).unwrap();
+    assert!(matches!(&frame, Frame::Entries { more: true, .. }));
+    Frame::decode(&frame.encode()).unwrap();
+    sync(&log, &mut empty);
+    assert_eq!(log.head(), empty.head());
+}
+
+#[test]
+fn a_newcomer_starts_at_a_checkpoint() {
+    let (mut log, mut empty) = (log(), log());
+    grow(&mut log, 20);
+    let checkpoint = log.checkpoint().unwrap();
+    let mut late = Log::from_checkpoint(&checkpoint, &[owner().public()], Chain).unwrap();
+    assert_eq!((late.head(), late.len()), (log.head(), 1));
+    grow(&mut log, 3);
+    sync(&log, &mut late);
+    assert_eq!(late.head(), log.head());
+    sync(&late, &mut empty);
+    assert_eq!(empty.head(), log.head());
+}
+
+#[test]
+fn a_checkpoint_must_hold_together() {
+    let mut log = log();
+    grow(&mut log, 3);
+    let good = log.checkpoint().unwrap();
+    let state = realm_protocol::Checkpoint {
+        state: b"?".to_vec(),
+        ..good.clone()
+    };
+    let owners = [owner().public()];
+    assert_eq!(
+        Log::from_checkpoint(&state, &owners, Chain)
+            .unwrap_err()
+            .name(),
+        "state_mismatch"
+    );
+    let strangers = [key(0, 7).public()];
+    assert_eq!(
+        Log::from_checkpoint(&good, &strangers, Chain)
+            .unwrap_err()
+            .name(),
+        "bad_author"
+    );
+}
+
+#[test]
+fn an_unknown_kind_or_version_is_kept_and_not_guessed() {
+    let mut log = log();
+    grow(&mut log, 1);
+    let mut unknown = body(Kind::Push, component(), &log.head().state, b"x");
+    unknown.kind = 999;
+    let entry = Entry::new(log.realm(), owner().public(), 2, log.head().hash, unknown);
+    let kind = sign(entry, &owner(), b"x");
+    add(&mut log, &kind).unwrap();
+    assert!(matches!(
+        log.halt(),
+        Some(Halt::Incompatible { seq: 2, .. })
+    ));
+    assert_eq!(log.head().seq, 1);
+    // What follows is kept as well, and all of it is forwarded.
+    let after = body(Kind::Push, component(), b"unknown here", b"y");
+    let entry = Entry::new(log.realm(), owner().public(), 3, kind.hash, after);
+    add(&mut log, &sign(entry, &owner(), b"y")).unwrap();
+    assert_eq!((log.len(), log.head().seq, log.tips()[0].seq), (3, 1, 3));
+    let Frame::Locator { tips, samples, .. } = self::log().locator() else {
+        panic!()
+    };
+    let Some(Frame::Entries { items, .. }) = log.answer(&tips, &samples) else {
+        panic!()
+    };
+    assert_eq!(items.len(), 3);
+}
+
+#[test]
+fn entries_of_a_later_version_still_verify() {
+    let mut log = log();
+    let plain = Entry::new(
+        log.realm(),
+        owner().public(),
+        1,
+        log.head().hash,
+        body(Kind::Push, component(), &log.head().state, b"x"),
+    );
+    // The version stands first: array header, then one byte.
+    let mut bytes = plain.to_bytes();
+    assert_eq!(bytes[1], 1);
+    bytes[1] = 2;
+    let later = Entry::from_bytes(&bytes).unwrap();
+    add(&mut log, &sign(later, &owner(), b"x")).unwrap();
+    assert!(matches!(
+        log.halt(),
+        Some(Halt::Incompatible { seq: 1, .. })
+    ));
+}

@@ -1,0 +1,12 @@
+//! Tests of the protocol: the log by itself, and whole realms in a seeded simulator.
+
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod fold;
+mod forger;
+mod frames;
+mod invariants;
+mod log;
+mod sim;
+mod world;

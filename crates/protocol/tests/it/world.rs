@@ -1,0 +1,645 @@
+//! A realm in one thread: virtual time, a network and disks that fail as a seed says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand_foca::{RngExt as _, SeedableRng, rngs::SmallRng};
+use realm_identity::{Genesis, Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp};
+use realm_protocol::{
+    Accepted, Config, Effect, Event, Frame, Halt, Item, Mutation, Node, Now, Op, Point, Refusal,
+    Restored, Token, Topic, Verdict,
+};
+
+use crate::{
+    client::{self, Client, Signature},
+    fold::Chain,
+    forger,
+    invariants::Invariants,
+};
+
+pub const HONEST: usize = 5;
+/// Faults end here; liveness is judged at the end.
+const HEAL_AT: u64 = 40_000;
+const MERGE_AT: u64 = 50_000;
+const END: u64 = 60_000;
+/// Wall clock at virtual time 0.
+const WALL: u64 = 1_700_000_000_000;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Scene {
+    pub seed: u64,
+    pub mutation: Option<Mutation>,
+}
+
+pub struct World {
+    pub rng: SmallRng,
+    pub now: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    queued: u64,
+    pub hosts: Vec<Host>,
+    cut: BTreeSet<(usize, usize)>,
+    loss: u32,
+    pub owners: Vec<SecretKey>,
+    pub genesis: Signed<Genesis>,
+    clients: Vec<Client>,
+    /// Whether two clients sign without knowing of each other.
+    pub forks: bool,
+    mutation: Option<Mutation>,
+    pub forger: SecretKey,
+    pub invariants: Invariants,
+    merging: bool,
+    pub events: u64,
+}
+
+pub struct Host {
+    pub key: SecretKey,
+    pub node: Option<Node<Chain>>,
+    pub disk: Vec<Op>,
+    writing: Vec<(Token, Vec<Op>)>,
+    boot: u64,
+    links: BTreeSet<usize>,
+    wall_offset: u64,
+}
+
+enum Happening {
+    Frame {
+        from: usize,
+        to: usize,
+        bytes: Vec<u8>,
+    },
+    Gossip {
+        from: usize,
+        to: usize,
+        topic: Topic,
+        bytes: Vec<u8>,
+    },
+    Written {
+        host: usize,
+        boot: u64,
+        token: Token,
+        works: bool,
+    },
+    Submit {
+        client: usize,
+    },
+    Fault,
+    Restart {
+        host: usize,
+    },
+    Relink {
+        a: usize,
+        b: usize,
+    },
+    Forge,
+    Heal,
+    Merge,
+}
+
+pub fn key(seed: u64, index: u64) -> SecretKey {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&index.to_le_bytes());
+    SecretKey::from_seed(&bytes)
+}
+
+impl World {
+    pub fn new(scene: Scene) -> Self {
+        let seed = scene.seed;
+        let rng = SmallRng::seed_from_u64(seed);
+        let owners = vec![key(seed, 100), key(seed, 101)];
+        let Ok(genesis) = Signed::sign(
+            Genesis::new(owners[0].public(), "sim".to_owned(), [seed as u8; 32]),
+            &owners[0],
+        );
+        let hosts = (0..HONEST as u64).map(|index| Host {
+            key: key(seed, index),
+            node: None,
+            disk: Vec::new(),
+            writing: Vec::new(),
+            boot: 0,
+            links: BTreeSet::new(),
+            wall_offset: 0,
+        });
+        let forks = seed % 4 == 3 || scene.mutation == Some(Mutation::IgnoreFork);
+        let mut world = Self {
+            rng,
+            now: 0,
+            queue: BTreeMap::new(),
+            queued: 0,
+            hosts: hosts.collect(),
+            cut: BTreeSet::new(),
+            loss: 0,
+            invariants: Invariants::new(owners[0].public(), HONEST),
+            owners,
+            genesis,
+            clients: (0..2)
+                .map(|_| Client {
+                    outbox: None,
+                    mark: 0,
+                })
+                .collect(),
+            forks,
+            mutation: scene.mutation,
+            forger: key(seed, 66),
+            merging: false,
+            events: 0,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        self.hosts[0].disk.push(Op::Genesis {
+            wire: self.genesis.to_wire(),
+        });
+        for host in 0..HONEST {
+            self.start(host);
+        }
+        self.at(300, Happening::Submit { client: 0 });
+        if self.forks {
+            self.at(700, Happening::Submit { client: 1 });
+        }
+        self.at(1_000, Happening::Fault);
+        self.at(1_500, Happening::Forge);
+        self.at(HEAL_AT, Happening::Heal);
+        self.at(MERGE_AT, Happening::Merge);
+    }
+
+    /// Runs to the end and says what went wrong.
+    pub fn run(mut self) -> Result<u64, String> {
+        loop {
+            let timer = self.hosts.iter().enumerate().filter_map(|(index, host)| {
+                host.node
+                    .as_ref()
+                    .map(|node| (node.next_timeout().max(self.now), index))
+            });
+            let timer = timer.min();
+            let next = self.queue.keys().next().copied();
+            match (timer, next) {
+                (Some((due, _)), _) | (None, Some((due, _)))
+                    if due > END && next.is_none_or(|(at, _)| at > END) =>
+                {
+                    break;
+                }
+                (Some((due, host)), next) if next.is_none_or(|(at, _)| due < at) => {
+                    self.now = due;
+                    self.handle(host, Event::Tick);
+                }
+                (_, Some(at)) => {
+                    self.now = at.0;
+                    if let Some(happening) = self.queue.remove(&at) {
+                        self.events += 1;
+                        self.happen(happening);
+                    }
+                }
+                (_, None) => break,
+            }
+            if let Some(broken) = self.invariants.broken.take() {
+                return Err(format!("at {} ms: {broken}", self.now));
+            }
+        }
+        self.invariants.check_end(&self.hosts, self.forks)?;
+        if std::env::var_os("REALM_SIM_SEED").is_some() {
+            eprintln!(
+                "{} events, {}",
+                self.events,
+                self.invariants.summary(&self.hosts)
+            );
+        }
+        Ok(self.events)
+    }
+
+    fn at(&mut self, time: u64, happening: Happening) {
+        self.queued += 1;
+        self.queue.insert((time, self.queued), happening);
+    }
+
+    fn after(&mut self, delay: std::ops::Range<u64>, happening: Happening) {
+        let time = self.now + self.rng.random_range(delay);
+        self.at(time, happening);
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.rng.random_range(0..100) < percent
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Frame { from, to, bytes } => {
+                let from = self.name(from);
+                self.handle(to, Event::Frame { from, bytes });
+            }
+            Happening::Gossip {
+                from,
+                to,
+                topic,
+                bytes,
+            } => {
+                let (from, now) = (self.name(from), self.time(to));
+                if let Some(node) = &mut self.hosts[to].node {
+                    let honest = from != self.forger.public();
+                    let verdict = node.handle_gossip(from, topic, &bytes, now);
+                    if honest && verdict == Verdict::Reject {
+                        self.invariants
+                            .fail("honest gossip was rejected".to_owned());
+                    }
+                    self.effects(to);
+                }
+            }
+            Happening::Written {
+                host,
+                boot,
+                token,
+                works,
+            } => self.written(host, boot, token, works),
+            Happening::Submit { client } => self.submit(client),
+            Happening::Fault => self.fault(),
+            Happening::Restart { host } => self.start(host),
+            Happening::Relink { a, b } => self.relink(a, b),
+            Happening::Forge => {
+                forger::forge(self);
+                if self.now < HEAL_AT {
+                    self.after(500..4_000, Happening::Forge);
+                }
+            }
+            Happening::Heal => self.heal(),
+            Happening::Merge => self.merge(),
+        }
+    }
+
+    fn time(&self, host: usize) -> Now {
+        let wall = Timestamp::from_millis(WALL + self.now + self.hosts[host].wall_offset);
+        Now {
+            wall,
+            mono: self.now,
+        }
+    }
+
+    fn name(&self, host: usize) -> PublicKey {
+        self.hosts
+            .get(host)
+            .map_or(self.forger.public(), |host| host.key.public())
+    }
+
+    fn index(&self, key: PublicKey) -> Option<usize> {
+        self.hosts.iter().position(|host| host.key.public() == key)
+    }
+
+    pub fn realm(&self) -> RealmId {
+        self.genesis.realm_id()
+    }
+
+    fn start(&mut self, index: usize) {
+        if self.hosts[index].node.is_some() {
+            return;
+        }
+        let restored = restored(&self.hosts[index].disk);
+        // Clocks step, also backwards.
+        self.hosts[index].wall_offset = self.rng.random_range(0..60_000);
+        self.hosts[index].boot += 1;
+        let config = Config {
+            key: self.hosts[index].key.clone(),
+            realm: None,
+            pins: vec![self.owners[0].public()],
+            seed: self.rng.random(),
+            mutation: self.mutation,
+        };
+        let now = self.time(index);
+        let node = Node::new(config, Chain, restored, now);
+        self.hosts[index].node = Some(node.unwrap());
+        self.invariants
+            .started(index, self.hosts[index].node.as_ref().unwrap());
+        let mut nodes: BTreeSet<_> = self.hosts.iter().map(|host| host.key.public()).collect();
+        if self.rng.random_range(0..2) == 0 {
+            nodes.insert(self.forger.public());
+        }
+        self.handle(index, Event::Approved { nodes });
+        let forger = self.forger.public();
+        self.handle(index, Event::PeerConnected { peer: forger });
+        for other in (0..HONEST).filter(|other| *other != index) {
+            self.relink(index, other);
+        }
+    }
+
+    /// Opens or closes the connection of two hosts, as cuts and crashes now say.
+    fn relink(&mut self, a: usize, b: usize) {
+        let up = self.hosts[a].node.is_some() && self.hosts[b].node.is_some();
+        let severed = self.cut.contains(&(a, b)) && self.cut.contains(&(b, a));
+        for (from, to) in [(a, b), (b, a)] {
+            let peer = self.hosts[to].key.public();
+            let linked = self.hosts[from].links.contains(&to);
+            if linked && (!up || severed) {
+                self.hosts[from].links.remove(&to);
+                self.handle(from, Event::PeerDisconnected { peer });
+            } else if !linked && up && !severed {
+                self.hosts[from].links.insert(to);
+                self.handle(from, Event::PeerConnected { peer });
+            }
+        }
+    }
+
+    fn crash(&mut self, index: usize) {
+        if self.hosts[index].node.take().is_none() {
+            return;
+        }
+        // What was being written may be on disk or not, in order, without an answer.
+        let writing = std::mem::take(&mut self.hosts[index].writing);
+        for (_, ops) in writing {
+            if self.chance(60) {
+                break;
+            }
+            self.hosts[index].disk.extend(ops);
+        }
+        self.hosts[index].links.clear();
+        self.invariants.crashed(index, &self.hosts[index].disk);
+        for other in (0..HONEST).filter(|other| *other != index) {
+            self.after(0..2_000, Happening::Relink { a: other, b: index });
+        }
+        self.after(500..6_000, Happening::Restart { host: index });
+    }
+
+    fn fault(&mut self) {
+        if self.now >= HEAL_AT {
+            return;
+        }
+        match self.rng.random_range(0..6) {
+            0 | 1 => {
+                let host = self.rng.random_range(0..HONEST);
+                self.crash(host);
+            }
+            2 => self.partition(),
+            3 => {
+                let (a, b) = (
+                    self.rng.random_range(0..HONEST),
+                    self.rng.random_range(0..HONEST),
+                );
+                self.cut.insert((a, b));
+            }
+            4 => self.loss = self.rng.random_range(0..31),
+            _ => {
+                self.cut.clear();
+                self.relink_all();
+            }
+        }
+        self.after(300..3_000, Happening::Fault);
+    }
+
+    fn partition(&mut self) {
+        let side: Vec<bool> = (0..HONEST).map(|_| self.rng.random()).collect();
+        for (a, b) in pairs() {
+            if side[a] != side[b] {
+                self.cut.extend([(a, b), (b, a)]);
+            }
+        }
+        self.relink_all();
+    }
+
+    fn relink_all(&mut self) {
+        pairs().for_each(|(a, b)| self.relink(a, b));
+    }
+
+    fn heal(&mut self) {
+        self.cut.clear();
+        self.loss = 0;
+        (0..HONEST).for_each(|host| self.start(host));
+        self.relink_all();
+    }
+
+    /// By now a fork is known everywhere; the owner ends it.
+    fn merge(&mut self) {
+        if self.invariants.check_forks_seen(&self.hosts).is_err() {
+            let seen = self.invariants.check_forks_seen(&self.hosts).unwrap_err();
+            return self.invariants.fail(seen);
+        }
+        let log = self.hosts[0].node.as_ref().and_then(Node::log);
+        let Some(log) = log.filter(|log| matches!(log.halt(), Some(Halt::Forked { .. }))) else {
+            return;
+        };
+        let reapply = log.tips().last().map(|tip| tip.hash).into_iter().collect();
+        let signature = client::merge(log, &self.owners[0], reapply);
+        self.invariants.signed.insert(signature.hash);
+        self.merging = true;
+        self.clients[0].outbox = Some(signature);
+        self.at(self.now, Happening::Submit { client: 0 });
+    }
+
+    fn submit(&mut self, client: usize) {
+        if self.now < HEAL_AT || self.merging {
+            self.after(800..2_500, Happening::Submit { client });
+        }
+        let host = if self.merging {
+            0
+        } else {
+            self.rng.random_range(0..HONEST)
+        };
+        let Some(node) = &self.hosts[host].node else {
+            return;
+        };
+        if self.clients[client].outbox.is_none() {
+            let Some(signature) = self.sign(client, host, node.log()) else {
+                return;
+            };
+            self.invariants.signed.insert(signature.hash);
+            self.clients[client].mark = signature.seq;
+            self.clients[client].outbox = Some(signature);
+        }
+        let Some(signature) = self.clients[client].outbox.clone() else {
+            return;
+        };
+        let event = Event::Submit {
+            token: client as u64,
+            entry: signature.wire,
+            payload: signature.payload,
+        };
+        self.handle(host, event);
+    }
+
+    fn sign(
+        &self,
+        client: usize,
+        host: usize,
+        log: Option<&realm_protocol::Log<Chain>>,
+    ) -> Option<Signature> {
+        let log = log.filter(|log| log.halt().is_none() && self.now < HEAL_AT)?;
+        if log.head().seq < self.clients[client].mark {
+            return None;
+        }
+        let key = self.owners.iter().find(|key| key.public() == log.owner())?;
+        // Once in some runs the realm changes hands.
+        if !self.forks && log.head().seq == 4 && key.public() == self.owners[0].public() {
+            return Some(client::rotate(log, key, self.owners[1].public()));
+        }
+        let payload = format!("{client} {host} {}", self.now);
+        Some(client::push(log, key, payload.as_bytes()))
+    }
+
+    fn submitted(&mut self, host: usize, token: Token, result: Result<Accepted, Refusal>) {
+        let client = &mut self.clients[token as usize];
+        match result {
+            Ok(accepted) => {
+                let point = Point {
+                    seq: accepted.seq,
+                    hash: accepted.hash,
+                };
+                self.invariants.acked(host, point, accepted.durable_on);
+                if client
+                    .outbox
+                    .as_ref()
+                    .is_some_and(|sent| sent.hash == accepted.hash)
+                {
+                    client.outbox = None;
+                    self.merging = false;
+                }
+            }
+            // Careless owners sign anew; that is how forks come about.
+            Err(Refusal::HeadMoved { .. } | Refusal::Forked | Refusal::UnknownParent { .. })
+                if self.forks && !self.merging =>
+            {
+                client.outbox = None;
+                client.mark = 0;
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn written(&mut self, host: usize, boot: u64, token: Token, works: bool) {
+        if self.hosts[host].boot != boot || self.hosts[host].node.is_none() {
+            return;
+        }
+        let at = self.hosts[host]
+            .writing
+            .iter()
+            .position(|(other, _)| *other == token);
+        let Some((_, ops)) = at.map(|at| self.hosts[host].writing.remove(at)) else {
+            return;
+        };
+        if works {
+            self.hosts[host].disk.extend(ops);
+            self.handle(host, Event::Persisted { token });
+        } else {
+            self.handle(host, Event::PersistFailed { token });
+        }
+    }
+
+    fn handle(&mut self, index: usize, event: Event) {
+        let now = self.time(index);
+        if let Some(node) = &mut self.hosts[index].node {
+            node.handle(event, now);
+            self.effects(index);
+        }
+    }
+
+    fn effects(&mut self, index: usize) {
+        while let Some(effect) = self.hosts[index].node.as_mut().and_then(Node::poll_effect) {
+            match effect {
+                Effect::Send { to, frame } => self.deliver(index, to, frame),
+                Effect::Publish { topic, bytes } => {
+                    for to in (0..HONEST).filter(|to| *to != index) {
+                        self.deliver_gossip(index, to, topic, bytes.clone());
+                    }
+                }
+                Effect::Persist { token, ops } => {
+                    let works = self.now >= HEAL_AT || !self.chance(3);
+                    let boot = self.hosts[index].boot;
+                    self.hosts[index].writing.push((token, ops));
+                    self.after(
+                        1..30,
+                        Happening::Written {
+                            host: index,
+                            boot,
+                            token,
+                            works,
+                        },
+                    );
+                }
+                Effect::SubmitResult { token, result } => self.submitted(index, token, result),
+                Effect::Warn { peer, what } if peer != self.forger.public() => {
+                    self.invariants
+                        .fail(format!("an honest node was blamed: {what}"));
+                }
+                effect => {
+                    let node = self.hosts[index].node.as_ref().unwrap();
+                    self.invariants.effect(index, &effect, node, self.forks);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: usize, to: PublicKey, bytes: Vec<u8>) {
+        let Some(to) = self.index(to) else { return };
+        let copies = self.copies(from, to);
+        for _ in 0..copies {
+            self.after(
+                1..60,
+                Happening::Frame {
+                    from,
+                    to,
+                    bytes: bytes.clone(),
+                },
+            );
+        }
+    }
+
+    pub fn deliver_gossip(&mut self, from: usize, to: usize, topic: Topic, bytes: Vec<u8>) {
+        for _ in 0..self.copies(from, to) {
+            self.after(
+                1..60,
+                Happening::Gossip {
+                    from,
+                    to,
+                    topic,
+                    bytes: bytes.clone(),
+                },
+            );
+        }
+    }
+
+    /// A frame from the forging peer.
+    pub fn forged(&mut self, to: usize, frame: &Frame) {
+        self.after(
+            1..60,
+            Happening::Frame {
+                from: HONEST,
+                to,
+                bytes: frame.encode(),
+            },
+        );
+    }
+
+    fn copies(&mut self, from: usize, to: usize) -> usize {
+        if self.cut.contains(&(from, to)) || self.chance(self.loss) {
+            return 0;
+        }
+        1 + usize::from(self.loss > 0 && self.chance(5))
+    }
+}
+
+fn pairs() -> impl Iterator<Item = (usize, usize)> {
+    (0..HONEST).flat_map(|a| (a + 1..HONEST).map(move |b| (a, b)))
+}
+
+fn restored(disk: &[Op]) -> Restored {
+    let mut restored = Restored::default();
+    let mut payloads: BTreeMap<Hash, Vec<u8>> = BTreeMap::new();
+    for op in disk {
+        match op {
+            Op::Genesis { wire } => restored.genesis = Some(wire.clone()),
+            Op::Checkpoint { checkpoint } => restored.checkpoint = Some(checkpoint.clone()),
+            Op::Payload { sha256, bytes } => {
+                payloads.insert(*sha256, bytes.clone());
+            }
+            Op::Entry { wire, .. } => {
+                let entry = Signed::<realm_identity::Entry>::from_wire(wire).unwrap();
+                let payload = entry
+                    .body
+                    .as_ref()
+                    .and_then(|body| payloads.get(&body.payload.sha256));
+                restored.entries.push(Item {
+                    entry: wire.clone(),
+                    payload: payload.cloned(),
+                });
+            }
+            Op::Claim { wire, .. } => restored.claims.push(wire.clone()),
+        }
+    }
+    restored
+}
