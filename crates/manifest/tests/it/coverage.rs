@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::messages::COVERED;
 
+const PAGE: &str = include_str!("../../../../docs/protocols/intents.md");
+
 /// Crates whose messages `messages::every_message` goes through.
 const OURS: [&str; 2] = ["identity", "manifest"];
 
@@ -27,6 +29,13 @@ fn every_message_is_covered_and_has_a_domain_of_its_own() {
                 panic!("{name} and {other} both sign as {domain:?}");
             }
         }
+    }
+    for domain in domains.keys() {
+        let listed = PAGE.contains(&format!("| `{domain}` |"));
+        assert!(
+            listed,
+            "docs/protocols/intents.md does not list the domain {domain:?}"
+        );
     }
     for domain in COVERED {
         assert!(
