@@ -1,1 +1,16 @@
-//! placeholder
+//! What a node keeps: its directory, the ledger of its realm's log, and artifacts by digest.
+//!
+//! Everything blocks; callers run it where blocking is allowed. [`DataDir`] owns the directory
+//! and its lock, [`Ledger`] holds the log in one transactional file, [`Blobs`] holds artifacts
+//! that are verified before anyone sees them. Nothing here knows a network or a clock.
+
+mod blobs;
+mod dir;
+mod ledger;
+mod state_file;
+
+pub use blobs::{BlobError, Blobs, Partial};
+pub use dir::{DataDir, DirError};
+pub use ledger::{Checkpoint, Item, Ledger, LedgerContents, LedgerError, Op};
+pub use redb::{StorageBackend, backends::InMemoryBackend};
+pub use state_file::{StateFile, StateFileError};

@@ -1,0 +1,100 @@
+//! Small files that are whole or refused: a checksum tells damage from absence.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use realm_manifest::identity::Hash;
+
+use crate::dir::{NOFOLLOW, sync_dir};
+
+/// Nothing kept this way is larger.
+const MAX_BYTES: u64 = 256 * 1024;
+
+/// One file: its content, then the SHA-256 of the content.
+#[derive(Debug, Clone)]
+pub struct StateFile {
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateFileError {
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+    #[error(
+        "{path} is damaged: restore it from a backup; do not delete it, it says whom this node trusts"
+    )]
+    Damaged { path: PathBuf },
+}
+
+impl StateFile {
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The content; None where there is no file. A file that was changed is refused.
+    pub fn read(&self) -> Result<Option<Vec<u8>>, StateFileError> {
+        let read_error = |source| StateFileError::Read {
+            path: self.path.clone(),
+            source,
+        };
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(NOFOLLOW)
+            .open(&self.path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(read_error(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(read_error)?;
+        let damaged = || StateFileError::Damaged {
+            path: self.path.clone(),
+        };
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(damaged());
+        }
+        let split = bytes.len().checked_sub(32).ok_or_else(damaged)?;
+        let checksum = bytes.split_off(split);
+        if Hash::of(&bytes).as_bytes()[..] == checksum[..] {
+            Ok(Some(bytes))
+        } else {
+            Err(damaged())
+        }
+    }
+
+    /// Replaces the content in one durable step.
+    pub fn write(&self, content: &[u8]) -> Result<(), StateFileError> {
+        let write = || {
+            let temporary = self.path.with_extension("new");
+            let mut file: File = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .custom_flags(NOFOLLOW)
+                .open(&temporary)?;
+            file.write_all(content)?;
+            file.write_all(Hash::of(content).as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.path)?;
+            sync_dir(self.path.parent().unwrap_or(Path::new(".")))
+        };
+        write().map_err(|source| StateFileError::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}

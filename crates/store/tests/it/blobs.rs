@@ -1,0 +1,220 @@
+//! Artifacts: nothing is used, or served, under a digest it does not have.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use realm_manifest::identity::{Artifact, Hash};
+use realm_store::{BlobError, Blobs};
+
+const BUDGET: u64 = 64 * 1024 * 1024;
+
+fn bytes(len: usize, seed: u8) -> Vec<u8> {
+    (0..len)
+        .map(|at| (at as u8).wrapping_mul(31).wrapping_add((at / 251) as u8) ^ seed)
+        .collect()
+}
+
+fn store() -> (tempfile::TempDir, Blobs) {
+    let temp = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(temp.path(), BUDGET).unwrap();
+    (temp, blobs)
+}
+
+/// Pulls everything that is missing from `source`, ranges in the order `order` makes of them.
+fn pull(from: &Blobs, to: &Blobs, artifact: Artifact, reverse: bool) {
+    let mut partial = to.begin(artifact).unwrap();
+    let mut missing = partial.missing();
+    if reverse {
+        missing.reverse();
+    }
+    for range in missing {
+        let len = u32::try_from(range.end - range.start).unwrap();
+        let encoded = from
+            .encode_range(&artifact.sha256, range.start, len)
+            .unwrap()
+            .unwrap();
+        partial.write(range, &encoded).unwrap();
+    }
+    to.complete(partial).unwrap();
+}
+
+#[test]
+fn an_artifact_goes_from_node_to_node() {
+    for len in [0, 1, 16 * 1024, 16 * 1024 + 1, 3_000_000] {
+        let ((_a, from), (_b, to)) = (store(), store());
+        let content = bytes(len, 1);
+        let artifact = from.import(content.as_slice(), BUDGET).unwrap();
+        assert_eq!(artifact, Artifact::of(&content));
+        pull(&from, &to, artifact, len % 2 == 1);
+        assert!(to.has(&artifact));
+        assert_eq!(
+            std::fs::read(to.open_path(&artifact).unwrap()).unwrap(),
+            content
+        );
+        let ((_c, third), _) = (store(), ());
+        pull(&to, &third, artifact, false);
+        assert!(third.has(&artifact));
+    }
+}
+
+#[test]
+fn a_pull_is_resumed_with_what_was_verified() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    let artifact = from.import(bytes(5_000_000, 2).as_slice(), BUDGET).unwrap();
+    let mut partial = to.begin(artifact).unwrap();
+    let missing = partial.missing();
+    for range in missing.iter().skip(1) {
+        let len = u32::try_from(range.end - range.start).unwrap();
+        let encoded = from
+            .encode_range(&artifact.sha256, range.start, len)
+            .unwrap()
+            .unwrap();
+        partial.write(range.clone(), &encoded).unwrap();
+    }
+    drop(partial);
+    let partial = to.begin(artifact).unwrap();
+    assert_eq!(partial.missing(), missing[..1]);
+    assert_eq!(
+        partial.received(),
+        5_000_000 - (missing[0].end - missing[0].start)
+    );
+    assert!(matches!(
+        to.complete(partial),
+        Err(BlobError::Incomplete(_))
+    ));
+    assert!(!to.has(&artifact));
+    pull(&from, &to, artifact, false);
+    assert!(to.has(&artifact));
+}
+
+#[test]
+fn a_source_that_lies_is_noticed_at_once() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    let artifact = from.import(bytes(200_000, 3).as_slice(), BUDGET).unwrap();
+    let encoded = from
+        .encode_range(&artifact.sha256, 0, 100_000)
+        .unwrap()
+        .unwrap();
+    for at in (0..encoded.len()).step_by(997) {
+        let mut bad = encoded.clone();
+        bad[at] ^= 1;
+        let mut partial = to.begin(artifact).unwrap();
+        assert!(
+            matches!(
+                partial.write(0..100_000, &bad),
+                Err(BlobError::Range { .. })
+            ),
+            "byte {at}"
+        );
+        assert!(partial.write(0..100_000, &encoded[..at]).is_err());
+        assert_eq!(partial.received(), 0);
+        partial.abandon().unwrap();
+    }
+    let mut partial = to.begin(artifact).unwrap();
+    assert!(
+        partial
+            .write(0..100_000, &[encoded.as_slice(), b"more"].concat())
+            .is_err()
+    );
+    assert!(partial.write(0..300_000, &encoded).is_err());
+    assert!(from.encode_range(&artifact.sha256, 0, 2_000_000).is_err());
+    assert!(from.encode_range(&artifact.sha256, u64::MAX, 1).is_err());
+    assert!(
+        from.encode_range(&Hash::of(b"other"), 0, 1)
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_descriptor_whose_digests_disagree_never_becomes_an_artifact() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    let real = from.import(bytes(50_000, 4).as_slice(), BUDGET).unwrap();
+    // The tree is right, the digest that people see is another file's.
+    let lie = Artifact {
+        sha256: Hash::of(b"what was signed"),
+        ..real
+    };
+    let mut partial = to.begin(lie).unwrap();
+    let encoded = from.encode_range(&real.sha256, 0, 50_000).unwrap().unwrap();
+    partial.write(0..50_000, &encoded).unwrap();
+    assert!(matches!(
+        to.complete(partial),
+        Err(BlobError::Digest { .. })
+    ));
+    assert!(!to.has(&lie));
+    assert!(matches!(to.open_path(&lie), Err(BlobError::NotFound(_))));
+}
+
+#[test]
+fn bytes_that_rot_on_disk_are_neither_used_nor_served() {
+    let (temp, blobs) = store();
+    let artifact = blobs.import(bytes(100_000, 5).as_slice(), BUDGET).unwrap();
+    let path = blobs.open_path(&artifact).unwrap();
+    let mut content = std::fs::read(&path).unwrap();
+    content[77_000] ^= 1;
+    std::fs::write(&path, &content).unwrap();
+    assert!(
+        blobs
+            .encode_range(&artifact.sha256, 65_536, 32_768)
+            .is_err()
+    );
+    assert!(matches!(
+        blobs.open_path(&artifact),
+        Err(BlobError::Digest { .. })
+    ));
+    assert!(
+        !blobs.has(&artifact),
+        "what rotted is gone, so that it is pulled again"
+    );
+    drop(temp);
+}
+
+#[test]
+fn the_budget_holds_and_what_is_in_use_stays() {
+    let temp = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(temp.path(), 250_000).unwrap();
+    let first = blobs.import(bytes(100_000, 6).as_slice(), BUDGET).unwrap();
+    let second = blobs.import(bytes(100_000, 7).as_slice(), BUDGET).unwrap();
+    let error = blobs
+        .import(bytes(100_000, 8).as_slice(), BUDGET)
+        .unwrap_err();
+    assert!(
+        matches!(error, BlobError::Budget { used: 200_000, .. }),
+        "{error}"
+    );
+    assert!(matches!(
+        blobs.begin(Artifact::of(&bytes(100_000, 8))),
+        Err(BlobError::Budget { .. })
+    ));
+    let keep = HashSet::from([first.sha256]);
+    assert_eq!(blobs.gc(&keep, 100_000).unwrap(), [second.sha256]);
+    assert!(blobs.has(&first) && !blobs.has(&second));
+    blobs.import(bytes(100_000, 8).as_slice(), BUDGET).unwrap();
+    let all = HashSet::from([first.sha256, Artifact::of(&bytes(100_000, 8)).sha256]);
+    assert!(
+        blobs.gc(&all, BUDGET).unwrap().is_empty(),
+        "nothing in use is removed"
+    );
+    assert!(matches!(
+        blobs.import(bytes(10_000, 9).as_slice(), 9_999),
+        Err(BlobError::TooLarge { max: 9_999 })
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_range_verifies(len in 1usize..200_000, a in 0u64..200_000, b in 1u64..100_000) {
+        let (_temp, blobs) = store();
+        let artifact = blobs.import(bytes(len, 9).as_slice(), BUDGET).unwrap();
+        let start = a % len as u64;
+        let end = (start + b).min(len as u64);
+        let encoded = blobs.encode_range(&artifact.sha256, start, (end - start) as u32).unwrap().unwrap();
+        let ((_t, to), _) = (store(), ());
+        let mut partial = to.begin(artifact).unwrap();
+        partial.write(start..end, &encoded).unwrap();
+        prop_assert!(partial.received() >= end - start);
+    }
+}

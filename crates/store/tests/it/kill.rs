@@ -1,0 +1,97 @@
+//! kill -9 of a real process at every system call that writes the ledger.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use realm_store::{Ledger, Op};
+
+use super::{batch, chain, genesis};
+
+const DIR: &str = "REALM_TEST_LEDGER_DIR";
+const ENTRIES: u64 = 5;
+
+/// Not a test of its own: the process that [`killed_at_every_write`] kills.
+#[test]
+fn child_that_appends() {
+    let Some(dir) = std::env::var_os(DIR) else {
+        return;
+    };
+    let mut ledger = Ledger::open(&Path::new(&dir).join("ledger.redb")).unwrap();
+    let mut out = std::io::stdout().lock();
+    ledger
+        .commit(&[Op::Genesis {
+            wire: genesis().to_wire(),
+        }])
+        .unwrap();
+    for entry in chain(ENTRIES) {
+        ledger.commit(&batch(&entry)).unwrap();
+        writeln!(out, "acknowledged {}", entry.seq).unwrap();
+        out.flush().unwrap();
+    }
+}
+
+/// Runs the child below strace, which kills it at the `nth` call of `call`. Answers with the
+/// highest acknowledged revision, and whether the child came to its end.
+fn run_and_kill(dir: &Path, call: &str, nth: u32) -> (u64, bool) {
+    let mut child = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("trace={call}"))
+        .arg("-e")
+        .arg(format!("inject={call}:signal=SIGKILL:when={nth}"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "kill::child_that_appends", "--nocapture"])
+        .env(DIR, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let acknowledged = lines
+        .map_while(Result::ok)
+        .filter_map(|line| line.split("acknowledged ").nth(1)?.trim().parse().ok())
+        .max()
+        .unwrap_or(0);
+    (acknowledged, child.wait().unwrap().success())
+}
+
+#[test]
+fn killed_at_every_write() {
+    if Command::new("strace")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .status()
+        .is_err()
+    {
+        eprintln!("SKIPPED: strace is not installed; `faults` covers the same points in memory");
+        return;
+    }
+    let mut kills = 0;
+    for call in ["pwrite64", "fdatasync", "fsync", "ftruncate", "fallocate"] {
+        for nth in 1..200 {
+            let temp = tempfile::tempdir().unwrap();
+            let (acknowledged, ended) = run_and_kill(temp.path(), call, nth);
+            let path = temp.path().join("ledger.redb");
+            if path.exists() {
+                let ledger = Ledger::open(&path)
+                    .unwrap_or_else(|error| panic!("killed at {call} {nth}: {error:?}"));
+                let contents = ledger.load().unwrap();
+                let found = contents.entries.len() as u64;
+                assert!(
+                    found >= acknowledged,
+                    "killed at {call} {nth}: {found} of {acknowledged}"
+                );
+                assert!(contents.entries.iter().all(|item| item.payload.is_some()));
+            } else {
+                assert_eq!(acknowledged, 0);
+            }
+            if ended {
+                break;
+            }
+            kills += 1;
+        }
+    }
+    assert!(kills > 10, "{kills} kills are too few to mean much");
+}

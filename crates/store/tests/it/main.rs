@@ -1,0 +1,62 @@
+//! The data directory under use, damage and crashes.
+#![allow(clippy::unwrap_used)]
+
+mod blobs;
+mod dir;
+mod faults;
+mod kill;
+mod ledger;
+
+use realm_manifest::identity::{
+    Artifact, Body, Entry, Genesis, Hash, Kind, SecretKey, Signed, Target, Timestamp,
+};
+use realm_store::Op;
+
+pub fn owner() -> SecretKey {
+    SecretKey::from_seed(&[1; 32])
+}
+
+pub fn genesis() -> Signed<Genesis> {
+    let owner = owner();
+    Signed::sign(Genesis::new(owner.public(), "home".into(), [0; 32]), &owner).unwrap()
+}
+
+pub fn payload(seq: u64) -> Vec<u8> {
+    format!("payload of revision {seq}").into_bytes()
+}
+
+/// The first `count` entries of a chain; the ledger checks signatures, not meaning.
+pub fn chain(count: u64) -> Vec<Signed<Entry>> {
+    let (owner, realm) = (owner(), genesis().realm_id());
+    let mut prev = realm;
+    let mut chain = Vec::new();
+    for seq in 1..=count {
+        let body = Body {
+            state: Hash::of(b"state"),
+            kind: Kind::Push.number(),
+            target: Target::Component("web".into()),
+            not_after: None,
+            issued_at: Timestamp(seq),
+            payload: Artifact::of(&payload(seq)),
+        };
+        let entry = Entry::new(realm, owner.public(), seq, prev, body);
+        let entry = Signed::sign(entry, &owner).unwrap();
+        prev = entry.hash();
+        chain.push(entry);
+    }
+    chain
+}
+
+pub fn batch(entry: &Signed<Entry>) -> Vec<Op> {
+    let bytes = payload(entry.seq);
+    vec![
+        Op::Payload {
+            sha256: Hash::of(&bytes),
+            bytes,
+        },
+        Op::Entry {
+            hash: entry.hash(),
+            wire: entry.to_wire(),
+        },
+    ]
+}
