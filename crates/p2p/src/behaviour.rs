@@ -15,6 +15,8 @@ use crate::{Config, gossip, gossip::Gossip, limits, streams};
 
 /// Kademlia's answers are hints about addresses, so it stores nothing for anyone.
 const KAD_RECORDS: usize = 0;
+/// Whoever wants a peer's address waits for it.
+const KAD_TIME: Duration = Duration::from_secs(10);
 /// Relayed connections are for control and hole punching, not for bulk.
 const RELAY_CIRCUITS: usize = 64;
 const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
@@ -86,6 +88,7 @@ fn kad(
     settings
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         .disjoint_query_paths(true)
+        .set_query_timeout(KAD_TIME)
         .set_publication_interval(None)
         .set_provider_publication_interval(None);
     let store = kad::store::MemoryStore::with_config(

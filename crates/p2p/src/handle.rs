@@ -102,6 +102,10 @@ pub(crate) enum Command {
         address: String,
         reply: oneshot::Sender<Result<(), ConnectError>>,
     },
+    Announce {
+        address: String,
+        reply: oneshot::Sender<Result<(), AddressError>>,
+    },
     ListenAddresses {
         reply: oneshot::Sender<Vec<String>>,
     },
@@ -222,6 +226,15 @@ impl NetworkHandle {
         self.ask(|reply| Command::RelayVia { address, reply })
             .await
             .unwrap_or(Err(ConnectError::Closed))
+    }
+
+    /// Tells peers an address that this node can be reached at but cannot see itself,
+    /// such as a forwarded port. A relay needs one, or to have been found reachable.
+    pub async fn announce(&self, address: &str) -> Result<(), AddressError> {
+        let address = address.to_owned();
+        self.ask(|reply| Command::Announce { address, reply })
+            .await
+            .unwrap_or(Ok(()))
     }
 
     /// Where this node listens, with its id at the end, ready to be dialled.

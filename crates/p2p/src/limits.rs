@@ -286,3 +286,111 @@ impl NetworkBehaviour for Behaviour {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use realm_identity::SecretKey;
+
+    use super::*;
+
+    fn peer(number: u16) -> PeerId {
+        let mut seed = [0; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        key::keypair(&SecretKey::from_seed(&seed))
+            .public()
+            .to_peer_id()
+    }
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    /// Opens connections of different peers until one is refused.
+    fn fill(limits: &mut Behaviour, outbound: bool, ips: &[&str]) -> (usize, Refused) {
+        for number in 0..2000 {
+            let (peer, ip) = (peer(number), ip(ips[usize::from(number) % ips.len()]));
+            if let Err(refused) = limits.check_established(&peer, outbound, ip) {
+                return (usize::from(number), refused);
+            }
+            let id = ConnectionId::new_unchecked(usize::from(number) + limits.open.len() * 10_000);
+            limits.open.insert(id, Open { peer, outbound, ip });
+        }
+        panic!("no bound");
+    }
+
+    #[test]
+    fn strangers_have_their_caps() {
+        let many: Vec<String> = (1..=20).map(|host| format!("192.0.2.{host}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (outbound, ips, expected) in [
+            (
+                false,
+                many.as_slice(),
+                (128, Refused::StrangersIn { max: 128 }),
+            ),
+            (true, &many, (64, Refused::StrangersOut { max: 64 })),
+            (false, &["192.0.2.1"], (16, Refused::Address { max: 16 })),
+            (false, &["2001:db8::1"], (16, Refused::Address { max: 16 })),
+            (
+                false,
+                &["127.0.0.1"],
+                (128, Refused::StrangersIn { max: 128 }),
+            ),
+        ] {
+            let mut limits = Behaviour::new(NetLimits::default());
+            assert_eq!(fill(&mut limits, outbound, ips), expected);
+        }
+    }
+
+    #[test]
+    fn approved_peers_have_a_budget_of_their_own() {
+        let mut limits = Behaviour::new(NetLimits::default());
+        assert_eq!(fill(&mut limits, false, &["192.0.2.1"]).0, 16);
+        // What was a stranger is counted as approved from now on.
+        limits.set_approved((0..2000).map(peer).collect());
+        limits.open.clear();
+        let expected = (512, Refused::Approved { max: 512 });
+        assert_eq!(fill(&mut limits, false, &["192.0.2.1"]), expected);
+        assert_eq!(
+            limits.check_established(&peer(5000), false, ip("192.0.2.1")),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_handshakes() {
+        let mut limits = Behaviour::new(NetLimits::default());
+        let full = |limits: &mut Behaviour, ip: Option<IpAddr>| {
+            for number in 0.. {
+                if let Err(refused) = limits.check_pending(ip) {
+                    return (number, refused);
+                }
+                let id = ConnectionId::new_unchecked(limits.pending_in.len());
+                limits.pending_in.insert(id, ip);
+            }
+            unreachable!("counts for ever")
+        };
+        assert_eq!(
+            full(&mut limits, ip("192.0.2.1")),
+            (16, Refused::Address { max: 16 })
+        );
+        assert_eq!(
+            full(&mut limits, ip("127.0.0.1")),
+            (16, Refused::Pending { max: 32 })
+        );
+    }
+
+    #[test]
+    fn bans_end_and_are_bounded() {
+        let mut limits = Behaviour::new(NetLimits::default());
+        limits.ban(peer(0), Duration::ZERO);
+        assert_eq!(limits.check_known(&peer(0)), Ok(()));
+        limits.ban(peer(0), Duration::MAX);
+        assert_eq!(limits.check_known(&peer(0)), Err(Refused::Banned));
+        for number in 1..1500 {
+            limits.ban(peer(number), Duration::from_secs(u64::from(number)));
+        }
+        assert_eq!(limits.banned.len(), BANS);
+        assert_eq!(limits.check_known(&PeerId::random()), Err(Refused::Key));
+    }
+}

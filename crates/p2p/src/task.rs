@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, Swarm, core::transport::ListenerId, swarm::ConnectionId,
+    Multiaddr, PeerId, StreamProtocol, Swarm, core::transport::ListenerId, kad, swarm::ConnectionId,
 };
 use realm_identity::PublicKey;
 use tokio::{
@@ -91,6 +91,8 @@ struct Peer {
     rtt: Option<Duration>,
     version: Option<String>,
     tags: Vec<String>,
+    /// Where it says that it listens: believed once it is approved.
+    told: Vec<Multiaddr>,
     reader: Option<AbortHandle>,
 }
 
@@ -140,6 +142,8 @@ pub(crate) struct Task {
     book: Book,
     dials: HashMap<ConnectionId, Dial>,
     waiting: HashMap<PublicKey, Vec<Waiting>>,
+    /// Peers whose addresses are asked for.
+    lookups: HashMap<kad::QueryId, PublicKey>,
     bootstrap: Vec<Bootstrap>,
     listeners: HashSet<ListenerId>,
     blobs: Option<Arc<dyn BlobSource>>,
@@ -176,6 +180,7 @@ impl Task {
             book: Book::default(),
             dials: HashMap::new(),
             waiting: HashMap::new(),
+            lookups: HashMap::new(),
             bootstrap: parts.bootstrap.into_iter().map(Bootstrap::new).collect(),
             listeners: parts.listeners,
             blobs: parts.blobs,
@@ -326,7 +331,10 @@ impl Task {
 
     fn frames_dropped(&mut self, to: PublicKey, count: u64, reason: String) {
         self.stats.frames_dropped += count;
-        self.tell(NetworkEvent::FramesDropped { to, count, reason });
+        // The consumer that sends and never listens is told by the numbers alone.
+        if self.outbox.len() < OUTBOX_MAX {
+            self.tell(NetworkEvent::FramesDropped { to, count, reason });
+        }
     }
 
     fn disconnect(&mut self, key: PublicKey) {

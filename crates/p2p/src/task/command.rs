@@ -51,6 +51,11 @@ impl Task {
             Command::SetApproved { keys } => self.set_approved(&keys),
             Command::SetRelay { serve } => self.set_relay(serve),
             Command::RelayVia { address, reply } => drop(reply.send(self.relay_via(&address))),
+            Command::Announce { address, reply } => {
+                let parsed = address::parse(&address)
+                    .map(|address| self.swarm.add_external_address(address));
+                drop(reply.send(parsed));
+            }
             Command::ListenAddresses { reply } => drop(reply.send(self.listen_addresses())),
             Command::Peers { reply } => drop(reply.send(self.peer_infos())),
             Command::Stats { reply } => drop(reply.send(self.stats())),
@@ -183,6 +188,9 @@ impl Task {
             behaviour.gossip.set_application_score(&peer.id, score);
         }
         behaviour.limits.set_approved(approved);
+        for key in keys {
+            self.believe(*key);
+        }
     }
 
     fn set_relay(&mut self, serve: bool) {

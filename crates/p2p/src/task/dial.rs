@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{
-    Multiaddr, StreamProtocol,
+    Multiaddr, PeerId, StreamProtocol, kad,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
@@ -23,6 +23,11 @@ const BACKOFF_LAST: Duration = Duration::from_secs(60);
 /// Requests that wait for one connection.
 const WAITING_MAX: usize = 256;
 
+/// Peers asked for at once.
+const LOOKUPS_MAX: usize = 32;
+/// Addresses taken from one answer.
+const FOUND_ADDRESSES: usize = 8;
+
 pub(super) type Connected = oneshot::Sender<Result<PublicKey, ConnectError>>;
 
 /// A dial under way.
@@ -40,6 +45,13 @@ pub(super) enum Waiting {
         protocol: StreamProtocol,
         reply: Opened,
     },
+}
+
+/// What to do about a peer without an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    Ask,
+    Fail,
 }
 
 /// An address that the network keeps a connection to.
@@ -123,11 +135,11 @@ impl Task {
         }
         waiting.push(then);
         if waiting.len() == 1 {
-            self.dial_known(to);
+            self.dial_known(to, Unknown::Ask);
         }
     }
 
-    fn dial_known(&mut self, to: PublicKey) {
+    fn dial_known(&mut self, to: PublicKey, unknown: Unknown) {
         let Some(peer) = key::peer_of(&to) else {
             return self.waiting_failed(to, &OpenError::NoAddress);
         };
@@ -148,12 +160,49 @@ impl Task {
             }
             // Somebody else dials it already; the outcome is the same.
             Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(DialError::NoAddresses) if unknown == Unknown::Ask => self.look_up(to, peer),
             Err(DialError::NoAddresses) => self.waiting_failed(to, &OpenError::NoAddress),
             Err(error) => self.waiting_failed(to, &OpenError::Connect(chain(&error))),
         }
     }
 
-    fn connected(&mut self, to: PublicKey, peer: libp2p::PeerId, then: Waiting) {
+    /// Asks the realm's nodes where a peer is; what waits for it goes on waiting meanwhile.
+    fn look_up(&mut self, to: PublicKey, peer: PeerId) {
+        let busy = self.lookups.len() >= LOOKUPS_MAX;
+        // Without neighbours a query would end at once, with nothing.
+        match self
+            .swarm
+            .behaviour_mut()
+            .kad
+            .as_mut()
+            .filter(|_| !busy && !self.peers.is_empty())
+        {
+            Some(kad) => drop(self.lookups.insert(kad.get_closest_peers(peer), to)),
+            None => self.waiting_failed(to, &OpenError::NoAddress),
+        }
+    }
+
+    /// Dials what was found; whoever answers there is authenticated all the same.
+    pub(super) fn looked_up(&mut self, query: kad::QueryId, found: &[kad::PeerInfo]) {
+        let Some(to) = self.lookups.remove(&query) else {
+            return;
+        };
+        let told = found
+            .iter()
+            .find(|info| key::key_of(&info.peer_id) == Some(to));
+        let addresses = told.map(|info| info.addrs.as_slice()).unwrap_or_default();
+        if addresses.is_empty() {
+            return self.waiting_failed(to, &OpenError::NoAddress);
+        }
+        for address in addresses.iter().take(FOUND_ADDRESSES) {
+            self.book.add(to, address.clone());
+        }
+        if self.waiting.contains_key(&to) {
+            self.dial_known(to, Unknown::Fail);
+        }
+    }
+
+    fn connected(&mut self, to: PublicKey, peer: PeerId, then: Waiting) {
         match then {
             Waiting::Connect(reply) => drop(reply.send(Ok(to))),
             Waiting::Stream { protocol, reply } => {
@@ -165,12 +214,7 @@ impl Task {
         }
     }
 
-    pub(super) fn dial_done(
-        &mut self,
-        connection: ConnectionId,
-        key: PublicKey,
-        peer: libp2p::PeerId,
-    ) {
+    pub(super) fn dial_done(&mut self, connection: ConnectionId, key: PublicKey, peer: PeerId) {
         if let Some(Dial {
             reply: Some(reply), ..
         }) = self.dials.remove(&connection)

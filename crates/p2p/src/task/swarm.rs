@@ -1,7 +1,7 @@
 //! What happens in the swarm.
 
 use libp2p::{
-    PeerId, autonat, gossipsub, identify, mdns, ping,
+    Multiaddr, PeerId, autonat, gossipsub, identify, kad, mdns, ping,
     swarm::{ConnectionId, SwarmEvent},
 };
 use realm_identity::PublicKey;
@@ -15,7 +15,7 @@ use crate::{
     streams::Accepted,
 };
 
-/// Listen addresses kept of what one approved peer tells.
+/// Listen addresses kept of what one peer tells.
 const TOLD_ADDRESSES: usize = 8;
 
 impl Task {
@@ -125,6 +125,18 @@ impl Task {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 self.on_identified(peer_id, &info);
             }
+            BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                id,
+                result: kad::QueryResult::GetClosestPeers(found),
+                step,
+                ..
+            }) if step.last => {
+                let peers = match &found {
+                    Ok(found) => &found.peers,
+                    Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
+                };
+                self.looked_up(id, peers);
+            }
             BehaviourEvent::Ping(event) => self.on_ping(&event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
             BehaviourEvent::Autonat(autonat::Event::StatusChanged { new, .. }) => {
@@ -208,16 +220,33 @@ impl Task {
         };
         peer.version = Some(version.clone());
         peer.tags.clone_from(&tags);
-        // A stranger could name anybody's address: only approved peers are believed.
-        if self.swarm.behaviour().limits.is_approved(&id) {
-            for address in info.listen_addrs.iter().rev().take(TOLD_ADDRESSES) {
-                self.book.add(key, address.clone());
-                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
-                    kad.add_address(&id, address.clone());
-                }
+        let local = peer
+            .connections
+            .iter()
+            .any(|open| is_loopback(&open.address));
+        let told = info
+            .listen_addrs
+            .iter()
+            .filter(|address| local || !is_loopback(address));
+        peer.told = told.take(TOLD_ADDRESSES).cloned().collect();
+        self.believe(key);
+        self.tell(NetworkEvent::Identified { key, version, tags });
+    }
+
+    /// A stranger could name anybody's address: only approved peers are believed.
+    pub(super) fn believe(&mut self, key: PublicKey) {
+        let Some(peer) = self.peers.get(&key) else {
+            return;
+        };
+        if !self.swarm.behaviour().limits.is_approved(&peer.id) {
+            return;
+        }
+        for address in peer.told.iter().rev() {
+            self.book.add(key, address.clone());
+            if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                kad.add_address(&peer.id, address.clone());
             }
         }
-        self.tell(NetworkEvent::Identified { key, version, tags });
     }
 
     fn on_ping(&mut self, event: &ping::Event) {
@@ -242,7 +271,7 @@ impl Task {
         }
     }
 
-    fn on_discovered(&mut self, found: Vec<(PeerId, libp2p::Multiaddr)>) {
+    fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) {
         let mut peers: Vec<(PublicKey, Vec<String>)> = Vec::new();
         for (peer, address) in found {
             let Some(key) = key::key_of(&peer) else {
@@ -263,6 +292,10 @@ impl Task {
     }
 }
 
+fn is_loopback(address: &Multiaddr) -> bool {
+    address::ip_of(address).is_some_and(|ip| ip.is_loopback())
+}
+
 impl Peer {
     fn new(id: PeerId) -> Self {
         Self {
@@ -271,6 +304,7 @@ impl Peer {
             rtt: None,
             version: None,
             tags: Vec::new(),
+            told: Vec::new(),
             reader: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use realm_p2p::{DialRpcError, dial_rpc};
+use realm_p2p::{DialRpcError, dial_rpc, discover_mdns};
 
 use crate::{
     rpc::{ask, echo},
@@ -71,4 +71,14 @@ async fn a_node_without_rpc_and_a_silent_one_are_told_apart() {
     assert!(matches!(error, DialRpcError::Deadline(_)), "{error}");
     let error = dial_rpc(&[], None, &secret(7), PATIENCE).await.unwrap_err();
     assert!(matches!(error, DialRpcError::NoAddress), "{error}");
+}
+
+#[tokio::test]
+async fn discovery_ends_in_time() {
+    let wait = Duration::from_millis(100);
+    let found = tokio::time::timeout(PATIENCE, discover_mdns(wait))
+        .await
+        .expect("in time");
+    // Whoever else is on this network may answer; it then has an address.
+    assert!(found.iter().all(|(_, addresses)| !addresses.is_empty()));
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use realm_p2p::NetworkEvent;
 
-use crate::scene::{Node, QUIC, TCP, config, secret};
+use crate::scene::{Node, PATIENCE, QUIC, TCP, config, secret};
 
 #[tokio::test]
 async fn frames_go_both_ways_in_order() {
@@ -95,6 +95,12 @@ async fn a_full_queue_is_told() {
         }
     };
     assert!(told.1.contains("queue is full"), "{told:?}");
+    // Whoever reads no events holds a bounded number of bytes, and still gets answers.
+    let stats = tokio::time::timeout(PATIENCE, b.handle.stats())
+        .await
+        .expect("answers")
+        .unwrap();
+    assert!(stats.frames_in <= 32, "{stats:?}");
 }
 
 #[tokio::test]

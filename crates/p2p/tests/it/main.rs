@@ -7,6 +7,7 @@ mod frames;
 mod gossip;
 mod hostile;
 mod limits;
+mod routes;
 mod rpc;
 mod scene;
 mod start;
