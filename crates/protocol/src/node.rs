@@ -26,7 +26,7 @@ use writes::Writes;
 /// How often a node compares its log with one other.
 const SYNC_EVERY_MS: u64 = 2_000;
 /// How often a node announces a head that did not move.
-const ANNOUNCE_EVERY_MS: u64 = 5_000;
+const ANNOUNCE_EVERY_MS: u64 = 10_000;
 /// How long a failed write waits before it is tried again.
 const RETRY_MS: u64 = 1_000;
 /// How long a hint to dial holds.
