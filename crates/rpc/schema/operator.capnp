@@ -1,0 +1,134 @@
+@0x9f2d7badb2defe72;
+
+# What an owner or operator may do on a node. Everything that changes state is a signed intent.
+
+using Membrane = import "membrane.capnp";
+using Error = Membrane.Error;
+
+struct Head {
+  # All that is needed to sign the next intent: who trusts the author can fold one step from it.
+  seq @0 :UInt64;
+  entry @1 :Data;
+  # The signed entry as on the wire; the signed genesis when seq is 0.
+  parentState @2 :Data;
+  # The canonical folded state before the entry; empty when seq is 0.
+  payload @3 :Data;
+}
+
+struct HeadId {
+  seq @0 :UInt64;
+  hash @1 :Data;
+}
+
+struct Intent {
+  entry @0 :Data;
+  payload @1 :Data;
+  # Empty when erased, as superseded payloads may be.
+}
+
+struct Fork {
+  seq @0 :UInt64;
+  # The first revision that exists twice.
+  branches @1 :List(Branch);
+
+  struct Branch {
+    entries @0 :List(Intent);
+    # From `seq` on, oldest first.
+  }
+}
+
+struct Artifact {
+  sha256 @0 :Data;
+  size @1 :UInt64;
+  blake3 @2 :Data;
+}
+
+struct PendingNode {
+  key @0 :Data;
+  name @1 :Text;
+  # What the node calls itself.
+  tags @2 :List(Text);
+  address @3 :Text;
+  firstSeen @4 :UInt64;
+  # Milliseconds since 1970.
+}
+
+struct LogQuery {
+  component @0 :Text;
+  # Empty is every component.
+  node @1 :Text;
+  # Empty is every node.
+  tail @2 :UInt64;
+  # Only the last so many lines; all ones is no bound.
+  since @3 :UInt64;
+  # Milliseconds since 1970; 0 is the beginning.
+  follow @4 :Bool;
+  previous @5 :Bool;
+  # Lines of the run before the present one.
+}
+
+struct LogLine {
+  at @0 :UInt64;
+  component @1 :Text;
+  node @2 :Text;
+  index @3 :UInt32;
+  stream @4 :Stream;
+  text @5 :Data;
+  # As the cell wrote it, without the line's end; need not be UTF-8.
+
+  enum Stream {
+    out @0;
+    err @1;
+    agent @2;
+    # What the agent says about the cell.
+  }
+}
+
+interface LogSink {
+  lines @0 (lines :List(LogLine)) -> ();
+  # The sender waits for each answer: that is the backpressure.
+}
+
+struct Event {
+  seq @0 :UInt64;
+  at @1 :UInt64;
+  kind @2 :Text;
+  subject @3 :Text;
+  message @4 :Text;
+}
+
+interface EventSink {
+  events @0 (events :List(Event)) -> ();
+}
+
+interface StatusSink {
+  status @0 (json :Text) -> ();
+  # A whole status each time it changed; changes in between are folded into one.
+}
+
+interface Upload {
+  write @0 (offset :UInt64, bytes :Data) -> (received :UInt64, error :Error);
+  finish @1 () -> (error :Error);
+  # Answers once the bytes are verified and durable.
+}
+
+interface Operator {
+  head @0 () -> (head :Head, error :Error);
+  heads @1 () -> (heads :List(HeadId), error :Error);
+  # More than one during a fork.
+  submit @2 (entry :Data, payload :Data) -> (seq :UInt64, durableOn :UInt32, error :Error);
+  status @3 () -> (json :Text, error :Error);
+  watch @4 (sink :StatusSink) -> (error :Error);
+  logs @5 (query :LogQuery, sink :LogSink) -> (error :Error);
+  events @6 (after :UInt64, follow :Bool, sink :EventSink) -> (error :Error);
+  history @7 (from :UInt64, to :UInt64) -> (intents :List(Intent), error :Error);
+  # As many as fit an answer; ask again from the next one.
+  forks @8 () -> (forks :List(Fork), error :Error);
+  uploadBegin @9 (artifact :Artifact) -> (upload :Upload, received :UInt64, error :Error);
+  # received: bytes that are already here; equal to the size when there is nothing to send.
+  claim @10 (claim :Data) -> (witnessed :Data, error :Error);
+  pending @11 () -> (nodes :List(PendingNode), error :Error);
+  peerAdd @12 (address :Text) -> (error :Error);
+  adopt @13 (genesis :Data) -> (error :Error);
+  # Gives a node that pinned an owner, and knows no realm yet, the owner's realm.
+}

@@ -1,0 +1,169 @@
+//! The status as programs read it: `realm/v1`. Changes are additive; what is unknown is null, never 0.
+
+use realm_identity::{Hash, PublicKey, RealmId, Timestamp};
+pub use realm_manifest::report::Reason;
+use serde::{Deserialize, Serialize};
+
+pub const API_VERSION: &str = "realm/v1";
+
+/// All that a node knows of its realm, nodes that are away included.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    #[serde(rename = "apiVersion")]
+    pub api_version: String,
+    pub realm: Realm,
+    pub revision: u64,
+    pub forked: bool,
+    pub nodes: Vec<Node>,
+    pub components: Vec<Component>,
+    /// Where what is differs from what should be.
+    pub drift: Vec<Drift>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Realm {
+    pub id: RealmId,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: String,
+    pub key: PublicKey,
+    pub state: NodeState,
+    pub version: Option<String>,
+    pub tags: Vec<String>,
+    pub address: Option<String>,
+    pub link: Option<Link>,
+    pub rtt_ms: Option<f64>,
+    /// Of one core.
+    pub cpu_percent: Option<f64>,
+    /// Resident memory of the agent.
+    pub memory_bytes: Option<u64>,
+    pub cell_count: Option<u64>,
+    pub last_seen: Option<jiff::Timestamp>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    pub name: String,
+    /// SHA-256 of the artifact.
+    pub digest: Hash,
+    /// Cells that should run.
+    pub desired: u64,
+    /// Cells that do.
+    pub running: u64,
+    pub state: ComponentState,
+    pub reason: Option<Reason>,
+    pub set_by: SetBy,
+    /// Names of the nodes that should run it.
+    pub desired_nodes: Vec<String>,
+    pub cells: Vec<Cell>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetBy {
+    pub by: Setter,
+    pub revision: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// `node/component#index`.
+    pub id: String,
+    pub node: String,
+    pub index: u32,
+    pub state: CellState,
+    pub reason: Option<Reason>,
+    pub restarts: u64,
+    pub memory_bytes: Option<u64>,
+    pub memory_max_bytes: Option<u64>,
+    pub fuel_used: Option<u64>,
+    pub preemptions: Option<u64>,
+    pub started_at: Option<jiff::Timestamp>,
+    pub exit_code: Option<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    pub component: String,
+    pub node: String,
+    pub index: Option<u32>,
+    pub want: String,
+    pub have: String,
+    pub reason: Option<Reason>,
+}
+
+/// A closed list of words that later versions may add to: what is not known is read as unknown.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        #[non_exhaustive]
+        pub enum $name {
+            $($variant,)+
+            /// A word of a later version.
+            #[serde(other)]
+            Unknown,
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(&match self {
+                    $(Self::$variant => stringify!($variant),)+
+                    Self::Unknown => "Unknown",
+                }.to_lowercase())
+            }
+        }
+    };
+}
+
+words!(
+    /// Where a node stands in its realm.
+    NodeState { Pending, Ready, Draining, Lost, Incompatible, Revoked }
+);
+words!(
+    /// A component as a whole.
+    ComponentState { Pending, Starting, Running, Degraded, Done, Stopped, Failed, Waiting }
+);
+words!(
+    /// One running instance.
+    CellState { Pulling, Compiling, Starting, Running, Backoff, Done, Failed, Stopped }
+);
+words!(
+    /// Which verb set a component.
+    Setter { Push, Apply }
+);
+
+/// How the asked node reaches another; itself is written `self`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Link {
+    #[serde(rename = "self")]
+    Itself,
+    Quic,
+    Tcp,
+    Relay,
+    /// A word of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl std::fmt::Display for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Itself => "self",
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+            Self::Relay => "relay",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// A time as statuses write it; None for one that no calendar has.
+pub fn time(at: Timestamp) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_millisecond(i64::try_from(at.as_millis()).ok()?).ok()
+}
