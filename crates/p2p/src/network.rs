@@ -183,13 +183,15 @@ fn listen_all(
     swarm: &mut Swarm<Behaviour>,
     addresses: &[Multiaddr],
 ) -> Result<HashSet<ListenerId>, StartError> {
+    // All before any: a probe of "::" would meet our own listener on "0.0.0.0".
+    for address in addresses {
+        check_free(address).map_err(|error| listen_error(address, error))?;
+    }
     let mut listeners = HashSet::new();
     for address in addresses {
-        let failed = |source: io::Error| listen_error(address, source);
-        check_free(address).map_err(failed)?;
         let listener = swarm
             .listen_on(address.clone())
-            .map_err(|error| failed(io::Error::other(error)))?;
+            .map_err(|error| listen_error(address, io::Error::other(error)))?;
         listeners.insert(listener);
     }
     Ok(listeners)

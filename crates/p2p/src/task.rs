@@ -34,7 +34,7 @@ use crate::{
     gossip::Topics,
     handle::Command,
     slots::Slots,
-    streams::Opened,
+    streams::{OpenError, Opened},
     task::dial::{Bootstrap, Dial, Waiting},
 };
 
@@ -142,8 +142,8 @@ pub(crate) struct Task {
     book: Book,
     dials: HashMap<ConnectionId, Dial>,
     waiting: HashMap<PublicKey, Vec<Waiting>>,
-    /// Peers whose addresses are asked for.
-    lookups: HashMap<kad::QueryId, PublicKey>,
+    /// Peers whose addresses are asked for, and what to say if nobody knows.
+    lookups: HashMap<kad::QueryId, (PublicKey, OpenError)>,
     bootstrap: Vec<Bootstrap>,
     listeners: HashSet<ListenerId>,
     blobs: Option<Arc<dyn BlobSource>>,

@@ -36,6 +36,8 @@ pub(super) struct Dial {
     pub text: String,
     pub key: Option<PublicKey>,
     pub reply: Option<Connected>,
+    /// Whether the realm may still be asked where the peer is.
+    unknown: Unknown,
 }
 
 /// What is to be done once a peer is connected.
@@ -107,6 +109,7 @@ impl Task {
                         text,
                         key: known,
                         reply: Some(reply),
+                        unknown: Unknown::Fail,
                     },
                 );
             }
@@ -155,36 +158,37 @@ impl Task {
                     text: to.to_string(),
                     key: Some(to),
                     reply: None,
+                    unknown,
                 };
                 self.dials.insert(connection, dial);
             }
             // Somebody else dials it already; the outcome is the same.
             Err(DialError::DialPeerConditionFalse(_)) => {}
-            Err(DialError::NoAddresses) if unknown == Unknown::Ask => self.look_up(to, peer),
-            Err(DialError::NoAddresses) => self.waiting_failed(to, &OpenError::NoAddress),
+            Err(DialError::NoAddresses) => self.not_found(to, unknown, OpenError::NoAddress),
             Err(error) => self.waiting_failed(to, &OpenError::Connect(chain(&error))),
         }
     }
 
-    /// Asks the realm's nodes where a peer is; what waits for it goes on waiting meanwhile.
-    fn look_up(&mut self, to: PublicKey, peer: PeerId) {
-        let busy = self.lookups.len() >= LOOKUPS_MAX;
+    /// Asks the realm's nodes where a peer is, once; what waits for it goes on waiting meanwhile.
+    fn not_found(&mut self, to: PublicKey, unknown: Unknown, error: OpenError) {
         // Without neighbours a query would end at once, with nothing.
-        match self
-            .swarm
-            .behaviour_mut()
-            .kad
-            .as_mut()
-            .filter(|_| !busy && !self.peers.is_empty())
-        {
-            Some(kad) => drop(self.lookups.insert(kad.get_closest_peers(peer), to)),
-            None => self.waiting_failed(to, &OpenError::NoAddress),
+        let may_ask = unknown == Unknown::Ask
+            && self.lookups.len() < LOOKUPS_MAX
+            && !self.peers.is_empty()
+            && self.waiting.contains_key(&to);
+        let kad = self.swarm.behaviour_mut().kad.as_mut().filter(|_| may_ask);
+        match (kad, key::peer_of(&to)) {
+            (Some(kad), Some(peer)) => {
+                self.lookups
+                    .insert(kad.get_closest_peers(peer), (to, error));
+            }
+            _ => self.waiting_failed(to, &error),
         }
     }
 
     /// Dials what was found; whoever answers there is authenticated all the same.
     pub(super) fn looked_up(&mut self, query: kad::QueryId, found: &[kad::PeerInfo]) {
-        let Some(to) = self.lookups.remove(&query) else {
+        let Some((to, error)) = self.lookups.remove(&query) else {
             return;
         };
         let told = found
@@ -192,7 +196,7 @@ impl Task {
             .find(|info| key::key_of(&info.peer_id) == Some(to));
         let addresses = told.map(|info| info.addrs.as_slice()).unwrap_or_default();
         if addresses.is_empty() {
-            return self.waiting_failed(to, &OpenError::NoAddress);
+            return self.waiting_failed(to, &error);
         }
         for address in addresses.iter().take(FOUND_ADDRESSES) {
             self.book.add(to, address.clone());
@@ -244,6 +248,7 @@ impl Task {
     ) {
         let dial = self.dials.remove(&connection);
         let key = key.or_else(|| dial.as_ref().and_then(|dial| dial.key));
+        let unknown = dial.as_ref().map_or(Unknown::Fail, |dial| dial.unknown);
         if let Some(Dial {
             text,
             reply: Some(reply),
@@ -267,7 +272,7 @@ impl Task {
         let Some(key) = key else { return };
         let another = self.dials.values().any(|dial| dial.key == Some(key));
         if !another && !self.peers.contains_key(&key) {
-            self.waiting_failed(key, &OpenError::Connect(chain(error)));
+            self.not_found(key, unknown, OpenError::Connect(chain(error)));
         }
     }
 

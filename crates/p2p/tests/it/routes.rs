@@ -30,6 +30,11 @@ async fn star(listen: &str) -> [Node; 3] {
 async fn a_peer_is_found_by_asking_the_realm() {
     for listen in [TCP, QUIC] {
         let [_middle, a, mut b] = star(listen).await;
+        // Where it is said to be, nobody is.
+        a.handle
+            .add_address(b.key(), "/ip4/127.0.0.1/tcp/9")
+            .await
+            .unwrap();
         let found = timeout(PATIENCE, async {
             let mut again = interval(std::time::Duration::from_millis(100));
             loop {

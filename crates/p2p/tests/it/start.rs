@@ -39,6 +39,41 @@ async fn a_port_is_free_again_after_shutdown() {
 }
 
 #[tokio::test]
+async fn one_port_serves_both_transports_and_both_families() {
+    // A port that was free a moment ago, for all four.
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = probe.local_addr().unwrap().port();
+    drop(probe);
+    let mut settings = config(1, TCP);
+    settings.listen = vec![
+        format!("/ip4/0.0.0.0/tcp/{port}"),
+        format!("/ip4/0.0.0.0/udp/{port}/quic"),
+        format!("/ip6/::/tcp/{port}"),
+        format!("/ip6/::/udp/{port}/quic-v1"),
+    ];
+    let node = Node::start(settings).await;
+    let addresses = node.handle.listen_addresses().await.unwrap();
+    for address in addresses
+        .iter()
+        .filter(|address| address.contains("127.0.0.1"))
+    {
+        let other = Node::start(config(2, TCP)).await;
+        assert_eq!(
+            other.handle.dial(address).await.expect("connects"),
+            node.key()
+        );
+    }
+    assert!(
+        addresses.iter().any(|address| address.contains("quic-v1")),
+        "{addresses:?}"
+    );
+    assert!(
+        addresses.iter().any(|address| address.contains("/ip6/")),
+        "{addresses:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_bad_address_is_repeated() {
     let error = Network::start(config(1, "localhost:2020"), Services::default())
         .await
