@@ -43,7 +43,7 @@ impl Config {
 /// Bounds of a network. Strangers are peers that were not named by `set_approved`.
 #[derive(Debug, Clone)]
 pub struct NetLimits {
-    /// Connections from strangers.
+    /// Connections from strangers elsewhere; as many again from this machine.
     pub stranger_in: usize,
     /// Connections to strangers.
     pub stranger_out: usize,
@@ -64,8 +64,12 @@ pub struct NetLimits {
     pub frame_queue: usize,
     /// Bytes of received frames that nobody has dropped yet.
     pub frame_bytes: usize,
+    /// RPC streams of one approved peer, and of all of them.
     pub rpc_per_peer: usize,
     pub rpc: usize,
+    /// RPC streams of one stranger, such as a command line. All of them together
+    /// are bounded by the strangers' connections.
+    pub rpc_per_stranger: usize,
     pub blobs_per_peer: usize,
     pub blobs: usize,
     /// How long a connection without streams is kept.
@@ -90,6 +94,7 @@ impl Default for NetLimits {
             frame_bytes: 32 * 1024 * 1024,
             rpc_per_peer: 64,
             rpc: 512,
+            rpc_per_stranger: 4,
             blobs_per_peer: 8,
             blobs: 32,
             idle: Duration::from_secs(60),

@@ -150,9 +150,11 @@ impl Behaviour {
                 Refused::StrangersOut { max },
             );
         }
+        // Strangers from elsewhere cannot lock out a command on this machine, which is a stranger too.
         let max = self.limits.stranger_in;
+        let beside = |open: &Open| capped(open.ip) == capped(ip);
         count(
-            &|o| !o.outbound && stranger(o),
+            &|o| !o.outbound && stranger(o) && beside(o),
             max,
             Refused::StrangersIn { max },
         )?;
@@ -340,6 +342,18 @@ mod tests {
             let mut limits = Behaviour::new(NetLimits::default());
             assert_eq!(fill(&mut limits, outbound, ips), expected);
         }
+    }
+
+    #[test]
+    fn a_local_command_gets_in_when_strangers_fill_the_node() {
+        let many: Vec<String> = (1..=20).map(|host| format!("192.0.2.{host}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let mut limits = Behaviour::new(NetLimits::default());
+        assert_eq!(fill(&mut limits, false, &many).0, 128);
+        assert_eq!(
+            limits.check_established(&peer(5000), false, ip("127.0.0.1")),
+            Ok(())
+        );
     }
 
     #[test]

@@ -272,7 +272,7 @@ impl Task {
         Stats {
             connections: self.peers.values().map(|peer| peer.connections.len()).sum(),
             refused: self.swarm.behaviour().limits.refused,
-            rpc_open: self.rpc_slots.taken(),
+            rpc_open: self.rpc_slots.taken() + self.stranger_slots.taken(),
             ..self.stats
         }
     }
@@ -365,7 +365,16 @@ impl Task {
         let Some(server) = self.rpc.clone() else {
             return;
         };
-        let Some(slot) = self.rpc_slots.take(peer) else {
+        let approved = self
+            .peers
+            .get(&peer)
+            .is_some_and(|known| self.swarm.behaviour().limits.is_approved(&known.id));
+        let slots = if approved {
+            &self.rpc_slots
+        } else {
+            &self.stranger_slots
+        };
+        let Some(slot) = slots.take(peer) else {
             self.stats.rpc_refused += 1;
             tracing::warn!(%peer, "too many RPC streams; one is closed at once");
             return;

@@ -50,6 +50,7 @@ async fn sixty_four_streams_at_once_all_arrive() {
     for listen in [TCP, QUIC] {
         let server = Node::serving(config(1, listen), echo()).await;
         let client = Node::start(config(2, listen)).await;
+        server.approve(&[&client]).await;
         client.dial(&server).await;
         let opened = join_all((0..64).map(|_| client.handle.open_rpc(server.key()))).await;
         let mut streams: Vec<_> = opened
@@ -79,6 +80,26 @@ async fn sixty_four_streams_at_once_all_arrive() {
         assert!(refused.is_err());
         assert_eq!(server.handle.stats().await.unwrap().rpc_refused, 1);
     }
+}
+
+#[tokio::test]
+async fn a_stranger_has_four_streams() {
+    let server = Node::serving(config(1, TCP), echo()).await;
+    let client = Node::start(config(2, TCP)).await;
+    client.dial(&server).await;
+    let mut streams = Vec::new();
+    for number in 1..=4 {
+        let mut stream = client.handle.open_rpc(server.key()).await.unwrap();
+        assert_eq!(ask(&mut stream, number).await.unwrap(), number);
+        streams.push(stream);
+    }
+    let mut extra = client.handle.open_rpc(server.key()).await.unwrap();
+    assert!(
+        timeout(PATIENCE, ask(&mut extra, 5))
+            .await
+            .expect("in time")
+            .is_err()
+    );
 }
 
 #[tokio::test]

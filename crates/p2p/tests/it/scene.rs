@@ -71,6 +71,8 @@ impl Node {
     pub async fn approve(&self, others: &[&Self]) {
         let keys = others.iter().map(|other| other.key()).collect();
         self.handle.set_approved(keys).await.unwrap();
+        // Answered after it: commands are done in order.
+        self.handle.peers().await.unwrap();
     }
 
     /// The first event from now on that `pick` takes.
