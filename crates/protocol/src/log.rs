@@ -93,7 +93,17 @@ impl<F: Fold> Log<F> {
         fold: F,
     ) -> Result<Self, Refusal> {
         let genesis = Signed::<Genesis>::from_wire(&checkpoint.genesis).map_err(invalid)?;
+        genesis
+            .check()
+            .map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let realm = genesis.realm_id();
         let entry = Signed::<Entry>::from_wire(&checkpoint.entry).map_err(invalid)?;
+        if entry.realm != realm {
+            return Err(Refusal::ForeignRealm {
+                found: entry.realm,
+                expected: realm,
+            });
+        }
         let owner = entry.author;
         if !owners.contains(&owner) {
             return Err(Refusal::BadAuthor {

@@ -65,6 +65,13 @@ impl<F: Fold + Clone> Node<F> {
     /// What an approved peer is told at once: the realm, where the log stands, that we are here.
     fn greet(&mut self, peer: PublicKey, now: Now) {
         if let Some(log) = &self.log {
+            // Whoever pinned a later owner cannot trust the genesis by itself.
+            let rotated = log.owner() != log.genesis().owner() && !self.heads.contains_key(&peer);
+            if let Some(checkpoint) = rotated.then(|| log.checkpoint()).flatten() {
+                self.send(peer, &Frame::Checkpoint(checkpoint));
+            }
+        }
+        if let Some(log) = &self.log {
             let frames = [Frame::Genesis(log.genesis().to_wire()), log.locator()];
             frames.iter().for_each(|frame| self.send(peer, frame));
         }

@@ -150,6 +150,10 @@ impl<F: Fold + Clone> Node<F> {
 
     /// Keeps what verifies, up to the first that does not. Says whether anything was new.
     fn take(&mut self, from: PublicKey, items: Vec<Item>, now: Now) -> bool {
+        if self.writes.is_full() {
+            // The disk is slow: what is not taken now is asked for again.
+            return false;
+        }
         if !self.listens_to(from) {
             self.warn(from, Offence::NotApproved);
             return false;
@@ -193,13 +197,13 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    /// Whether a realm that a peer told of is the one this node was told to join.
+    /// Whether a realm that a peer told of is the one this node was told to join. Its id, if
+    /// that is known, says so whoever owns the realm by now.
     fn may_join(&self, genesis: &Genesis, owner: PublicKey) -> bool {
-        let realm = self
-            .config
-            .realm
-            .is_none_or(|realm| realm == genesis.realm_id());
-        realm && self.config.pins.contains(&owner)
+        match self.config.realm {
+            Some(realm) => realm == genesis.realm_id(),
+            None => self.config.pins.contains(&owner),
+        }
     }
 
     /// Makes `wire` this node's realm.
@@ -207,10 +211,7 @@ impl<F: Fold + Clone> Node<F> {
         let Ok(genesis) = Signed::<Genesis>::from_wire(wire) else {
             return;
         };
-        let simple = genesis.v == realm_identity::VERSION
-            && genesis.owners.len() == 1
-            && genesis.threshold == 1;
-        if self.log.is_some() || !simple {
+        if self.log.is_some() || genesis.check().is_err() {
             return;
         }
         let realm = genesis.realm_id();

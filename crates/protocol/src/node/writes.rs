@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use super::{Node, RETRY_MS};
 use crate::{Accepted, Effect, Fold, Halt, Mutation, Now, Op, Point, Refusal, Token};
 
+/// Writes under way before entries of peers are left for later.
+const MAX_WRITES: usize = 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     /// Of the event being handled.
@@ -39,6 +42,10 @@ impl Writes {
     /// Lets `effect` out once everything written so far is on disk.
     pub fn hold(&mut self, effect: Effect) {
         self.held.push(effect);
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= MAX_WRITES
     }
 
     pub fn submits(&self) -> usize {

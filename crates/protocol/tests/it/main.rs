@@ -8,5 +8,6 @@ mod forger;
 mod frames;
 mod invariants;
 mod log;
+mod node;
 mod sim;
 mod world;

@@ -1,0 +1,709 @@
+//! Single promises of a node, with a perfect network that delivers at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use realm_identity::{
+    Claim, Genesis, Hash, Invite, PublicKey, SecretKey, Signed, Timestamp, VerifiedClaim,
+};
+use realm_manifest::report::{Capacity, NodeReport, NodeState, StatusDigest};
+use realm_protocol::{
+    Accepted, Config, Effect, Event, Frame, HeadAnnounce, JoinRequest, MemberState, Node, Now,
+    Offence, Op, Refusal, Restored, Token, Topic, Verdict, limits,
+};
+
+use crate::{client::push, fold::Chain, world::key};
+
+const WALL: u64 = 1_700_000_000_000;
+
+fn owner() -> SecretKey {
+    key(0, 100)
+}
+
+fn genesis() -> Signed<Genesis> {
+    let Ok(genesis) = Signed::sign(
+        Genesis::new(owner().public(), "home".to_owned(), [1; 32]),
+        &owner(),
+    );
+    genesis
+}
+
+fn name(index: usize) -> PublicKey {
+    key(0, index as u64).public()
+}
+
+/// Nodes that are all connected; those that are dead neither hear nor speak.
+struct Net {
+    nodes: Vec<Node<Chain>>,
+    dead: BTreeSet<usize>,
+    mono: u64,
+    kept: Vec<(usize, Effect)>,
+    disk_works: bool,
+    /// Writes wait until [`Net::write`].
+    slow_disk: bool,
+    waiting: Vec<(usize, Token, Vec<Op>)>,
+}
+
+impl Net {
+    fn new(count: usize) -> Self {
+        let nodes = (0..count).map(|index| node(index, 0)).collect();
+        let (dead, kept, waiting) = (BTreeSet::new(), Vec::new(), Vec::new());
+        let mut net = Self {
+            nodes,
+            dead,
+            mono: 0,
+            kept,
+            disk_works: true,
+            slow_disk: false,
+            waiting,
+        };
+        let names: BTreeSet<_> = (0..count).map(name).collect();
+        for index in 0..count {
+            net.give(
+                index,
+                Event::Approved {
+                    nodes: names.clone(),
+                },
+            );
+            net.connect(index);
+        }
+        net
+    }
+
+    fn connect(&mut self, index: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != index) {
+            self.give(index, Event::PeerConnected { peer: name(other) });
+            self.give(other, Event::PeerConnected { peer: name(index) });
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            wall: Timestamp::from_millis(WALL + self.mono),
+            mono: self.mono,
+        }
+    }
+
+    fn give(&mut self, index: usize, event: Event) {
+        let now = self.now();
+        if !self.dead.contains(&index) {
+            self.nodes[index].handle(event, now);
+            self.drain(index);
+        }
+    }
+
+    fn drain(&mut self, index: usize) {
+        while let Some(effect) = self.nodes[index].poll_effect() {
+            match effect {
+                Effect::Send { to, ref frame } => {
+                    let to = (0..self.nodes.len()).find(|other| name(*other) == to);
+                    let event = Event::Frame {
+                        from: name(index),
+                        bytes: frame.clone(),
+                    };
+                    match to {
+                        Some(to) => self.give(to, event),
+                        None => self.kept.push((index, effect)),
+                    }
+                }
+                Effect::Publish { topic, bytes } => {
+                    for to in (0..self.nodes.len()).filter(|to| *to != index) {
+                        self.give(
+                            to,
+                            Event::Gossip {
+                                from: name(index),
+                                topic,
+                                bytes: bytes.clone(),
+                            },
+                        );
+                    }
+                }
+                Effect::Persist { token, ops } => {
+                    self.waiting.push((index, token, ops));
+                    if !self.slow_disk {
+                        self.write();
+                    }
+                }
+                other => self.kept.push((index, other)),
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        for (index, token, _) in std::mem::take(&mut self.waiting) {
+            let event = match self.disk_works {
+                true => Event::Persisted { token },
+                false => Event::PersistFailed { token },
+            };
+            self.give(index, event);
+        }
+    }
+
+    fn run(&mut self, millis: u64) {
+        let end = self.mono + millis;
+        loop {
+            let alive = (0..self.nodes.len()).filter(|index| !self.dead.contains(index));
+            let next = alive
+                .map(|index| (self.nodes[index].next_timeout(), index))
+                .min();
+            let Some((due, index)) = next.filter(|(due, _)| *due <= end) else {
+                break;
+            };
+            self.mono = due.max(self.mono);
+            self.give(index, Event::Tick);
+        }
+        self.mono = end;
+    }
+
+    fn state(&self, at: usize, of: usize) -> Option<MemberState> {
+        self.nodes[at]
+            .members()
+            .get(&name(of))
+            .map(|member| member.state)
+    }
+
+    fn submit(&mut self, payload: &[u8]) -> Hash {
+        let signature = push(self.nodes[0].log().unwrap(), &owner(), payload);
+        self.give(
+            0,
+            Event::Submit {
+                token: 1,
+                entry: signature.wire,
+                payload: payload.to_vec(),
+            },
+        );
+        signature.hash
+    }
+
+    fn results(&mut self) -> Vec<Result<Accepted, Refusal>> {
+        let kept = std::mem::take(&mut self.kept).into_iter();
+        kept.filter_map(|(_, effect)| match effect {
+            Effect::SubmitResult { result, .. } => Some(result),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn saw(&self, test: impl Fn(&Effect) -> bool) -> usize {
+        self.kept.iter().filter(|(_, effect)| test(effect)).count()
+    }
+}
+
+fn node(index: usize, mono: u64) -> Node<Chain> {
+    let config = Config {
+        key: key(0, index as u64),
+        realm: None,
+        pins: vec![owner().public()],
+        seed: index as u64 + mono,
+        mutation: None,
+    };
+    let restored = Restored {
+        genesis: Some(genesis().to_wire()),
+        ..Restored::default()
+    };
+    Node::new(
+        config,
+        Chain,
+        restored,
+        Now {
+            wall: Timestamp::from_millis(WALL + mono),
+            mono,
+        },
+    )
+    .unwrap()
+}
+
+#[test]
+fn an_answer_waits_for_the_disk() {
+    let mut net = Net::new(2);
+    net.slow_disk = true;
+    let hash = net.submit(b"x");
+    assert_eq!(net.results(), []);
+    assert_eq!(net.nodes[0].durable_head().seq, 0);
+    net.write();
+    assert_eq!(
+        net.results(),
+        [Ok(Accepted {
+            seq: 1,
+            hash,
+            durable_on: 1
+        })]
+    );
+    net.write();
+    assert_eq!(net.nodes[0].durable_on(1), 2);
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    let mut net = Net::new(1);
+    net.disk_works = false;
+    let hash = net.submit(b"x");
+    assert_eq!(net.results(), [Err(Refusal::Storage)]);
+    net.run(3_000);
+    assert_eq!(net.nodes[0].durable_head().seq, 0);
+    net.disk_works = true;
+    net.run(1_500);
+    assert_eq!(net.nodes[0].durable_head().hash, hash);
+    let log = net.nodes[0].log().unwrap();
+    let (wire, payload) = (log.item(hash).unwrap().entry, b"x".to_vec());
+    net.give(
+        0,
+        Event::Submit {
+            token: 2,
+            entry: wire,
+            payload,
+        },
+    );
+    assert_eq!(
+        net.results(),
+        [Ok(Accepted {
+            seq: 1,
+            hash,
+            durable_on: 1
+        })]
+    );
+}
+
+#[test]
+fn a_killed_node_is_lost_soon_and_comes_back() {
+    let mut net = Net::new(5);
+    net.run(5_000);
+    assert!((1..5).all(|other| net.state(0, other) == Some(MemberState::Up)));
+    net.dead.insert(4);
+    net.run(4_000);
+    assert!((0..4).all(|at| net.state(at, 4) == Some(MemberState::Lost)));
+    net.dead.remove(&4);
+    net.nodes[4] = node(4, net.mono);
+    net.give(
+        4,
+        Event::Approved {
+            nodes: (0..5).map(name).collect(),
+        },
+    );
+    net.connect(4);
+    net.run(2_000);
+    assert!((0..4).all(|at| net.state(at, 4) == Some(MemberState::Up)));
+}
+
+#[test]
+fn a_lost_connection_speeds_that_up() {
+    let mut net = Net::new(5);
+    net.run(5_000);
+    net.dead.insert(4);
+    for at in 0..4 {
+        net.give(at, Event::PeerDisconnected { peer: name(4) });
+    }
+    net.run(1_100);
+    assert!((0..4).all(|at| net.state(at, 4) == Some(MemberState::Lost)));
+}
+
+#[test]
+fn a_lost_connection_alone_loses_nobody() {
+    let mut net = Net::new(5);
+    net.run(5_000);
+    net.give(0, Event::PeerDisconnected { peer: name(4) });
+    net.give(0, Event::PeerConnected { peer: name(4) });
+    net.run(3_000);
+    assert_eq!(net.state(0, 4), Some(MemberState::Up));
+    assert_eq!(
+        net.saw(|effect| matches!(
+            effect,
+            Effect::MemberChanged {
+                state: MemberState::Lost,
+                ..
+            }
+        )),
+        0
+    );
+}
+
+#[test]
+fn a_node_that_was_paused_accuses_nobody() {
+    let mut net = Net::new(3);
+    net.run(5_000);
+    net.dead.insert(0);
+    net.run(400);
+    net.dead.remove(&0);
+    net.mono += 20_000;
+    net.run(2_000);
+    assert_eq!(
+        net.saw(|effect| matches!(
+            effect,
+            Effect::MemberChanged {
+                state: MemberState::Lost,
+                ..
+            }
+        )),
+        0
+    );
+}
+
+#[test]
+fn a_clock_set_back_locks_nobody_out() {
+    let mut net = Net::new(3);
+    net.run(5_000);
+    net.nodes[2] = node(2, 0);
+    let mono = net.mono;
+    let past = Now {
+        wall: Timestamp::from_millis(WALL - 1_000_000),
+        mono,
+    };
+    let config = Config {
+        key: key(0, 2),
+        realm: None,
+        pins: vec![owner().public()],
+        seed: 1,
+        mutation: None,
+    };
+    let restored = Restored {
+        genesis: Some(genesis().to_wire()),
+        ..Restored::default()
+    };
+    net.nodes[2] = Node::new(config, Chain, restored, past).unwrap();
+    net.give(
+        2,
+        Event::Approved {
+            nodes: (0..3).map(name).collect(),
+        },
+    );
+    net.connect(2);
+    net.run(10_000);
+    assert!((0..2).all(|at| net.state(at, 2) == Some(MemberState::Up)));
+    assert!((0..2).all(|other| net.state(2, other) == Some(MemberState::Up)));
+}
+
+#[test]
+fn a_revoked_node_is_no_member() {
+    let mut net = Net::new(3);
+    net.run(3_000);
+    for at in 0..2 {
+        net.give(
+            at,
+            Event::Approved {
+                nodes: (0..2).map(name).collect(),
+            },
+        );
+    }
+    net.run(5_000);
+    assert!((0..2).all(|at| net.state(at, 2) == Some(MemberState::Lost)));
+}
+
+fn request(index: usize, of: usize) -> Vec<u8> {
+    let request = JoinRequest {
+        v: 1,
+        node: name(of),
+        realm: None,
+        name: format!("node-{index}"),
+        tags: vec![],
+        addresses: vec![],
+        version: "0.1.0".to_owned(),
+        at: Timestamp::from_millis(WALL),
+    };
+    let Ok(request) = Signed::sign(request, &key(0, of as u64));
+    Frame::Join(request.to_wire()).encode()
+}
+
+#[test]
+fn strangers_get_a_bounded_join_request_and_nothing_else() {
+    let mut net = Net::new(1);
+    net.submit(b"secret");
+    net.kept.clear();
+    for index in 10..100 {
+        let peer = name(index);
+        net.give(0, Event::PeerConnected { peer });
+        net.give(
+            0,
+            Event::Frame {
+                from: peer,
+                bytes: request(index, index),
+            },
+        );
+        let log = net.nodes[0].log().unwrap();
+        let asks = [
+            Frame::Locator {
+                realm: log.realm(),
+                tips: vec![],
+                samples: vec![],
+            },
+            Frame::GetEntry(log.head().hash),
+            Frame::GetReport {
+                node: name(0),
+                boot_id: 0,
+                seq: 0,
+            },
+            Frame::Want(Hash::of(b"x")),
+            Frame::Swim(vec![0; 100]),
+        ];
+        asks.iter().for_each(|ask| {
+            net.give(
+                0,
+                Event::Frame {
+                    from: peer,
+                    bytes: ask.encode(),
+                },
+            )
+        });
+    }
+    assert_eq!(
+        net.saw(|effect| matches!(effect, Effect::JoinRequested { .. })),
+        limits::MAX_PENDING_JOINS
+    );
+    assert_eq!(
+        net.saw(|effect| !matches!(effect, Effect::JoinRequested { .. })),
+        0
+    );
+    net.give(0, Event::JoinSettled { node: name(10) });
+    assert_eq!(net.nodes[0].joins().count(), limits::MAX_PENDING_JOINS - 1);
+}
+
+#[test]
+fn offences_are_named() {
+    let mut net = Net::new(1);
+    let peer = name(10);
+    net.give(0, Event::PeerConnected { peer });
+    net.give(
+        0,
+        Event::Frame {
+            from: peer,
+            bytes: request(10, 11),
+        },
+    );
+    net.give(
+        0,
+        Event::Frame {
+            from: peer,
+            bytes: vec![0xff],
+        },
+    );
+    for _ in 0..20 {
+        net.give(
+            0,
+            Event::Frame {
+                from: peer,
+                bytes: request(10, 10),
+            },
+        );
+    }
+    let offences: Vec<_> = net
+        .kept
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::Warn { what, .. } => Some(what.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        offences[..3],
+        [
+            Offence::Impersonation,
+            Offence::MalformedFrame,
+            Offence::RateLimited
+        ]
+    );
+}
+
+#[test]
+fn gossip_is_judged_before_it_is_forwarded() {
+    let mut net = Net::new(2);
+    net.run(1_000);
+    let announce = |node: usize, realm, at| {
+        let (seq, head) = (0, Hash::of(b"x"));
+        let at = Timestamp::from_millis(at);
+        let announce = HeadAnnounce {
+            v: 1,
+            node: name(node),
+            realm,
+            seq,
+            head,
+            tips: vec![],
+            at,
+        };
+        let Ok(signed) = Signed::sign(announce, &key(0, node as u64));
+        signed.to_wire()
+    };
+    let realm = genesis().realm_id();
+    let later = WALL + 2_000;
+    let now = net.now();
+    let mut judge = |bytes: &[u8]| net.nodes[0].handle_gossip(name(1), Topic::Heads, bytes, now);
+    assert_eq!(judge(&announce(1, realm, later)), Verdict::Accept);
+    assert_eq!(judge(&announce(1, realm, later)), Verdict::Ignore);
+    assert_eq!(
+        judge(&announce(1, Hash::of(b"elsewhere"), later + 1)),
+        Verdict::Ignore
+    );
+    assert_eq!(judge(&announce(7, realm, later)), Verdict::Ignore);
+    assert_eq!(judge(&announce(1, realm, later + 400_000)), Verdict::Ignore);
+    assert_eq!(
+        judge(&[announce(1, realm, later), vec![0]].concat()),
+        Verdict::Reject
+    );
+    assert_eq!(
+        judge(&vec![0; limits::MAX_GOSSIP_BYTES + 1]),
+        Verdict::Reject
+    );
+}
+
+#[test]
+fn reports_are_pulled_once_and_from_anybody() {
+    let mut net = Net::new(3);
+    let report = |seq| NodeReport {
+        node: name(0),
+        realm: genesis().realm_id(),
+        boot_id: 7,
+        seq,
+        at: Timestamp::from_millis(WALL + seq),
+        revision: 0,
+        head: Hash::of(b"x"),
+        state: NodeState::Ready,
+        name: "one".parse().unwrap(),
+        tags: vec![],
+        version: "0.1.0".to_owned(),
+        addresses: vec![],
+        cpu_hundredths: None,
+        memory_bytes: None,
+        capacity: Capacity::default(),
+        cells: vec![],
+        declined: vec![],
+    };
+    for seq in [1, 2, 2, 1] {
+        let report = report(seq);
+        let digest = StatusDigest {
+            node: report.node,
+            realm: report.realm,
+            boot_id: report.boot_id,
+            seq,
+            at: report.at,
+            revision: 0,
+            head: report.head,
+            state: report.state,
+            report: Hash::of(b"x"),
+            cells_running: 0,
+            cells_wanted: 0,
+            problems: vec![],
+        };
+        let (Ok(report), Ok(digest)) = (
+            Signed::sign(report, &key(0, 0)),
+            Signed::sign(digest, &key(0, 0)),
+        );
+        net.give(
+            0,
+            Event::OwnReport {
+                report: report.to_wire(),
+                digest: digest.to_wire(),
+            },
+        );
+    }
+    let updates: Vec<_> = net
+        .kept
+        .iter()
+        .filter_map(|(at, effect)| match effect {
+            Effect::ReportUpdated { report, .. } => {
+                Some((*at, Signed::<NodeReport>::from_wire(report).unwrap().seq))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(updates, [(1, 1), (2, 1), (1, 2), (2, 2)]);
+    assert_eq!(net.nodes[1].report(name(0)), net.nodes[0].report(name(0)));
+}
+
+#[test]
+fn claims_spread_and_two_uses_of_an_invite_raise_an_alarm() {
+    let mut net = Net::new(3);
+    let invite_key = key(0, 50);
+    let invite = Invite {
+        v: realm_identity::VERSION,
+        realm: genesis().realm_id(),
+        genesis: genesis().to_wire(),
+        owner: owner().public(),
+        key: invite_key.public(),
+        name: None,
+        tags: vec![],
+        issued_at: Timestamp::from_millis(WALL),
+        not_after: Timestamp::from_millis(WALL + 60_000),
+        addresses: vec![],
+    };
+    let Ok(invite) = Signed::sign(invite, &owner());
+    let now = Timestamp::from_millis(WALL);
+    let claim = |node: u64| {
+        let Ok(claim) = Claim::sign(&invite, &invite_key, &key(0, node), now);
+        let verified =
+            VerifiedClaim::new(claim, genesis().realm_id(), &[owner().public()]).unwrap();
+        verified.witness(&key(0, 0), now).unwrap().to_wire()
+    };
+    net.give(0, Event::AddClaim { claim: claim(60) });
+    let mut counts = BTreeMap::new();
+    for (at, _) in net
+        .kept
+        .iter()
+        .filter(|(_, effect)| matches!(effect, Effect::ClaimAdded { .. }))
+    {
+        *counts.entry(*at).or_insert(0) += 1;
+    }
+    assert_eq!(counts, BTreeMap::from([(0, 1), (1, 1), (2, 1)]));
+    net.give(1, Event::AddClaim { claim: claim(61) });
+    assert_eq!(
+        net.saw(|effect| matches!(effect, Effect::ClaimConflict { .. })),
+        3
+    );
+    assert!(net.nodes.iter().all(|node| node.claims().count() == 2));
+}
+
+#[test]
+fn a_newcomer_that_pinned_a_later_owner_starts_at_its_checkpoint() {
+    let mut net = Net::new(2);
+    let later = key(0, 101);
+    let rotate = crate::client::rotate(net.nodes[0].log().unwrap(), &owner(), later.public());
+    net.give(
+        0,
+        Event::Submit {
+            token: 1,
+            entry: rotate.wire,
+            payload: rotate.payload,
+        },
+    );
+    let signature = push(net.nodes[0].log().unwrap(), &later, b"x");
+    net.give(
+        0,
+        Event::Submit {
+            token: 2,
+            entry: signature.wire,
+            payload: signature.payload,
+        },
+    );
+    let newcomer = |pin: PublicKey| Config {
+        key: key(0, 2),
+        realm: None,
+        pins: vec![pin],
+        seed: 2,
+        mutation: None,
+    };
+    net.nodes.push(
+        Node::new(
+            newcomer(later.public()),
+            Chain,
+            Restored::default(),
+            net.now(),
+        )
+        .unwrap(),
+    );
+    for at in 0..2 {
+        net.give(
+            at,
+            Event::Approved {
+                nodes: (0..3).map(name).collect(),
+            },
+        );
+    }
+    net.connect(2);
+    net.run(3_000);
+    let (old, new) = (
+        net.nodes[0].log().unwrap().head(),
+        net.nodes[2].log().unwrap().head(),
+    );
+    assert_eq!((old.seq, new), (2, old));
+    // A pin that owns nothing here joins nothing.
+    net.nodes[2] = Node::new(newcomer(name(9)), Chain, Restored::default(), net.now()).unwrap();
+    net.connect(2);
+    net.run(3_000);
+    assert!(net.nodes[2].log().is_none());
+}
