@@ -49,7 +49,7 @@ pub struct NetLimits {
     pub stranger_out: usize,
     /// Connections from and to approved peers together: their budget of their own.
     pub approved: usize,
-    /// Handshakes under way, in each direction.
+    /// Handshakes under way, in each direction; this machine's own are counted apart.
     pub pending: usize,
     pub per_peer: usize,
     /// Approved peers may hold a direct connection beside a relayed one, in both directions.

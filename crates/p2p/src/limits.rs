@@ -99,7 +99,8 @@ impl Behaviour {
 
     fn check_pending(&self, ip: Option<IpAddr>) -> Result<(), Refused> {
         let max = self.limits.pending;
-        if self.pending_in.len() >= max {
+        let beside = |pending: &&Option<IpAddr>| capped(**pending) == capped(ip);
+        if self.pending_in.values().filter(beside).count() >= max {
             return Err(Refused::Pending { max });
         }
         let same = self
@@ -390,7 +391,7 @@ mod tests {
         );
         assert_eq!(
             full(&mut limits, ip("127.0.0.1")),
-            (16, Refused::Pending { max: 32 })
+            (32, Refused::Pending { max: 32 })
         );
     }
 
