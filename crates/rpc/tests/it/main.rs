@@ -1,0 +1,9 @@
+//! A client and a node over a pipe in memory.
+#![allow(clippy::unwrap_used)]
+
+mod calls;
+mod floods;
+mod follow;
+mod graft;
+mod scene;
+mod schema;
