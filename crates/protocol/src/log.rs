@@ -164,6 +164,14 @@ impl<F: Fold> Log<F> {
         &self.head
     }
 
+    /// The genesis, or the parent of the checkpoint that this log starts with.
+    pub fn start(&self) -> Point {
+        Point {
+            seq: self.base.seq,
+            hash: self.base.hash,
+        }
+    }
+
     pub fn halt(&self) -> Option<&Halt> {
         self.halt.as_ref()
     }

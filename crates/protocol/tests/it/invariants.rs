@@ -128,7 +128,11 @@ impl Invariants {
     /// Looks at the log as a stranger would: authors, parents, revisions, forks.
     fn check_chain(&mut self, host: usize, node: &Node<Chain>) {
         let Some(log) = node.log() else { return };
-        let (mut owner, mut seq, mut hash) = (self.genesis_owner, 0, log.realm());
+        let start = log.start();
+        let (mut owner, mut seq, mut hash) = (self.genesis_owner, start.seq, start.hash);
+        if let Some((first, _)) = log.agreed(1).next().filter(|_| start.seq > 0) {
+            owner = first.author;
+        }
         let merges: Vec<u64> = log
             .agreed(1)
             .filter(|(entry, _)| entry.kind() == Some(Kind::Merge))
@@ -176,7 +180,11 @@ impl Invariants {
         for (index, host) in hosts.iter().enumerate() {
             let node = host.node.as_ref().ok_or("a host is down at the end")?;
             let log = node.log().ok_or(format!("host {index} has no realm"))?;
-            if let Some(lost) = self.acked.iter().find(|point| !log.contains(point.hash)) {
+            if let Some(lost) = self
+                .acked
+                .iter()
+                .find(|point| point.seq > log.start().seq && !log.contains(point.hash))
+            {
                 return Err(format!(
                     "host {index} lacks the acknowledged revision {}",
                     lost.seq
