@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod faults;
 mod fold;
 mod forger;
 mod frames;
 mod invariants;
 mod log;
+mod net;
 mod node;
 mod sim;
 mod world;

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand_foca::{RngExt as _, SeedableRng, rngs::SmallRng};
-use realm_identity::{Genesis, Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp};
+use realm_identity::{Genesis, PublicKey, RealmId, SecretKey, Signed, Timestamp};
 use realm_protocol::{
-    Accepted, Config, Effect, Event, Frame, Halt, Item, Mutation, Node, Now, Op, Point, Refusal,
-    Restored, Token, Topic, Verdict,
+    Accepted, Effect, Event, Frame, Halt, Mutation, Node, Now, Op, Point, Refusal, Token, Topic,
+    Verdict,
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 pub const HONEST: usize = 5;
 /// Faults end here; liveness is judged at the end.
-const HEAL_AT: u64 = 40_000;
+pub const HEAL_AT: u64 = 40_000;
 const MERGE_AT: u64 = 50_000;
 const END: u64 = 60_000;
 /// Wall clock at virtual time 0.
@@ -36,14 +36,14 @@ pub struct World {
     queue: BTreeMap<(u64, u64), Happening>,
     queued: u64,
     pub hosts: Vec<Host>,
-    cut: BTreeSet<(usize, usize)>,
-    loss: u32,
+    pub cut: BTreeSet<(usize, usize)>,
+    pub loss: u32,
     pub owners: Vec<SecretKey>,
     pub genesis: Signed<Genesis>,
     clients: Vec<Client>,
     /// Whether two clients sign without knowing of each other.
     pub forks: bool,
-    mutation: Option<Mutation>,
+    pub mutation: Option<Mutation>,
     pub forger: SecretKey,
     pub invariants: Invariants,
     merging: bool,
@@ -54,13 +54,13 @@ pub struct Host {
     pub key: SecretKey,
     pub node: Option<Node<Chain>>,
     pub disk: Vec<Op>,
-    writing: Vec<(Token, Vec<Op>)>,
-    boot: u64,
-    links: BTreeSet<usize>,
-    wall_offset: u64,
+    pub writing: Vec<(Token, Vec<Op>)>,
+    pub boot: u64,
+    pub links: BTreeSet<usize>,
+    pub wall_offset: u64,
 }
 
-enum Happening {
+pub enum Happening {
     Frame {
         from: usize,
         to: usize,
@@ -213,12 +213,12 @@ impl World {
         self.queue.insert((time, self.queued), happening);
     }
 
-    fn after(&mut self, delay: std::ops::Range<u64>, happening: Happening) {
+    pub fn after(&mut self, delay: std::ops::Range<u64>, happening: Happening) {
         let time = self.now + self.rng.random_range(delay);
         self.at(time, happening);
     }
 
-    fn chance(&mut self, percent: u32) -> bool {
+    pub fn chance(&mut self, percent: u32) -> bool {
         self.rng.random_range(0..100) < percent
     }
 
@@ -266,7 +266,7 @@ impl World {
         }
     }
 
-    fn time(&self, host: usize) -> Now {
+    pub fn time(&self, host: usize) -> Now {
         let wall = Timestamp::from_millis(WALL + self.now + self.hosts[host].wall_offset);
         Now {
             wall,
@@ -286,122 +286,6 @@ impl World {
 
     pub fn realm(&self) -> RealmId {
         self.genesis.realm_id()
-    }
-
-    fn start(&mut self, index: usize) {
-        if self.hosts[index].node.is_some() {
-            return;
-        }
-        let restored = restored(&self.hosts[index].disk);
-        // Clocks step, also backwards.
-        self.hosts[index].wall_offset = self.rng.random_range(0..60_000);
-        self.hosts[index].boot += 1;
-        let config = Config {
-            key: self.hosts[index].key.clone(),
-            realm: None,
-            pins: vec![self.owners[0].public()],
-            seed: self.rng.random(),
-            mutation: self.mutation,
-        };
-        let now = self.time(index);
-        let node = Node::new(config, Chain, restored, now);
-        self.hosts[index].node = Some(node.unwrap());
-        self.invariants
-            .started(index, self.hosts[index].node.as_ref().unwrap());
-        let mut nodes: BTreeSet<_> = self.hosts.iter().map(|host| host.key.public()).collect();
-        if self.rng.random_range(0..2) == 0 {
-            nodes.insert(self.forger.public());
-        }
-        self.handle(index, Event::Approved { nodes });
-        let forger = self.forger.public();
-        self.handle(index, Event::PeerConnected { peer: forger });
-        for other in (0..HONEST).filter(|other| *other != index) {
-            self.relink(index, other);
-        }
-    }
-
-    /// Opens or closes the connection of two hosts, as cuts and crashes now say.
-    fn relink(&mut self, a: usize, b: usize) {
-        let up = self.hosts[a].node.is_some() && self.hosts[b].node.is_some();
-        let severed = self.cut.contains(&(a, b)) && self.cut.contains(&(b, a));
-        for (from, to) in [(a, b), (b, a)] {
-            let peer = self.hosts[to].key.public();
-            let linked = self.hosts[from].links.contains(&to);
-            if linked && (!up || severed) {
-                self.hosts[from].links.remove(&to);
-                self.handle(from, Event::PeerDisconnected { peer });
-            } else if !linked && up && !severed {
-                self.hosts[from].links.insert(to);
-                self.handle(from, Event::PeerConnected { peer });
-            }
-        }
-    }
-
-    fn crash(&mut self, index: usize) {
-        if self.hosts[index].node.take().is_none() {
-            return;
-        }
-        // What was being written may be on disk or not, in order, without an answer.
-        let writing = std::mem::take(&mut self.hosts[index].writing);
-        for (_, ops) in writing {
-            if self.chance(60) {
-                break;
-            }
-            self.hosts[index].disk.extend(ops);
-        }
-        self.hosts[index].links.clear();
-        self.invariants.crashed(index, &self.hosts[index].disk);
-        for other in (0..HONEST).filter(|other| *other != index) {
-            self.after(0..2_000, Happening::Relink { a: other, b: index });
-        }
-        self.after(500..6_000, Happening::Restart { host: index });
-    }
-
-    fn fault(&mut self) {
-        if self.now >= HEAL_AT {
-            return;
-        }
-        match self.rng.random_range(0..6) {
-            0 | 1 => {
-                let host = self.rng.random_range(0..HONEST);
-                self.crash(host);
-            }
-            2 => self.partition(),
-            3 => {
-                let (a, b) = (
-                    self.rng.random_range(0..HONEST),
-                    self.rng.random_range(0..HONEST),
-                );
-                self.cut.insert((a, b));
-            }
-            4 => self.loss = self.rng.random_range(0..31),
-            _ => {
-                self.cut.clear();
-                self.relink_all();
-            }
-        }
-        self.after(300..3_000, Happening::Fault);
-    }
-
-    fn partition(&mut self) {
-        let side: Vec<bool> = (0..HONEST).map(|_| self.rng.random()).collect();
-        for (a, b) in pairs() {
-            if side[a] != side[b] {
-                self.cut.extend([(a, b), (b, a)]);
-            }
-        }
-        self.relink_all();
-    }
-
-    fn relink_all(&mut self) {
-        pairs().for_each(|(a, b)| self.relink(a, b));
-    }
-
-    fn heal(&mut self) {
-        self.cut.clear();
-        self.loss = 0;
-        (0..HONEST).for_each(|host| self.start(host));
-        self.relink_all();
     }
 
     /// By now a fork is known everywhere; the owner ends it.
@@ -520,7 +404,7 @@ impl World {
         }
     }
 
-    fn handle(&mut self, index: usize, event: Event) {
+    pub fn handle(&mut self, index: usize, event: Event) {
         let now = self.time(index);
         if let Some(node) = &mut self.hosts[index].node {
             node.handle(event, now);
@@ -611,35 +495,4 @@ impl World {
         }
         1 + usize::from(self.loss > 0 && self.chance(5))
     }
-}
-
-fn pairs() -> impl Iterator<Item = (usize, usize)> {
-    (0..HONEST).flat_map(|a| (a + 1..HONEST).map(move |b| (a, b)))
-}
-
-fn restored(disk: &[Op]) -> Restored {
-    let mut restored = Restored::default();
-    let mut payloads: BTreeMap<Hash, Vec<u8>> = BTreeMap::new();
-    for op in disk {
-        match op {
-            Op::Genesis { wire } => restored.genesis = Some(wire.clone()),
-            Op::Checkpoint { checkpoint } => restored.checkpoint = Some(checkpoint.clone()),
-            Op::Payload { sha256, bytes } => {
-                payloads.insert(*sha256, bytes.clone());
-            }
-            Op::Entry { wire, .. } => {
-                let entry = Signed::<realm_identity::Entry>::from_wire(wire).unwrap();
-                let payload = entry
-                    .body
-                    .as_ref()
-                    .and_then(|body| payloads.get(&body.payload.sha256));
-                restored.entries.push(Item {
-                    entry: wire.clone(),
-                    payload: payload.cloned(),
-                });
-            }
-            Op::Claim { wire, .. } => restored.claims.push(wire.clone()),
-        }
-    }
-    restored
 }
