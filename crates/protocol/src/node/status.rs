@@ -70,6 +70,8 @@ impl<F: Fold + Clone> Node<F> {
     /// Tells everybody where the log on disk stands.
     pub(super) fn announce(&mut self, now: Now) {
         self.next_announce = now.mono + ANNOUNCE_EVERY_MS;
+        // Each is later than the one before, even within a millisecond.
+        self.announced_at = now.wall.max(self.announced_at.plus_millis(1));
         let Some(log) = self
             .log
             .as_ref()
@@ -89,7 +91,7 @@ impl<F: Fold + Clone> Node<F> {
             seq: self.durable.seq,
             head: self.durable.hash,
             tips,
-            at: now.wall,
+            at: self.announced_at,
         };
         let Ok(announce) = Signed::sign(announce, &self.config.key);
         self.effects.push_back(Effect::Publish {
@@ -138,10 +140,11 @@ impl<F: Fold + Clone> Node<F> {
         else {
             return Verdict::Ignore;
         };
+        // A clock may be set back in a restart; a log on disk does not go back, but for a fork.
         let stale = self
             .heads
             .get(&node)
-            .is_some_and(|(at, _)| *at >= announce.at);
+            .is_some_and(|(at, head)| *at >= announce.at && head.seq >= announce.seq);
         let future = announce.at.millis_since(now.wall) > CLOCK_TOLERANCE_MS;
         if node == self.me || stale || future || !self.approved.contains(&node) {
             return Verdict::Ignore;

@@ -13,6 +13,8 @@ const SEEDS: u64 = 1_000;
 /// Seeds within which a planted bug must show.
 const SEEDS_TO_CATCH: u64 = 40;
 const THREADS: usize = 2;
+/// Seeds beyond those, each of which found something once.
+const FOUND_BY: [u64; 1] = [1646];
 
 fn run(seed: u64, mutation: Option<Mutation>) -> Result<u64, String> {
     World::new(Scene { seed, mutation }).run()
@@ -56,6 +58,13 @@ fn every_seed_keeps_every_promise() {
     });
     let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn seeds_that_found_something_once() {
+    for seed in FOUND_BY {
+        run(seed, None).unwrap();
+    }
 }
 
 #[test]
