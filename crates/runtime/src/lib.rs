@@ -1,1 +1,42 @@
-//! placeholder
+//! Cells: inspecting, compiling, starting, limiting and stopping WebAssembly guests. The only crate that names Wasmtime.
+//!
+//! [`inspect`] reads bytes without compiling them. [`Runtime::prepare`] checks imports, compiles in a child
+//! process and keeps the result in a local cache; [`Runtime::start`] makes a cell of it, and the [`CellHandle`]
+//! stops it, waits for it and reports on it.
+//!
+//! Threads: one that ticks the epoch, and two pools for guests, one of them with a lower priority. The caller's
+//! executor never runs a guest. Each cell has one task, owned by its handle and by the runtime.
+//!
+//! The crate knows nothing of nodes, logs or the network between them.
+
+pub mod compile_child;
+
+mod cache;
+mod cell;
+mod compile;
+mod dns;
+mod engine;
+mod exit;
+mod guest;
+mod inspect;
+mod limiter;
+mod linker;
+mod log_ring;
+mod network;
+mod output;
+mod pace;
+mod pool;
+mod prepared;
+mod runtime;
+mod sandbox;
+mod stdio;
+
+pub use cell::{CellConfig, CellHandle, CellStats, Mount, StartError};
+pub use compile::{CompileError, CompilerConfig};
+pub use engine::Flavour;
+pub use exit::{ExitStatus, Limit, LimitHit};
+pub use inspect::{Entry, InspectError, Inspection, Item, Kind, Need, Preview, Producer, inspect};
+pub use log_ring::{LogLine, LogReader, LogRing, LogStream};
+pub use prepared::{PrepareError, Prepared, PreparedKind};
+pub use runtime::{Runtime, RuntimeConfig, RuntimeError};
+pub use stdio::Stdio;

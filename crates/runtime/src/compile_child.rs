@@ -1,0 +1,121 @@
+//! The process that compiles: confined before it reads a byte, gone after one artifact.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write},
+    process::ExitCode,
+};
+
+use wasmtime::Engine;
+
+use crate::{Flavour, Kind, engine::base_config, sandbox};
+
+/// How the child ends, in its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Compiled = 0,
+    /// The child was called wrongly.
+    Usage = 2,
+    Bad = 10,
+    Unconfined = 11,
+    Memory = 12,
+}
+
+impl Outcome {
+    pub(crate) fn of(code: Option<i32>) -> Option<Self> {
+        let all = [
+            Self::Compiled,
+            Self::Usage,
+            Self::Bad,
+            Self::Unconfined,
+            Self::Memory,
+        ];
+        all.into_iter()
+            .find(|outcome| Some(*outcome as i32) == code)
+    }
+}
+
+struct Failure(Outcome, String);
+
+/// Runs the child. `args` are those after the hidden subcommand. Must be called before the process has any other thread.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<String> = args
+        .into_iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let outcome = match run(&args) {
+        Ok(()) => Outcome::Compiled,
+        Err(Failure(outcome, message)) => {
+            // Nobody is left to tell if this fails; the code says enough.
+            let _ = writeln!(io::stderr(), "{message}");
+            outcome
+        }
+    };
+    ExitCode::from(outcome as u8)
+}
+
+fn run(args: &[String]) -> Result<(), Failure> {
+    let usage = || {
+        Failure(
+            Outcome::Usage,
+            "usage: FLAVOUR KIND CPU_SECONDS MEMORY_BYTES [--allow-unsandboxed]".into(),
+        )
+    };
+    let [flavour, kind, cpu, memory, flags @ ..] = args else {
+        return Err(usage());
+    };
+    let flavour = match flavour.as_str() {
+        "epoch" => Flavour::Epoch,
+        "fuel" => Flavour::Fuel,
+        _ => return Err(usage()),
+    };
+    let kind = match kind.as_str() {
+        "module" => Kind::Module,
+        "component" => Kind::Component,
+        _ => return Err(usage()),
+    };
+    let cpu = cpu.parse().map_err(|_| usage())?;
+    let memory = memory.parse().map_err(|_| usage())?;
+    let allowed = flags.iter().any(|flag| flag == "--allow-unsandboxed");
+    confine(cpu, memory, allowed)?;
+    if let Some(probe) = flags.iter().find_map(|flag| flag.strip_prefix("--probe=")) {
+        return sandbox::probe(probe).map_err(|message| Failure(Outcome::Bad, message));
+    }
+    compile(flavour, kind)
+}
+
+fn confine(cpu: u64, memory: u64, allowed: bool) -> Result<(), Failure> {
+    match sandbox::enter(cpu, memory) {
+        Ok(()) => Ok(()),
+        Err(_) if allowed => Ok(()),
+        Err(error) => Err(Failure(Outcome::Unconfined, error.to_string())),
+    }
+}
+
+fn compile(flavour: Flavour, kind: Kind) -> Result<(), Failure> {
+    let bad = |error: &dyn std::fmt::Display| Failure(Outcome::Bad, error.to_string());
+    let mut wasm = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut wasm)
+        .map_err(|error| bad(&error))?;
+    let mut config = base_config(flavour);
+    config.parallel_compilation(false);
+    let engine =
+        Engine::new(&config).map_err(|error| Failure(Outcome::Usage, format!("{error:#}")))?;
+    let code = match kind {
+        Kind::Module => engine.precompile_module(&wasm),
+        Kind::Component => engine.precompile_component(&wasm),
+    };
+    let code = code.map_err(|error| match format!("{error:#}") {
+        text if text.contains("Cannot allocate memory") || text.contains("out of memory") => {
+            Failure(Outcome::Memory, text)
+        }
+        text => Failure(Outcome::Bad, text),
+    })?;
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(&code)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| bad(&error))
+}

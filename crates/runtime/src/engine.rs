@@ -1,0 +1,119 @@
+//! The two engines and the thread that ticks their epochs.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use realm_manifest::Limits;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// How often a running guest is interrupted: bounds how late a kill, a deadline or another cell is.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+
+pub(crate) const MEMORIES_PER_CELL: u32 = 4;
+pub(crate) const TABLES_PER_CELL: u32 = 16;
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+pub(crate) const INSTANCES_PER_CELL: u32 = 32;
+/// Wasmtime's default, named because status reports it.
+pub(crate) const STACK_BYTES: usize = 512 * 1024;
+/// Slots for memories and tables are shared: most cells have one memory and few tables.
+const MEMORIES_ON_AVERAGE: u32 = 2;
+const TABLES_ON_AVERAGE: u32 = 4;
+
+/// Which engine an artifact is compiled for. Counting fuel costs speed, so only cells with a fuel limit pay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Flavour {
+    Epoch,
+    Fuel,
+}
+
+impl Flavour {
+    pub const fn of(limits: &Limits) -> Self {
+        if limits.counts_fuel() {
+            Self::Fuel
+        } else {
+            Self::Epoch
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::Fuel => "fuel",
+        }
+    }
+}
+
+/// What compiled code depends on; the same in the agent and in its compile child.
+pub(crate) fn base_config(flavour: Flavour) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .consume_fuel(flavour == Flavour::Fuel)
+        .wasm_component_model(true)
+        .wasm_component_model_async(true)
+        .max_wasm_stack(STACK_BYTES)
+        .memory_init_cow(true);
+    config
+}
+
+/// An engine that runs cells, with room for `cells` of them.
+pub(crate) fn pooling(flavour: Flavour, cells: u32) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(cells)
+        .total_core_instances(cells.saturating_mul(INSTANCES_PER_CELL))
+        .total_memories(cells.saturating_mul(MEMORIES_ON_AVERAGE))
+        .total_tables(cells.saturating_mul(TABLES_ON_AVERAGE))
+        .total_stacks(cells.saturating_mul(2))
+        .max_core_instances_per_component(INSTANCES_PER_CELL)
+        .max_memories_per_component(MEMORIES_PER_CELL)
+        .max_memories_per_module(MEMORIES_PER_CELL)
+        .max_tables_per_component(TABLES_PER_CELL)
+        .max_tables_per_module(TABLES_PER_CELL)
+        .table_elements(TABLE_ELEMENTS);
+    let mut config = base_config(flavour);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config)
+}
+
+/// Ticks until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    pub(crate) fn start(engines: Vec<Engine>) -> std::io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("realm-epoch".into())
+            .spawn(move || {
+                while !seen.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(TICK);
+                    engines.iter().for_each(Engine::increment_epoch);
+                }
+            })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // The loop cannot panic, and there would be nobody to tell.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! How a cell ended, and which limit it met.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// The end of one start of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitStatus {
+    /// The guest returned, or called exit.
+    Exited(i32),
+    /// The guest did something WebAssembly forbids, or aborted.
+    Trapped { message: String },
+    /// A limit ended it.
+    LimitHit(LimitHit),
+    /// Stopped from outside.
+    Killed,
+    /// The host could not run it: not the guest's doing.
+    Failed { message: String },
+}
+
+impl ExitStatus {
+    /// The guest's code where it has one.
+    pub const fn code(&self) -> Option<i32> {
+        match self {
+            Self::Exited(code) => Some(*code),
+            _ => None,
+        }
+    }
+
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Exited(0))
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Trapped { message } => write!(f, "trapped: {message}"),
+            Self::LimitHit(hit) => hit.fmt(f),
+            Self::Killed => f.write_str("stopped"),
+            Self::Failed { message } => write!(f, "could not run: {message}"),
+        }
+    }
+}
+
+/// A limit that a cell met: which, what it stands at, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LimitHit {
+    pub which: Limit,
+    /// The limit's value, in the unit of [`Limit`].
+    pub value: u64,
+    pub remedy: String,
+}
+
+impl LimitHit {
+    pub fn new(which: Limit, value: u64) -> Self {
+        Self {
+            which,
+            value,
+            remedy: which.remedy(value),
+        }
+    }
+}
+
+impl fmt::Display for LimitHit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "limit {} of {}{} met: {}",
+            self.which,
+            self.value,
+            self.which.unit(),
+            self.remedy
+        )
+    }
+}
+
+/// Everything a cell is bounded by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// Bytes over all memories and tables.
+    Memory,
+    /// Elements of one table.
+    TableElements,
+    Memories,
+    Tables,
+    Instances,
+    /// Fuel per start.
+    Fuel,
+    /// Fuel per second: suspends, never ends a cell.
+    FuelPerSec,
+    /// Milliseconds one invocation may take.
+    Deadline,
+    /// Bytes a second of output: delays, never ends a cell.
+    Output,
+    /// Sockets open at once.
+    Sockets,
+    /// Depth of calls, in bytes of stack.
+    Stack,
+}
+
+impl Limit {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Memory,
+        Self::TableElements,
+        Self::Memories,
+        Self::Tables,
+        Self::Instances,
+        Self::Fuel,
+        Self::FuelPerSec,
+        Self::Deadline,
+        Self::Output,
+        Self::Sockets,
+        Self::Stack,
+    ];
+
+    /// The stable code in status and events.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::TableElements => "table-elements",
+            Self::Memories => "memories",
+            Self::Tables => "tables",
+            Self::Instances => "instances",
+            Self::Fuel => "fuel",
+            Self::FuelPerSec => "fuel-per-sec",
+            Self::Deadline => "deadline",
+            Self::Output => "output",
+            Self::Sockets => "sockets",
+            Self::Stack => "stack",
+        }
+    }
+
+    const fn unit(self) -> &'static str {
+        match self {
+            Self::Memory | Self::Stack => " bytes",
+            Self::Deadline => " ms",
+            Self::Output => " bytes a second",
+            _ => "",
+        }
+    }
+
+    fn remedy(self, value: u64) -> String {
+        const MIB: u64 = 1024 * 1024;
+        match self {
+            Self::Memory => format!(
+                "raise memory_max_mb above {}, or make the guest use less",
+                value / MIB
+            ),
+            Self::Fuel => format!("raise fuel above {value}, or set 0 for no limit"),
+            Self::FuelPerSec => format!("raise fuel_per_sec above {value}, or set 0 for no limit"),
+            Self::Deadline => format!("raise deadline_ms above {value}, or unset it for a service"),
+            Self::Output => format!("write less, or raise output_bytes_per_sec above {value}"),
+            Self::Stack => "the guest recurses too deeply: this limit is fixed".into(),
+            Self::Sockets => "close some first: this limit is fixed".into(),
+            Self::TableElements | Self::Memories | Self::Tables | Self::Instances => {
+                "build the guest with fewer: this limit is fixed".into()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}

@@ -1,0 +1,478 @@
+//! One run of a guest: its store, its limits, its end.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use realm_manifest::{Limits, Scheme, VolumeMode};
+use tokio_util::sync::CancellationToken;
+use wasmtime::{Engine, Store, StoreContextMut, Trap, UpdateDeadline, component::Val};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx};
+
+use crate::{
+    CellConfig, CellStats, ExitStatus, Flavour, Limit, LimitHit, LogStream, StartError, Stdio,
+    engine::{INSTANCES_PER_CELL, MEMORIES_PER_CELL, STACK_BYTES, TABLE_ELEMENTS, TABLES_PER_CELL},
+    limiter::CellLimiter,
+    network::Network,
+    output::{Bucket, Output, Sink},
+    prepared::Program,
+};
+
+/// Resources (streams, files, sockets) of one cell at once.
+const RESOURCES_MAX: usize = 4096;
+/// Handles of the component model of one cell at once.
+const HANDLES_MAX: usize = 10_000;
+/// Bytes one call of a guest may hand to the host.
+const HOSTCALL_BYTES: usize = 8 * 1024 * 1024;
+const RANDOM_BYTES: u64 = 64 * 1024;
+/// The part of a second's fuel after which a guest yields, so that what it used is seen.
+const FUEL_SLICES_PER_SEC: u64 = 1000;
+/// How often a guest that is only counted yields: some milliseconds of computing.
+const FUEL_COUNT_SLICE: u64 = 10_000_000;
+/// The part of a second's output that may be written at once, and the least of it.
+const OUTPUT_BURST_DIVISOR: u64 = 4;
+const OUTPUT_BURST_MIN: u64 = 8 * 1024;
+
+/// What a store holds.
+pub(crate) struct CellState {
+    /// Serves preview 1 as well as components: it has a table and a context of its own.
+    pub(crate) wasi: WasiP1Ctx,
+    limiter: CellLimiter,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) network: Arc<Network>,
+    /// Names behind the lookups that are under way.
+    pub(crate) lookups: HashMap<u32, String>,
+}
+
+impl WasiView for CellState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.wasi.ctx()
+    }
+}
+
+/// What a cell's holder and its task both see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    started_at: SystemTime,
+    kill: CancellationToken,
+    pub(crate) usage: Usage,
+    hits: [AtomicU64; Limit::ALL.len()],
+}
+
+/// Counters of one cell.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    memory: AtomicU64,
+    memory_peak: AtomicU64,
+    fuel: AtomicU64,
+    output: AtomicU64,
+    pub(crate) preemptions: AtomicU64,
+    pub(crate) demoted: AtomicBool,
+}
+
+impl Usage {
+    /// Adds to the running sum unless it would pass `max`.
+    pub(crate) fn charge_memory(&self, bytes: u64, max: u64) -> bool {
+        let sum = self.memory.load(Ordering::Relaxed).saturating_add(bytes);
+        if sum > max {
+            return false;
+        }
+        self.memory.store(sum, Ordering::Relaxed);
+        self.memory_peak.fetch_max(sum, Ordering::Relaxed);
+        true
+    }
+
+    pub(crate) fn release_memory(&self, bytes: u64) {
+        let sum = self.memory.load(Ordering::Relaxed);
+        self.memory
+            .store(sum.saturating_sub(bytes), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_output(&self, bytes: u64) {
+        self.output.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            started_at: SystemTime::now(),
+            kill: CancellationToken::new(),
+            usage: Usage::default(),
+            hits: Default::default(),
+        }
+    }
+
+    pub(crate) fn kill(&self) {
+        self.kill.cancel();
+    }
+
+    pub(crate) fn hit(&self, limit: Limit) {
+        self.hits[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn was_hit(&self, limit: Limit) -> bool {
+        self.hits[limit as usize].load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn stats(&self) -> CellStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let hits = Limit::ALL
+            .into_iter()
+            .map(|limit| (limit, load(&self.hits[limit as usize])));
+        CellStats {
+            started_at: self.started_at,
+            memory_bytes: load(&self.usage.memory),
+            memory_peak_bytes: load(&self.usage.memory_peak),
+            memory_max_bytes: self.limits.memory_max_bytes(),
+            fuel_used: self.limits.counts_fuel().then(|| load(&self.usage.fuel)),
+            preemptions: load(&self.usage.preemptions),
+            demoted: self.usage.demoted.load(Ordering::Relaxed),
+            output_bytes: load(&self.usage.output),
+            limit_hits: hits.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+/// Refuses what this version cannot grant, opens what it can.
+pub(crate) fn wasi(
+    config: &CellConfig,
+    shared: &Arc<Shared>,
+) -> Result<(WasiP1Ctx, Arc<Network>), StartError> {
+    if !config.grants.vars.is_empty() {
+        return Err(StartError::Unsupported { grant: "vars" });
+    }
+    if config
+        .grants
+        .allowed_outbound
+        .iter()
+        .any(|rule| matches!(rule.scheme, Scheme::Http | Scheme::Https))
+    {
+        return Err(StartError::Unsupported {
+            grant: "allowed_outbound of http and https",
+        });
+    }
+    let network = Arc::new(Network::new(&config.grants.allowed_outbound));
+    let mut builder = WasiCtxBuilder::new();
+    builder
+        .arg(&config.name)
+        .args(&config.grants.args)
+        .envs(&config.grants.env)
+        .max_random_size(RANDOM_BYTES);
+    for mount in &config.mounts {
+        let perms = match mount.mode {
+            VolumeMode::Ro => FsPerms::ReadOnly,
+            VolumeMode::Rw => FsPerms::ReadWrite,
+        };
+        builder
+            .preopened_dir(&mount.host, &mount.guest, perms)
+            .map_err(|error| StartError::Mount {
+                guest: mount.guest.clone(),
+                host: mount.host.clone(),
+                source: error.into(),
+            })?;
+    }
+    let (tcp, udp) = (network.uses(Scheme::Tcp), network.uses(Scheme::Udp));
+    builder
+        .allow_tcp(tcp)
+        .allow_udp(udp)
+        .allow_ip_name_lookup(tcp || udp);
+    let check = network.clone();
+    builder.socket_addr_check(move |address, usage| {
+        let permitted = check.permits(address, usage);
+        Box::pin(async move { permitted })
+    });
+    connect_stdio(&mut builder, config, shared);
+    Ok((builder.build_p1(), network))
+}
+
+fn connect_stdio(builder: &mut WasiCtxBuilder, config: &CellConfig, shared: &Arc<Shared>) {
+    let bucket = |rate: u64| {
+        Arc::new(Bucket::new(
+            rate,
+            (rate / OUTPUT_BURST_DIVISOR).max(OUTPUT_BURST_MIN),
+        ))
+    };
+    let output = |sink, bucket: &Option<Arc<Bucket>>| Output {
+        sink,
+        bucket: bucket.clone(),
+        shared: shared.clone(),
+    };
+    match &config.stdio {
+        Stdio::Log(ring) => {
+            let bucket = Some(bucket(config.limits.output_bytes_per_sec));
+            builder
+                .stdout(output(Sink::Ring(ring.clone(), LogStream::Stdout), &bucket))
+                .stderr(output(Sink::Ring(ring.clone(), LogStream::Stderr), &bucket));
+        }
+        Stdio::Inherit { rate } => {
+            let bucket = rate.map(bucket);
+            builder
+                .inherit_stdin()
+                .stdout(output(Sink::Process(LogStream::Stdout), &bucket))
+                .stderr(output(Sink::Process(LogStream::Stderr), &bucket));
+        }
+    }
+}
+
+/// What a run needs, gathered before it is handed to its task.
+pub(crate) struct Run {
+    pub(crate) engine: Engine,
+    pub(crate) flavour: Flavour,
+    pub(crate) program: Program,
+    pub(crate) wasi: WasiP1Ctx,
+    pub(crate) network: Arc<Network>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Runs to the end, the deadline or the kill, whichever is first. The store is gone when this is done.
+pub(crate) fn run(run: Run) -> BoxFuture<'static, ExitStatus> {
+    let shared = run.shared.clone();
+    async move {
+        let kill = shared.kill.clone();
+        let deadline = shared.limits.deadline_ms.map(Duration::from_millis);
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let status = tokio::select! {
+            biased;
+            () = kill.cancelled() => ExitStatus::Killed,
+            () = late => deadline_hit(&shared),
+            status = invoke(run) => status,
+        };
+        shared.usage.memory.store(0, Ordering::Relaxed);
+        status
+    }
+    .boxed()
+}
+
+async fn invoke(run: Run) -> ExitStatus {
+    let shared = run.shared.clone();
+    let mut store = Store::new(
+        &run.engine,
+        CellState {
+            wasi: run.wasi,
+            limiter: CellLimiter::new(shared.clone()),
+            shared: shared.clone(),
+            network: run.network,
+            lookups: HashMap::new(),
+        },
+    );
+    let ended = match configure(&mut store, run.flavour) {
+        Ok(()) => call(&mut store, &run.program).await,
+        Err(error) => Err(error),
+    };
+    if let Ok(left) = store.get_fuel() {
+        shared.usage.fuel.store(
+            fuel_total(&shared.limits).saturating_sub(left),
+            Ordering::Relaxed,
+        );
+    }
+    match ended {
+        Ok(code) => ExitStatus::Exited(code),
+        Err(error) => explain(&shared, &error),
+    }
+}
+
+fn configure(store: &mut Store<CellState>, flavour: Flavour) -> wasmtime::Result<()> {
+    let shared = store.data().shared.clone();
+    store.data_mut().ctx().table.set_max_capacity(RESOURCES_MAX);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(HOSTCALL_BYTES);
+    store.set_max_component_handles(HANDLES_MAX);
+    if flavour == Flavour::Fuel {
+        store.set_fuel(fuel_total(&shared.limits))?;
+        let slice = match shared.limits.fuel_per_sec {
+            0 => FUEL_COUNT_SLICE,
+            rate => (rate / FUEL_SLICES_PER_SEC).max(1),
+        };
+        store.fuel_async_yield_interval(Some(slice))?;
+    }
+    store.set_epoch_deadline(1);
+    let mut tick = Tick::new(shared, flavour);
+    store.epoch_deadline_callback(move |store| tick.update(&store));
+    Ok(())
+}
+
+const fn fuel_total(limits: &Limits) -> u64 {
+    if limits.fuel == 0 {
+        u64::MAX
+    } else {
+        limits.fuel
+    }
+}
+
+/// What happens each time the epoch passes while the guest computes.
+struct Tick {
+    shared: Arc<Shared>,
+    counts: bool,
+    fuel_seen: u64,
+    bucket: Option<Bucket>,
+    deadline: Option<Instant>,
+}
+
+impl Tick {
+    fn new(shared: Arc<Shared>, flavour: Flavour) -> Self {
+        let rate = shared.limits.fuel_per_sec;
+        let deadline = shared
+            .limits
+            .deadline_ms
+            .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        Self {
+            counts: flavour == Flavour::Fuel,
+            fuel_seen: 0,
+            bucket: (rate > 0).then(|| Bucket::new(rate, rate / FUEL_SLICES_PER_SEC)),
+            deadline,
+            shared,
+        }
+    }
+
+    fn update(
+        &mut self,
+        store: &StoreContextMut<'_, CellState>,
+    ) -> wasmtime::Result<UpdateDeadline> {
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            return Err(wasmtime::Error::new(DeadlinePassed));
+        }
+        if self.counts {
+            let used = fuel_total(&self.shared.limits).saturating_sub(store.get_fuel()?);
+            self.shared.usage.fuel.store(used, Ordering::Relaxed);
+            let fresh = used.saturating_sub(self.fuel_seen);
+            self.fuel_seen = used;
+            if let Some(wait) = self.bucket.as_ref().and_then(|bucket| bucket.charge(fresh)) {
+                self.shared.hit(Limit::FuelPerSec);
+                return Ok(UpdateDeadline::YieldCustom(
+                    1,
+                    Box::pin(tokio::time::sleep(wait)),
+                ));
+            }
+        }
+        Ok(UpdateDeadline::Yield(1))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the deadline passed")]
+struct DeadlinePassed;
+
+/// Instantiates and runs the entry; the code is what the guest says it is.
+async fn call(store: &mut Store<CellState>, program: &Program) -> wasmtime::Result<i32> {
+    let outcome = match program {
+        Program::Preview1(pre) => {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+            start.call_async(&mut *store, ()).await?;
+            Ok(())
+        }
+        Program::CliP2(pre) => {
+            let command = pre.instantiate_async(&mut *store).await?;
+            command.wasi_cli_run().call_run(&mut *store).await?
+        }
+        Program::CliP3(pre) => {
+            let command = pre.instantiate_async(&mut *store).await?;
+            store
+                .run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await)
+                .await??
+        }
+        Program::Bare(pre) => {
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let run = instance
+                .get_func(&mut *store, "run")
+                .ok_or_else(|| wasmtime::Error::msg("the export `run` is not a function"))?;
+            let mut results = vec![Val::Bool(false); run.ty(&*store).results().len()];
+            run.call_async(&mut *store, &[], &mut results).await?;
+            if matches!(results.first(), Some(Val::Result(Err(_)))) {
+                Err(())
+            } else {
+                Ok(())
+            }
+        }
+    };
+    Ok(i32::from(outcome.is_err()))
+}
+
+fn deadline_hit(shared: &Shared) -> ExitStatus {
+    shared.hit(Limit::Deadline);
+    ExitStatus::LimitHit(LimitHit::new(
+        Limit::Deadline,
+        shared.limits.deadline_ms.unwrap_or_default(),
+    ))
+}
+
+fn explain(shared: &Shared, error: &wasmtime::Error) -> ExitStatus {
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return ExitStatus::Exited(*code);
+    }
+    if error.is::<DeadlinePassed>() {
+        return deadline_hit(shared);
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return ExitStatus::Failed {
+            message: format!("the node has no room for another cell: {error:#}"),
+        };
+    }
+    match limit_met(shared, error) {
+        Some((limit, value)) => {
+            if !shared.was_hit(limit) {
+                shared.hit(limit);
+            }
+            ExitStatus::LimitHit(LimitHit::new(limit, value))
+        }
+        None => ExitStatus::Trapped {
+            message: trap_message(error),
+        },
+    }
+}
+
+/// Which limit explains the error. A trap after a refused growth is a guest that could not go on without the memory.
+fn limit_met(shared: &Shared, error: &wasmtime::Error) -> Option<(Limit, u64)> {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => return Some((Limit::Fuel, shared.limits.fuel)),
+        Some(Trap::StackOverflow) => return Some((Limit::Stack, STACK_BYTES as u64)),
+        _ => {}
+    }
+    if shared.was_hit(Limit::TableElements) {
+        return Some((Limit::TableElements, TABLE_ELEMENTS as u64));
+    }
+    if shared.was_hit(Limit::Memory) {
+        return Some((Limit::Memory, shared.limits.memory_max_bytes()));
+    }
+    let text = format!("{error:#}");
+    // Wasmtime has no type for these.
+    if !text.contains("resource limit exceeded") {
+        return None;
+    }
+    [
+        ("instance count", Limit::Instances, INSTANCES_PER_CELL),
+        ("memory count", Limit::Memories, MEMORIES_PER_CELL),
+        ("table count", Limit::Tables, TABLES_PER_CELL),
+    ]
+    .into_iter()
+    .find(|(words, ..)| text.contains(words))
+    .map(|(_, limit, value)| (limit, u64::from(value)))
+}
+
+/// The cause first, then where: what people read is the first line.
+fn trap_message(error: &wasmtime::Error) -> String {
+    /// A backtrace names functions of the guest, which may be as long as it likes.
+    const MAX_CHARS: usize = 4096;
+    let text = match error.downcast_ref::<Trap>() {
+        Some(trap) => format!("{trap}\n{error}"),
+        None => format!("{error:#}"),
+    };
+    text.chars().take(MAX_CHARS).collect()
+}

@@ -1,0 +1,148 @@
+//! An artifact that is ready to start: checked, compiled, linked.
+
+use std::sync::Arc;
+
+use wasmtime::{
+    Engine, InstancePre, Module,
+    component::{Component, InstancePre as ComponentPre},
+};
+use wasmtime_wasi::{p2::bindings::CommandPre as CommandP2, p3::bindings::CommandPre as CommandP3};
+
+use crate::{
+    CompileError, Entry, Flavour, InspectError, Inspection, cache::Compiled, guest::CellState,
+    inspect::Need, linker,
+};
+
+/// Cheap to clone; every cell of one version shares the code and the resolved imports.
+#[derive(Debug, Clone)]
+pub struct Prepared(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) inspection: Inspection,
+    pub(crate) flavour: Flavour,
+    pub(crate) kind: PreparedKind,
+    /// None for a library.
+    pub(crate) program: Option<(Engine, Program)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PreparedKind {
+    /// Has an entry point and can be started.
+    Program,
+    /// Has none: these are its exports.
+    Library { exports: Vec<String> },
+}
+
+/// Why an artifact cannot run here.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    /// Everything that is missing, not only the first.
+    #[error("this node does not offer what the artifact wants: {}", .missing.join("; "))]
+    Missing { missing: Vec<String> },
+    #[error("{what} is not supported by this version of realm")]
+    NotYet { what: &'static str },
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error("the compiled artifact could not be loaded")]
+    Load(#[source] anyhow::Error),
+    #[error("the artifact's imports do not fit what this node offers")]
+    Link(#[source] anyhow::Error),
+}
+
+impl PrepareError {
+    /// Whether the same bytes may succeed later, so that trying again makes sense.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Compile(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+impl Prepared {
+    pub fn inspection(&self) -> &Inspection {
+        &self.0.inspection
+    }
+
+    pub fn kind(&self) -> &PreparedKind {
+        &self.0.kind
+    }
+
+    pub fn flavour(&self) -> Flavour {
+        self.0.flavour
+    }
+}
+
+/// Code with its imports resolved, by how it is called.
+#[derive(Clone)]
+pub(crate) enum Program {
+    Preview1(InstancePre<CellState>),
+    CliP2(CommandP2<CellState>),
+    CliP3(CommandP3<CellState>),
+    Bare(ComponentPre<CellState>),
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Preview1(_) => "Preview1",
+            Self::CliP2(_) => "CliP2",
+            Self::CliP3(_) => "CliP3",
+            Self::Bare(_) => "Bare",
+        })
+    }
+}
+
+/// What can be said before compiling. A library needs nothing: it is not run.
+pub(crate) fn check(inspection: &Inspection) -> Result<(), PrepareError> {
+    match inspection.entry {
+        Some(Entry::HttpP2 | Entry::HttpP3) => {
+            return Err(PrepareError::NotYet {
+                what: "serving wasi:http",
+            });
+        }
+        None => return Ok(()),
+        Some(_) => {}
+    }
+    let missing: Vec<String> = inspection.missing().collect();
+    if !missing.is_empty() {
+        return Err(PrepareError::Missing { missing });
+    }
+    if inspection.needs.contains(&Need::Http) {
+        return Err(PrepareError::NotYet {
+            what: "wasi:http for outgoing requests",
+        });
+    }
+    Ok(())
+}
+
+/// Resolves the imports of freshly loaded code.
+pub(crate) fn link(engine: &Engine, entry: Entry, code: Compiled) -> Result<Program, PrepareError> {
+    let failed = |error: wasmtime::Error| PrepareError::Link(error.into());
+    match code {
+        Compiled::Module(module) => link_module(engine, &module).map_err(failed),
+        Compiled::Component(component) => link_component(engine, entry, &component).map_err(failed),
+    }
+}
+
+fn link_module(engine: &Engine, module: &Module) -> wasmtime::Result<Program> {
+    Ok(Program::Preview1(
+        linker::modules(engine)?.instantiate_pre(module)?,
+    ))
+}
+
+fn link_component(
+    engine: &Engine,
+    entry: Entry,
+    component: &Component,
+) -> wasmtime::Result<Program> {
+    let pre = linker::components(engine)?.instantiate_pre(component)?;
+    Ok(match entry {
+        Entry::CliP2 => Program::CliP2(CommandP2::new(pre)?),
+        Entry::CliP3 => Program::CliP3(CommandP3::new(pre)?),
+        _ => Program::Bare(pre),
+    })
+}

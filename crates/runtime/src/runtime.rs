@@ -1,0 +1,290 @@
+//! Prepares artifacts and starts cells.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wasmtime::Engine;
+
+use crate::{
+    CellConfig, CellHandle, CompilerConfig, Flavour, PrepareError, Prepared, PreparedKind,
+    StartError, Stdio,
+    cache::Cache,
+    compile::Compiler,
+    engine::{self, Ticker},
+    guest::{self, Run, Shared},
+    inspect::inspect,
+    pace,
+    pool::GuestPools,
+    prepared::{self, Inner},
+};
+
+/// Cells of one node unless told otherwise. The pools reserve address space for it, not memory.
+const CELLS: u32 = 1000;
+/// Guest threads of each pool unless told otherwise: as many as there are cores, few enough for a small machine.
+const THREADS_MAX: usize = 8;
+
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// Where compiled code is kept. Private to this node.
+    pub cache_dir: PathBuf,
+    /// Proves that compiled code was made here. Random, kept beside the node's keys.
+    pub cache_key: [u8; 32],
+    pub compiler: CompilerConfig,
+    pub max_cells: u32,
+    /// Threads in each of the two pools.
+    pub guest_threads: usize,
+}
+
+impl RuntimeConfig {
+    pub fn new(cache_dir: PathBuf, cache_key: [u8; 32], compiler: CompilerConfig) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            cache_dir,
+            cache_key,
+            compiler,
+            max_cells: CELLS,
+            guest_threads: cores.min(THREADS_MAX),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("wasmtime could not start")]
+    Engine(#[source] anyhow::Error),
+    #[error("threads for guests could not start")]
+    Threads(#[source] std::io::Error),
+    #[error("the cache of compiled code at {} cannot be used", .path.display())]
+    Cache {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Runs cells. Cheap to clone; the last clone stops the threads, and with them what still runs.
+#[derive(Debug, Clone)]
+pub struct Runtime(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    epoch: Engine,
+    fuel: Engine,
+    cache: Cache,
+    compiler: Compiler,
+    prepared: Mutex<HashMap<([u8; 32], Flavour), Weak<Inner>>>,
+    cells: Arc<AtomicU32>,
+    max_cells: u32,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    pools: GuestPools,
+    _ticker: Ticker,
+}
+
+impl Runtime {
+    pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        let engine = |flavour| {
+            engine::pooling(flavour, config.max_cells)
+                .map_err(|error| RuntimeError::Engine(error.into()))
+        };
+        let (epoch, fuel) = (engine(Flavour::Epoch)?, engine(Flavour::Fuel)?);
+        let cache = Cache::open(config.cache_dir.clone(), config.cache_key).map_err(|source| {
+            RuntimeError::Cache {
+                path: config.cache_dir,
+                source,
+            }
+        })?;
+        Ok(Self(Arc::new(Parts {
+            _ticker: Ticker::start(vec![epoch.clone(), fuel.clone()])
+                .map_err(RuntimeError::Threads)?,
+            pools: GuestPools::new(config.guest_threads).map_err(RuntimeError::Threads)?,
+            epoch,
+            fuel,
+            cache,
+            compiler: Compiler::new(config.compiler),
+            prepared: Mutex::default(),
+            cells: Arc::default(),
+            max_cells: config.max_cells,
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        })))
+    }
+
+    /// Checks, compiles (unless the cache has it) and links an artifact. May be dropped midway: a compile under way is killed.
+    pub async fn prepare(
+        &self,
+        wasm: Arc<[u8]>,
+        flavour: Flavour,
+    ) -> Result<Prepared, PrepareError> {
+        let bytes = wasm.clone();
+        // Validation reads every byte: too long for a thread that does IO.
+        let inspection = tokio::task::spawn_blocking(move || inspect(&bytes))
+            .await
+            .map_err(|error| PrepareError::Load(error.into()))??;
+        prepared::check(&inspection)?;
+        let key = (inspection.digest, flavour);
+        if let Some(inner) = self.known(&key) {
+            return Ok(Prepared(inner));
+        }
+        let kind = match inspection.entry {
+            Some(_) => PreparedKind::Program,
+            None => PreparedKind::Library {
+                exports: inspection
+                    .exports
+                    .iter()
+                    .map(|item| item.name.clone())
+                    .collect(),
+            },
+        };
+        let program = match inspection.entry {
+            Some(entry) => {
+                let engine = self.engine(flavour).clone();
+                let code = self
+                    .0
+                    .cache
+                    .compiled(&engine, flavour, &inspection, &wasm, &self.0.compiler)
+                    .await?;
+                Some((engine.clone(), prepared::link(&engine, entry, code)?))
+            }
+            None => None,
+        };
+        let inner = Arc::new(Inner {
+            inspection,
+            flavour,
+            kind,
+            program,
+        });
+        let mut known = self
+            .0
+            .prepared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, weak| weak.strong_count() > 0);
+        known.insert(key, Arc::downgrade(&inner));
+        Ok(Prepared(inner))
+    }
+
+    /// Starts a cell on the guest threads.
+    pub fn start(&self, prepared: &Prepared, config: CellConfig) -> Result<CellHandle, StartError> {
+        let (engine, program) = match (&prepared.0.program, &prepared.0.kind) {
+            (Some(program), _) => program.clone(),
+            (None, PreparedKind::Library { exports }) => {
+                return Err(StartError::Library {
+                    exports: exports.clone(),
+                });
+            }
+            (None, PreparedKind::Program) => {
+                return Err(StartError::Library {
+                    exports: Vec::new(),
+                });
+            }
+        };
+        if config.limits.counts_fuel() && prepared.flavour() != Flavour::Fuel {
+            return Err(StartError::Flavour);
+        }
+        if self.0.stopping.is_cancelled() {
+            return Err(StartError::Stopping);
+        }
+        let slot = self.slot()?;
+        let shared = Arc::new(Shared::new(config.limits.clone()));
+        let (wasi, network) = guest::wasi(&config, &shared)?;
+        let run = Run {
+            engine,
+            flavour: prepared.flavour(),
+            program,
+            wasi,
+            network,
+            shared: shared.clone(),
+        };
+        Ok(self.spawn(run, shared, config.stdio, slot))
+    }
+
+    /// How many cells run now.
+    pub fn cells(&self) -> u32 {
+        self.0.cells.load(Ordering::Relaxed)
+    }
+
+    /// Kills every cell and waits until all are gone. May be dropped midway; the kill stands.
+    pub async fn shutdown(&self) {
+        self.0.stopping.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    fn spawn(&self, run: Run, shared: Arc<Shared>, stdio: Stdio, slot: Slot) -> CellHandle {
+        let (ended, exit) = watch::channel(None);
+        let pools = self.0.pools.handles().clone();
+        let handle = pools.normal.clone();
+        let stopping = self.0.stopping.clone();
+        let cell = CellHandle {
+            shared: shared.clone(),
+            exit,
+        };
+        let task = self.0.tasks.track_future(async move {
+            let paced = pace::run(guest::run(run), shared.clone(), pools);
+            tokio::pin!(paced);
+            let status = tokio::select! {
+                status = &mut paced => status,
+                () = stopping.cancelled() => {
+                    shared.kill();
+                    paced.await
+                }
+            };
+            if let Stdio::Log(ring) = &stdio {
+                ring.finish();
+            }
+            drop(slot);
+            tracing::debug!(%status, "cell ended");
+            ended.send_replace(Some(status));
+        });
+        // Kept by the tracker, ended by `shared.kill` and `stopping`.
+        drop(handle.spawn(task));
+        cell
+    }
+
+    fn slot(&self) -> Result<Slot, StartError> {
+        let max = self.0.max_cells;
+        let taken = self
+            .0
+            .cells
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+                (now < max).then_some(now + 1)
+            });
+        taken
+            .map(|_| Slot(self.0.cells.clone()))
+            .map_err(|_| StartError::Full { max })
+    }
+
+    fn known(&self, key: &([u8; 32], Flavour)) -> Option<Arc<Inner>> {
+        self.0
+            .prepared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)?
+            .upgrade()
+    }
+
+    fn engine(&self, flavour: Flavour) -> &Engine {
+        match flavour {
+            Flavour::Epoch => &self.0.epoch,
+            Flavour::Fuel => &self.0.fuel,
+        }
+    }
+}
+
+/// One place among the node's cells.
+struct Slot(Arc<AtomicU32>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
