@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
+    commands::lifecycle::Verb,
     error::{CliError, ExitCode, Result},
     keystore::PassphraseSource,
     output::{Format, Output},
@@ -13,10 +14,18 @@ use crate::{
 };
 
 mod config;
+mod history;
 mod init;
 mod invite;
 mod key;
+mod lifecycle;
+mod logs;
+mod nodes;
+mod peer;
+mod push;
 mod realms;
+mod status;
+mod wait;
 
 /// Push WebAssembly once, and it runs on every machine you own.
 #[derive(Debug, Parser)]
@@ -92,6 +101,33 @@ pub enum Command {
     Key(key::Command),
     /// Make a token that lets one node join.
     Invite(invite::Args),
+    /// Make the realm run a program.
+    Push(Box<push::Args>),
+    /// Start a component's cells.
+    Start(lifecycle::Args),
+    /// Stop a component's cells; it stays placed.
+    Stop(lifecycle::Args),
+    /// Start every cell of a component anew.
+    Restart(lifecycle::Args),
+    /// Take a component out of the realm.
+    #[command(visible_alias = "remove")]
+    Rm(lifecycle::Args),
+    /// Set how many cells a component has.
+    Scale(lifecycle::ScaleArgs),
+    /// See what runs where, and why not.
+    #[command(alias = "ps")]
+    Status(status::Args),
+    /// See what cells wrote.
+    Logs(logs::Args),
+    /// See the realm's log of intents.
+    #[command(visible_alias = "log")]
+    History(history::Args),
+    /// See, approve, tag and revoke nodes.
+    #[command(subcommand)]
+    Nodes(nodes::Command),
+    /// Say where nodes are reached.
+    #[command(subcommand)]
+    Peer(peer::Command),
     /// Show the settings in force.
     #[command(subcommand)]
     Config(config::Command),
@@ -154,6 +190,17 @@ pub fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Key(command) => key::run(command, &session)?,
         Command::Invite(args) => invite::run(args, &session)?,
         Command::Config(command) => config::run(command, &session.settings, &session.output)?,
+        Command::Push(args) => return push::run(args, &session),
+        Command::Start(args) => return lifecycle::run(Verb::Start, args, &session),
+        Command::Stop(args) => return lifecycle::run(Verb::Stop, args, &session),
+        Command::Restart(args) => return lifecycle::run(Verb::Restart, args, &session),
+        Command::Rm(args) => return lifecycle::run(Verb::Remove, args, &session),
+        Command::Scale(args) => return lifecycle::scale(args, &session),
+        Command::Status(args) => return status::run(args, &session),
+        Command::Logs(args) => return logs::run(args, &session),
+        Command::History(args) => return history::run(args, &session),
+        Command::Nodes(command) => return nodes::run(command, &session),
+        Command::Peer(command) => return peer::run(command, &session),
         Command::Completions { .. } | Command::Help { .. } => {}
     }
     Ok(ExitCode::Ok)

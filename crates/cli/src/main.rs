@@ -1,9 +1,12 @@
 //! `realm`: one binary for the person and for the node.
 
+mod artifact;
 mod clock;
 mod commands;
+mod connection;
 mod error;
 mod file;
+mod intent;
 mod keystore;
 mod output;
 mod realms;

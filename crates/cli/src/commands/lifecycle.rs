@@ -1,0 +1,148 @@
+//! `realm start|stop|restart|rm|scale`: changes what a component should be.
+
+use realm_identity::Target;
+use realm_manifest::{
+    ComponentName,
+    payload::{Note, Payload, Restart, Run, Scale},
+};
+use realm_planner::State;
+
+use crate::{
+    commands::{Session, wait},
+    connection,
+    error::{CliError, ExitCode, Result},
+    intent::{self, Outcome},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The component.
+    pub name: ComponentName,
+    /// Why; recorded in the history.
+    #[arg(short = 'm', long = "message", value_name = "TEXT")]
+    pub note: Option<String>,
+    #[command(flatten)]
+    pub wait: wait::Args,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  realm scale web=3\n  realm scale web=each")]
+pub struct ScaleArgs {
+    /// The component and its number of cells; `each` is one on every eligible node.
+    #[arg(value_name = "NAME=N", value_parser = scale_pair)]
+    pub scale: (ComponentName, Option<u32>),
+    /// Why; recorded in the history.
+    #[arg(short = 'm', long = "message", value_name = "TEXT")]
+    pub note: Option<String>,
+    #[command(flatten)]
+    pub wait: wait::Args,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Verb {
+    Start,
+    Stop,
+    Restart,
+    Remove,
+}
+
+fn scale_pair(text: &str) -> std::result::Result<(ComponentName, Option<u32>), String> {
+    let (name, count) = text
+        .split_once('=')
+        .ok_or("write NAME=N, for example web=3")?;
+    let name = name
+        .parse()
+        .map_err(|error: realm_manifest::NameError| error.to_string())?;
+    match count {
+        "each" => Ok((name, None)),
+        count => match count.parse() {
+            Ok(count) => Ok((name, Some(count))),
+            Err(_) => Err("after the = comes a number, or each".to_owned()),
+        },
+    }
+}
+
+pub fn run(verb: Verb, args: &Args, session: &Session) -> Result<ExitCode> {
+    let note = args.note.clone();
+    let decide = |state: &State| {
+        let component = state.components.get(&args.name);
+        let generation = component.map_or(0, |component| component.generation);
+        match verb {
+            Verb::Start => Payload::Run(Run {
+                run: true,
+                note: note.clone(),
+            }),
+            Verb::Stop => Payload::Run(Run {
+                run: false,
+                note: note.clone(),
+            }),
+            Verb::Restart => Payload::Restart(Restart {
+                generation: generation + 1,
+                note: note.clone(),
+            }),
+            Verb::Remove => Payload::Remove(Note { note: note.clone() }),
+        }
+    };
+    let wait = (!matches!(verb, Verb::Remove)).then_some(&args.wait);
+    change(&args.name, decide, wait, session)
+}
+
+pub fn scale(args: &ScaleArgs, session: &Session) -> Result<ExitCode> {
+    let (name, replicas) = &args.scale;
+    let decide = |_: &State| {
+        Payload::Scale(Scale {
+            replicas: *replicas,
+            note: args.note.clone(),
+        })
+    };
+    change(name, decide, Some(&args.wait), session)
+}
+
+fn change(
+    name: &ComponentName,
+    decide: impl Fn(&State) -> Payload,
+    wait: Option<&wait::Args>,
+    session: &Session,
+) -> Result<ExitCode> {
+    connection::block_on(async {
+        let realm = session.realm()?;
+        let connection = connection::open(session, &realm).await?;
+        let outcome = intent::submit(&connection, &realm, |state| {
+            if !state.components.contains_key(name) {
+                return Err(
+                    CliError::new(ExitCode::NotFound, format!("no component {name}"))
+                        .help("list them: realm status"),
+                );
+            }
+            Ok((Target::Component(name.as_str().to_owned()), decide(state)))
+        })
+        .await?;
+        report(outcome, name.as_str(), session)?;
+        match wait {
+            Some(args) => wait::finish(args, &connection, name, outcome.revision(), session).await,
+            None => Ok(ExitCode::Ok),
+        }
+    })
+}
+
+/// Says what became of an intent about `subject`.
+pub fn report(outcome: Outcome, subject: &str, session: &Session) -> Result<()> {
+    let revision = outcome.revision();
+    if session.output.json() {
+        let changed = matches!(outcome, Outcome::Done { .. });
+        return session.output.json_line(
+            &serde_json::json!({ "subject": subject, "revision": revision, "changed": changed }),
+        );
+    }
+    match outcome {
+        Outcome::Unchanged { .. } => {
+            session.output.say(format!(
+                "✓ {subject} is as asked already, revision {revision}"
+            ));
+        }
+        Outcome::Done { durable_on, .. } => session.output.say(format!(
+            "✓ {subject}  revision {revision}, durable on {durable_on}"
+        )),
+    }
+    Ok(())
+}

@@ -1,0 +1,331 @@
+//! `realm push`: makes the realm run a program.
+
+use std::{io::Write as _, path::PathBuf};
+
+use realm_identity::{Artifact, PublicKey, Target};
+use realm_manifest::{
+    ComponentName, Outbound, RestartPolicy, Tag, Volume,
+    payload::{Payload, Push},
+    units,
+};
+use realm_planner::{PushPatch, State};
+use realm_rpc::status::Status;
+
+use crate::{
+    artifact::LocalArtifact,
+    commands::{Session, wait},
+    connection::{self, Connection, rpc_failed},
+    error::{CliError, Context as _, ExitCode, Result},
+    file,
+    intent::{self, Outcome},
+};
+
+/// Largest env file read; a whole payload must stay below 48 KiB anyway.
+const MAX_ENV_FILE: u64 = 64 * 1024;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  realm push hello hello.wasm\n  realm push web web.wasm --replicas 2 --tag edge --wait\n  realm push job job.wasm --restart never --env LEVEL=info --memory-max-mb 32\n\nA flag that is left out keeps what the component had before; --reset begins anew."
+)]
+pub struct Args {
+    /// The component's name.
+    #[arg(required_unless_present = "name_flag", conflicts_with = "name_flag")]
+    pub name: Option<ComponentName>,
+    /// The program: a WebAssembly component or core module.
+    #[arg(required_unless_present = "file_flag", conflicts_with = "file_flag")]
+    pub file: Option<PathBuf>,
+    /// The component's name, as a flag.
+    #[arg(long = "name", value_name = "NAME", requires = "file_flag")]
+    pub name_flag: Option<ComponentName>,
+    /// The program, as a flag.
+    #[arg(long = "file", value_name = "FILE", requires = "name_flag")]
+    pub file_flag: Option<PathBuf>,
+    /// So many cells in total; `each` is one on every eligible node.
+    #[arg(long, value_parser = replicas, value_name = "N|each")]
+    pub replicas: Option<Replicas>,
+    /// Only on this node: a name or a key; repeatable.
+    #[arg(
+        long = "node",
+        visible_alias = "peer",
+        alias = "nodes",
+        value_name = "NODE"
+    )]
+    pub nodes: Vec<String>,
+    /// Only on nodes with this tag; repeatable.
+    #[arg(long = "tag")]
+    pub tags: Vec<Tag>,
+    /// Memory of one cell, in MiB.
+    #[arg(long, value_name = "MIB")]
+    pub memory_max_mb: Option<u32>,
+    /// Fuel per start; 0 is unlimited.
+    #[arg(long)]
+    pub fuel: Option<u64>,
+    /// Fuel per second; 0 is unlimited.
+    #[arg(long, value_name = "FUEL")]
+    pub fuel_per_sec: Option<u64>,
+    /// The longest a cell runs before others get their turn.
+    #[arg(long, value_name = "MS")]
+    pub epoch_ms: Option<u32>,
+    /// Longest one invocation may take.
+    #[arg(long, value_name = "MS")]
+    pub deadline_ms: Option<u64>,
+    /// An environment variable; repeatable.
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = units::pair)]
+    pub env: Vec<(String, String)>,
+    /// A file of KEY=VALUE lines.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+    /// An argument of the program; repeatable.
+    #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
+    pub args: Vec<String>,
+    /// A volume: NAME:GUEST[:ro|rw], or a host directory that the node allows; repeatable.
+    #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]")]
+    pub volumes: Vec<Volume>,
+    /// An address it may connect to: scheme://host[:port]; repeatable.
+    #[arg(long = "allow", value_name = "ADDRESS")]
+    pub allow: Vec<Outbound>,
+    /// When it ends: always, on-failure or never start it again.
+    #[arg(long)]
+    pub restart: Option<RestartPolicy>,
+    /// Start its cells; the default for a new component.
+    #[arg(long, conflicts_with = "no_start")]
+    pub start: bool,
+    /// Place it without starting it.
+    #[arg(long)]
+    pub no_start: bool,
+    /// Forget the component's earlier settings.
+    #[arg(long)]
+    pub reset: bool,
+    /// Why; recorded in the history.
+    #[arg(short = 'm', long = "message", value_name = "TEXT")]
+    pub note: Option<String>,
+    #[command(flatten)]
+    pub wait: wait::Args,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Replicas(Option<u32>);
+
+fn replicas(text: &str) -> std::result::Result<Replicas, String> {
+    if text == "each" {
+        return Ok(Replicas(None));
+    }
+    let count = text.parse().map_err(|_| "a number, or each".to_owned())?;
+    Ok(Replicas(Some(count)))
+}
+
+pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
+    connection::block_on(push(args, session))
+}
+
+async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
+    let usage = || CliError::new(ExitCode::Usage, "a name and a file are needed");
+    let name = args
+        .name
+        .as_ref()
+        .or(args.name_flag.as_ref())
+        .ok_or_else(usage)?;
+    let path = args
+        .file
+        .as_ref()
+        .or(args.file_flag.as_ref())
+        .ok_or_else(usage)?;
+    let mut local = LocalArtifact::open(path)?;
+    let realm = session.realm()?;
+    let connection = connection::open(session, &realm).await?;
+    let nodes = resolve(&args.nodes, &connection).await?;
+    let patch = patch(args, path.display().to_string(), nodes, session)?;
+
+    upload(&mut local, name, &connection, session).await?;
+    let outcome = intent::submit(&connection, &realm, |state| {
+        payload(args, &patch, local.artifact, name, state)
+    })
+    .await?;
+    report(outcome, name, &local.artifact, session)?;
+    if args.no_start {
+        return Ok(ExitCode::Ok);
+    }
+    wait::finish(&args.wait, &connection, name, outcome.revision(), session).await
+}
+
+fn payload(
+    args: &Args,
+    patch: &PushPatch,
+    artifact: Artifact,
+    name: &ComponentName,
+    state: &State,
+) -> Result<(Target, Payload)> {
+    let earlier = state.components.get(name).filter(|_| !args.reset);
+    let spec = patch
+        .clone()
+        .apply(artifact, earlier.map(|earlier| &earlier.spec));
+    spec.validate()
+        .context_code(ExitCode::Usage, "these settings cannot be used")?;
+    spec.unsupported()
+        .context_code(ExitCode::Usage, "these settings cannot be used")?;
+    let run = match (args.start, args.no_start) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    };
+    let push = Push {
+        spec,
+        run,
+        note: args.note.clone(),
+    };
+    Ok((
+        Target::Component(name.as_str().to_owned()),
+        Payload::Push(push),
+    ))
+}
+
+fn patch(
+    args: &Args,
+    source: String,
+    nodes: Vec<PublicKey>,
+    session: &Session,
+) -> Result<PushPatch> {
+    fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+        (!list.is_empty()).then(|| list.to_vec())
+    }
+    let mut env = args.env.clone();
+    for (key, _) in env.iter().filter(|(key, _)| units::looks_secret(key)) {
+        session.output.say(format!(
+            "warning: {key} looks like a secret; env is signed and stored in the clear on every node"
+        ));
+    }
+    if let Some(path) = &args.env_file {
+        let described = || format!("cannot read {}", path.display());
+        let bytes = file::read(path, MAX_ENV_FILE)
+            .context(described())?
+            .ok_or_else(|| {
+                CliError::new(
+                    ExitCode::NotFound,
+                    format!("there is no file {}", path.display()),
+                )
+            })?;
+        let text = String::from_utf8(bytes).context_code(ExitCode::Usage, described())?;
+        env.extend(units::env_file(&text).context_code(ExitCode::Usage, described())?);
+    }
+    let env = units::sorted_pairs(env).context_code(ExitCode::Usage, "cannot use --env")?;
+    Ok(PushPatch {
+        source: Some(source),
+        replicas: args.replicas.map(|replicas| replicas.0),
+        nodes: given(&nodes),
+        tags: given(&args.tags),
+        memory_max_mb: args.memory_max_mb,
+        fuel: args.fuel,
+        fuel_per_sec: args.fuel_per_sec,
+        epoch_ms: args.epoch_ms,
+        deadline_ms: args.deadline_ms,
+        args: given(&args.args),
+        env: given(&env),
+        vars: None,
+        volumes: given(&args.volumes),
+        allowed_outbound: given(&args.allow),
+        restart: args.restart,
+    })
+}
+
+/// Names and keys of nodes as keys.
+async fn resolve(wanted: &[String], connection: &Connection) -> Result<Vec<PublicKey>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let status = connection.operator.status().await;
+    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    wanted
+        .iter()
+        .map(|wanted| node_key(&status, wanted))
+        .collect()
+}
+
+/// The key of the node called `wanted`, which may be a key itself.
+pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
+    if let Ok(key) = wanted.parse() {
+        return Ok(key);
+    }
+    let mut found = status.nodes.iter().filter(|node| node.name == wanted);
+    match (found.next(), found.next()) {
+        (Some(node), None) => Ok(node.key),
+        (Some(_), Some(_)) => Err(CliError::new(
+            ExitCode::Usage,
+            format!("several nodes are called {wanted}"),
+        )
+        .help("give the key: realm nodes ls")),
+        (None, _) => Err(
+            CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))
+                .help("list them: realm nodes ls"),
+        ),
+    }
+}
+
+async fn upload(
+    local: &mut LocalArtifact,
+    name: &ComponentName,
+    connection: &Connection,
+    session: &Session,
+) -> Result<()> {
+    let failed = |error| rpc_failed("the program could not be uploaded", &error);
+    let mut upload = connection
+        .operator
+        .upload(&local.artifact)
+        .await
+        .map_err(failed)?;
+    if upload.received() == local.artifact.size {
+        return Ok(());
+    }
+    let size = local.artifact.size.max(1);
+    let mut source = local.from(upload.received())?;
+    let draw = session.output.interactive();
+    let mut last = None;
+    let progress = |sent: u64| {
+        let percent = sent.saturating_mul(100) / size;
+        if draw && last != Some(percent) {
+            last = Some(percent);
+            // A line that cannot be drawn is no reason to stop an upload.
+            let _ = write!(std::io::stderr(), "\r{name}: {percent} % sent");
+        }
+    };
+    upload
+        .write_all(&mut source, progress)
+        .await
+        .map_err(failed)?;
+    if draw {
+        let _ = writeln!(std::io::stderr());
+    }
+    upload.finish().await.map_err(failed)
+}
+
+fn report(
+    outcome: Outcome,
+    name: &ComponentName,
+    artifact: &Artifact,
+    session: &Session,
+) -> Result<()> {
+    if session.output.json() {
+        let (changed, durable_on) = match outcome {
+            Outcome::Unchanged { .. } => (false, None),
+            Outcome::Done { durable_on, .. } => (true, Some(durable_on)),
+        };
+        return session.output.json_line(&serde_json::json!({
+            "component": name, "digest": artifact.sha256, "size": artifact.size,
+            "revision": outcome.revision(), "changed": changed, "durable_on": durable_on,
+        }));
+    }
+    match outcome {
+        Outcome::Unchanged { revision } => {
+            session
+                .output
+                .say(format!("✓ {name} is as asked already, revision {revision}"));
+        }
+        Outcome::Done {
+            revision,
+            durable_on,
+        } => session.output.say(format!(
+            "✓ {name}  sha256:{}  revision {revision}, durable on {durable_on}",
+            artifact.sha256.short()
+        )),
+    }
+    Ok(())
+}

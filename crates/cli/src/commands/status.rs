@@ -1,0 +1,232 @@
+//! `realm status`: what runs where, what is away, and why.
+
+use realm_rpc::status::{Component, Node, Status};
+use tokio::sync::mpsc;
+
+use crate::{
+    commands::Session,
+    connection::{self, Connection, rpc_failed},
+    error::{CliError, ExitCode, Result},
+    output::Output,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  realm status\n  realm status web --watch\n  realm status -o json"
+)]
+pub struct Args {
+    /// Only this component, in full.
+    pub name: Option<String>,
+    /// Show every change until interrupted.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Exit with 3 when anything is not as asked.
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
+    connection::block_on(async {
+        let realm = session.realm()?;
+        let connection = connection::open(session, &realm).await?;
+        if args.watch {
+            watch(args, &connection, &session.output).await?;
+            return Ok(ExitCode::Ok);
+        }
+        let status = connection.operator.status().await;
+        let status = status.map_err(failed)?;
+        show(args, &status, &session.output)?;
+        let differs = !status.drift.is_empty() || status.forked;
+        Ok(if args.exit_code && differs {
+            ExitCode::Differs
+        } else {
+            ExitCode::Ok
+        })
+    })
+}
+
+fn failed(error: realm_rpc::RpcError) -> CliError {
+    rpc_failed("the node does not tell its status", &error)
+}
+
+async fn watch(args: &Args, connection: &Connection, output: &Output) -> Result<()> {
+    let (to, mut from) = mpsc::channel(1);
+    let show_all = async {
+        while let Some(status) = from.recv().await {
+            show(args, &status, output)?;
+        }
+        Ok(())
+    };
+    let (ended, shown) = tokio::join!(connection.operator.watch(to), show_all);
+    shown.and(ended.map_err(failed))
+}
+
+fn show(args: &Args, status: &Status, output: &Output) -> Result<()> {
+    let one = args
+        .name
+        .as_deref()
+        .map(|name| component(status, name))
+        .transpose()?;
+    if output.json() {
+        return match (one, args.watch) {
+            (None, false) => output.object(status),
+            (None, true) => output.json_line(status),
+            (Some(one), false) => output.object(one),
+            (Some(one), true) => output.json_line(one),
+        };
+    }
+    match one {
+        Some(one) => show_one(status, one, output),
+        None => show_all(status, output),
+    }
+}
+
+fn component<'a>(status: &'a Status, name: &str) -> Result<&'a Component> {
+    let found = status
+        .components
+        .iter()
+        .find(|component| component.name == name);
+    found.ok_or_else(|| {
+        CliError::new(ExitCode::NotFound, format!("no component {name:?}"))
+            .help("list them: realm status")
+    })
+}
+
+fn show_all(status: &Status, output: &Output) -> Result<()> {
+    let drift = if status.drift.is_empty() {
+        "none".into()
+    } else {
+        status.drift.len().to_string()
+    };
+    output.line(&format!(
+        "realm {}  {}  revision {}  drift: {drift}",
+        status.realm.name,
+        status.realm.id.short(),
+        status.revision
+    ))?;
+    if status.forked {
+        output.line(
+            "FORKED: two intents have one revision; nothing new is taken until they are merged",
+        )?;
+    }
+    nodes(&status.nodes, output)?;
+    if status.components.is_empty() {
+        output.say("no components yet. Next: realm push NAME FILE");
+        return Ok(());
+    }
+    output.line("")?;
+    let rows = status.components.iter().map(|one| {
+        vec![
+            one.name.clone(),
+            one.state.to_string(),
+            format!("{}/{}", one.running, one.desired),
+            restarts(one).to_string(),
+            one.digest.short(),
+            one.desired_nodes.join(","),
+            one.reason
+                .as_ref()
+                .map(|reason| reason.message.clone())
+                .unwrap_or_default(),
+        ]
+    });
+    let header = [
+        "COMPONENT",
+        "STATE",
+        "RUNNING",
+        "RESTARTS",
+        "DIGEST",
+        "NODES",
+        "REASON",
+    ];
+    output.table(&header, rows.collect())
+}
+
+fn show_one(status: &Status, one: &Component, output: &Output) -> Result<()> {
+    output.line(&format!(
+        "{}  {}  {}/{}  sha256:{}  revision {}",
+        one.name, one.state, one.running, one.desired, one.digest, one.set_by.revision
+    ))?;
+    if let Some(reason) = &one.reason {
+        output.line(&format!("  {}: {}", reason.code, reason.message))?;
+        if let Some(help) = &reason.help {
+            output.line(&format!("  help: {help}"))?;
+        }
+    }
+    let rows = one.cells.iter().map(|cell| {
+        vec![
+            cell.id.clone(),
+            cell.state.to_string(),
+            cell.restarts.to_string(),
+            memory(cell.memory_bytes, cell.memory_max_bytes),
+            cell.exit_code
+                .map(|code| code.to_string())
+                .unwrap_or_else(|| "-".into()),
+            cell.reason
+                .as_ref()
+                .map(|reason| reason.message.clone())
+                .unwrap_or_default(),
+        ]
+    });
+    output.table(
+        &["CELL", "STATE", "RESTARTS", "MEMORY", "EXIT", "REASON"],
+        rows.collect(),
+    )?;
+    for drift in status
+        .drift
+        .iter()
+        .filter(|drift| drift.component == one.name)
+    {
+        let node = drift.node.as_deref().unwrap_or("no node");
+        let why = drift.reason.as_ref().map_or("", |reason| &*reason.message);
+        output.line(&format!(
+            "  {node}: wants {}, has {}  {why}",
+            drift.want, drift.have
+        ))?;
+    }
+    Ok(())
+}
+
+/// The table of nodes, also of `realm nodes ls`.
+pub fn nodes(nodes: &[Node], output: &Output) -> Result<()> {
+    let rows = nodes.iter().map(|node| {
+        vec![
+            node.name.clone(),
+            node.state.to_string(),
+            node.key.short(),
+            node.tags.join(","),
+            node.link
+                .map(|link| link.to_string())
+                .unwrap_or_else(|| "-".into()),
+            node.rtt_ms
+                .map(|rtt| format!("{rtt:.1}ms"))
+                .unwrap_or_else(|| "-".into()),
+            node.cpu_percent
+                .map(|cpu| format!("{cpu:.0}%"))
+                .unwrap_or_else(|| "-".into()),
+            memory(node.memory_bytes, None),
+            node.cell_count
+                .map(|count| count.to_string())
+                .unwrap_or_else(|| "-".into()),
+            node.last_seen
+                .map(|seen| format!("{seen:.0}"))
+                .unwrap_or_else(|| "-".into()),
+        ]
+    });
+    let header = [
+        "NODE", "STATE", "KEY", "TAGS", "LINK", "RTT", "CPU", "MEMORY", "CELLS", "SEEN",
+    ];
+    output.table(&header, rows.collect())
+}
+
+fn restarts(component: &Component) -> u64 {
+    component.cells.iter().map(|cell| cell.restarts).sum()
+}
+
+fn memory(used: Option<u64>, max: Option<u64>) -> String {
+    let mib = |bytes: u64| format!("{}M", bytes.div_ceil(1024 * 1024));
+    match (used, max) {
+        (None, _) => "-".into(),
+        (Some(used), None) => mib(used),
+        (Some(used), Some(max)) => format!("{}/{}", mib(used), mib(max)),
+    }
+}

@@ -1,0 +1,194 @@
+//! `--wait`: until a component is everywhere as asked, or a reason why not.
+
+use std::time::Duration;
+
+use realm_manifest::ComponentName;
+use realm_rpc::status::{Component, ComponentState, NodeState, Status};
+use tokio::sync::mpsc;
+
+use crate::{
+    commands::Session,
+    connection::{Connection, rpc_failed},
+    error::{CliError, ExitCode, Result},
+};
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Return once it is everywhere as asked; `all` counts lost nodes too.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "present", value_name = "present|all")]
+    pub wait: Option<Which>,
+    /// How long to wait, such as 30s.
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Which {
+    /// Nodes that are present.
+    Present,
+    /// Every node, also those that are lost.
+    All,
+}
+
+/// Waits if that was asked; otherwise says what to do next.
+pub async fn finish(
+    args: &Args,
+    connection: &Connection,
+    name: &ComponentName,
+    revision: u64,
+    session: &Session,
+) -> Result<ExitCode> {
+    let Some(which) = args.wait else {
+        session.output.say(format!(
+            "Next: realm status {name}, or realm logs {name} -f"
+        ));
+        return Ok(ExitCode::Ok);
+    };
+    let mut last = None;
+    let watched = watch(connection, name, revision, which, session, &mut last);
+    match tokio::time::timeout(args.timeout, watched).await {
+        Ok(done) => done,
+        Err(_) => Err(late(name, args.timeout, last)),
+    }
+}
+
+async fn watch(
+    connection: &Connection,
+    name: &ComponentName,
+    revision: u64,
+    which: Which,
+    session: &Session,
+    last: &mut Option<Status>,
+) -> Result<ExitCode> {
+    let (to, mut from) = mpsc::channel(1);
+    let mut following = Box::pin(connection.operator.watch(to));
+    let mut said = String::new();
+    loop {
+        let status = tokio::select! {
+            status = from.recv() => status,
+            ended = &mut following => {
+                let gone = || CliError::new(ExitCode::NoAgent, "the node ended the status");
+                return Err(match ended {
+                    Ok(()) => gone(),
+                    Err(error) => rpc_failed("the node does not tell its status", &error),
+                });
+            }
+        };
+        let Some(status) = status else { continue };
+        let component = status
+            .components
+            .iter()
+            .find(|one| one.name == name.as_str());
+        if status.revision >= revision
+            && let Some(component) = component
+        {
+            let line = line(component);
+            if line != said {
+                session.output.say(&line);
+                said = line;
+            }
+            match verdict(&status, component, which) {
+                Some(ExitCode::Ok) => {
+                    session.output.say(format!("✓ {name} is as asked"));
+                    return Ok(ExitCode::Ok);
+                }
+                Some(code) => return Err(missing(code, &status, component)),
+                None => {}
+            }
+        }
+        *last = Some(status);
+    }
+}
+
+/// Whether the wait is over, and how.
+fn verdict(status: &Status, component: &Component, which: Which) -> Option<ExitCode> {
+    if component.state == ComponentState::Failed {
+        return Some(if component.running > 0 {
+            ExitCode::Partial
+        } else {
+            ExitCode::Failed
+        });
+    }
+    let stopped = component.state == ComponentState::Stopped;
+    let waits_for_lost = which == Which::Present
+        && component.running > 0
+        && drift(status, component).all(|node| node.is_some_and(|node| is_lost(status, node)));
+    let as_asked = component.running >= component.desired && component.desired > 0;
+    (stopped || as_asked || waits_for_lost).then_some(ExitCode::Ok)
+}
+
+fn drift<'a>(
+    status: &'a Status,
+    component: &'a Component,
+) -> impl Iterator<Item = Option<&'a str>> {
+    let of_this = status
+        .drift
+        .iter()
+        .filter(|drift| drift.component == component.name);
+    of_this.map(|drift| drift.node.as_deref())
+}
+
+fn is_lost(status: &Status, name: &str) -> bool {
+    status
+        .nodes
+        .iter()
+        .any(|node| node.name == name && node.state == NodeState::Lost)
+}
+
+fn line(component: &Component) -> String {
+    let mut line = format!(
+        "{}  {}  {}/{}",
+        component.name, component.state, component.running, component.desired
+    );
+    if let Some(reason) = &component.reason {
+        line.push_str(&format!("  {}", reason.message));
+    }
+    line
+}
+
+/// Who is missing, and why.
+fn missing(code: ExitCode, status: &Status, component: &Component) -> CliError {
+    let mut error = CliError::new(code, line(component));
+    for drift in status
+        .drift
+        .iter()
+        .filter(|drift| drift.component == component.name)
+    {
+        let node = drift.node.as_deref().unwrap_or("no node");
+        let reason = drift
+            .reason
+            .as_ref()
+            .map_or("no reason known", |reason| &*reason.message);
+        error.causes.push(format!(
+            "{node}: {}, wants {}: {reason}",
+            drift.have, drift.want
+        ));
+    }
+    let help = component
+        .reason
+        .as_ref()
+        .and_then(|reason| reason.help.clone());
+    error.help(help.unwrap_or_else(|| format!("see more: realm logs {}", component.name)))
+}
+
+fn late(name: &ComponentName, timeout: Duration, last: Option<Status>) -> CliError {
+    let found = last.as_ref().and_then(|status| {
+        let component = status
+            .components
+            .iter()
+            .find(|one| one.name == name.as_str())?;
+        Some(missing(ExitCode::Partial, status, component))
+    });
+    let timeout = humantime::format_duration(timeout);
+    match found {
+        Some(mut error) => {
+            error.message = format!("not as asked after {timeout}: {}", error.message);
+            error
+        }
+        None => CliError::new(
+            ExitCode::Partial,
+            format!("{name} did not appear in the status within {timeout}"),
+        )
+        .help("look again: realm status"),
+    }
+}

@@ -1,0 +1,193 @@
+//! Finds a node and proves the owner's key to it. The only place that knows how nodes are reached.
+
+use std::{path::Path, rc::Rc, time::Duration};
+
+use realm_identity::{PublicKey, SecretKey};
+use realm_p2p::{DialRpcError, RpcConnection};
+use realm_rpc::{ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError};
+use serde::Deserialize;
+
+use crate::{
+    commands::Session,
+    error::{CliError, ExitCode, Result},
+    file,
+    keystore::{self, OwnerKey},
+    realms::Realm,
+};
+
+/// Known addresses answer at once or not at all.
+const DIAL: Duration = Duration::from_secs(5);
+/// Nodes of the local network answer within this.
+const DISCOVERY: Duration = Duration::from_secs(2);
+/// Where an agent writes how to reach it, in its data directory and in the runtime directory.
+const AGENT_FILE: &str = "agent.json";
+const MAX_AGENT_FILE: u64 = 64 * 1024;
+
+/// One node, with the owner's key proven to it.
+#[derive(Debug)]
+pub struct Connection {
+    pub operator: Operator,
+    pub owner: Rc<OwnerKey>,
+    /// The transport below, which lasts as long as this value.
+    _transport: RpcConnection,
+}
+
+/// What a running agent says of itself.
+#[derive(Debug, Deserialize)]
+struct AgentFile {
+    addresses: Vec<String>,
+}
+
+/// Runs `command` on one thread, as Cap'n Proto wants; Ctrl-C ends it at once.
+pub fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    realm_p2p::install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed("cannot start").because(&error))?;
+    let local = tokio::task::LocalSet::new();
+    runtime.block_on(local.run_until(async {
+        tokio::select! {
+            done = command => done,
+            _ = tokio::signal::ctrl_c() => {
+                Err(CliError::new(ExitCode::Interrupted, "interrupted"))
+            }
+        }
+    }))
+}
+
+/// Connects to a node of `realm` as its owner.
+pub async fn open(session: &Session, realm: &Realm) -> Result<Connection> {
+    let owner = Rc::new(keystore::load(
+        &session.settings.key_path(),
+        &session.passphrase,
+    )?);
+    let mut transport = dial(session, realm).await?;
+    let stream = transport
+        .stream
+        .take()
+        .ok_or_else(|| CliError::failed("the connection has no stream"))?;
+    let client = realm_rpc::connect(stream, Limits::default());
+    let graft = client
+        .graft(owner.clone(), transport.peer, Some(realm.id))
+        .await
+        .map_err(graft_failed)?;
+    let Some(operator) = graft.operator else {
+        return Err(not_ours(&graft.info, realm));
+    };
+    if graft.info.realm.is_some_and(|other| other != realm.id) {
+        return Err(not_ours(&graft.info, realm));
+    }
+    if graft.info.realm.is_none() {
+        // It pinned this owner, and is waiting to learn which realm that is.
+        let adopted = operator.adopt(&realm.genesis.to_wire()).await;
+        adopted.map_err(|error| rpc_failed("the node does not take the realm", &error))?;
+    }
+    realm.save_peers(std::slice::from_ref(&transport.address))?;
+    tracing::debug!(address = transport.address, "connected");
+    Ok(Connection {
+        operator,
+        owner,
+        _transport: transport,
+    })
+}
+
+/// The address that was given, else the local agent and saved peers together, else the local network.
+async fn dial(session: &Session, realm: &Realm) -> Result<RpcConnection> {
+    let secret = SecretKey::from_seed(&keystore::random()?);
+    if let Some(via) = session.settings.value("via") {
+        return dial_all(&[via.to_owned()], None, &secret)
+            .await
+            .map_err(|error| {
+                CliError::new(ExitCode::NoAgent, format!("no agent answers at {via}"))
+                    .because(&error)
+            });
+    }
+    let mut known = local_agents(session);
+    known.extend(realm.peers()?);
+    let failed = match dial_all(&known, None, &secret).await {
+        Ok(connection) => return Ok(connection),
+        Err(error) => error,
+    };
+    tracing::debug!(%failed, "no known address answers; asking the local network");
+    for (key, addresses) in realm_p2p::discover_mdns(DISCOVERY).await {
+        if let Ok(connection) = dial_all(&addresses, Some(key), &secret).await {
+            return Ok(connection);
+        }
+    }
+    let error = CliError::new(ExitCode::NoAgent, "no agent could be reached").help(
+        "start one here: realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1",
+    );
+    Err(match failed {
+        DialRpcError::NoAddress => error,
+        failed => error.because(&failed),
+    })
+}
+
+async fn dial_all(
+    addresses: &[String],
+    expect: Option<PublicKey>,
+    secret: &SecretKey,
+) -> std::result::Result<RpcConnection, DialRpcError> {
+    realm_p2p::dial_rpc(addresses, expect, secret, DIAL).await
+}
+
+/// Addresses of the agents that run on this machine for this person.
+fn local_agents(session: &Session) -> Vec<String> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map(|dir| Path::new(&dir).join("realm"));
+    let dirs = [Some(session.settings.data_dir()), runtime];
+    let mut addresses = Vec::new();
+    for dir in dirs.into_iter().flatten() {
+        // A file that is missing, damaged or another user's says nothing; other ways remain.
+        if let Ok(Some(bytes)) = file::read(&dir.join(AGENT_FILE), MAX_AGENT_FILE)
+            && let Ok(agent) = serde_json::from_slice::<AgentFile>(&bytes)
+        {
+            addresses.extend(agent.addresses);
+        }
+    }
+    addresses
+}
+
+fn not_ours(info: &PublicInfo, realm: &Realm) -> CliError {
+    let error = CliError::new(
+        ExitCode::NotAuthorised,
+        format!("the node {} gives your key no rights", info.node.short()),
+    );
+    match info.realm {
+        Some(other) if other != realm.id => error.help(format!(
+            "it belongs to realm {}, you are using {}: realm use NAME",
+            other.short(),
+            realm.id.short()
+        )),
+        _ => error.help("on that node: realm configure --owner KEY, or realm enroll TOKEN"),
+    }
+}
+
+fn graft_failed(error: ConnectError) -> CliError {
+    match error {
+        ConnectError::Rpc(error) => rpc_failed("the node does not accept your key", &error),
+        error => CliError::new(ExitCode::NotAuthorised, "the node is not who it should be")
+            .because(&error),
+    }
+}
+
+/// What a node answered, in words for a person.
+pub fn rpc_failed(message: impl Into<String>, error: &RpcError) -> CliError {
+    let code = match error.code {
+        ErrorCode::NotAuthorised => ExitCode::NotAuthorised,
+        ErrorCode::NotFound => ExitCode::NotFound,
+        ErrorCode::Invalid => ExitCode::Usage,
+        ErrorCode::Deadline => ExitCode::Partial,
+        ErrorCode::Disconnected => ExitCode::NoAgent,
+        _ => ExitCode::Failed,
+    };
+    let said = CliError::new(code, message).because(error);
+    match (&error.help, &error.code) {
+        (Some(help), _) => said.help(help.clone()),
+        (None, ErrorCode::Forked) => said.help("see the branches: realm history verify"),
+        (None, ErrorCode::Disconnected) => said.help("try again; another node may answer"),
+        _ => said,
+    }
+}
