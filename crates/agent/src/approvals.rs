@@ -48,7 +48,9 @@ pub fn approved(
         let before = approved.len();
         for (claim, verified) in &verified {
             if approved.contains_key(&claim.witness.node) {
-                approved.entry(claim.claim.node).or_insert_with(|| approval(verified));
+                approved
+                    .entry(claim.claim.node)
+                    .or_insert_with(|| approval(verified));
             }
         }
         if approved.len() == before {
@@ -72,8 +74,17 @@ fn first_node<'a>(
 /// Names and tags of an invite that are none are left out: the owner's tools never write such.
 fn approval(claim: &VerifiedClaim) -> Approval {
     Approval {
-        name: claim.invite.name.as_ref().and_then(|name| name.parse().ok()),
-        tags: claim.invite.tags.iter().filter_map(|tag| tag.parse().ok()).collect(),
+        name: claim
+            .invite
+            .name
+            .as_ref()
+            .and_then(|name| name.parse().ok()),
+        tags: claim
+            .invite
+            .tags
+            .iter()
+            .filter_map(|tag| tag.parse().ok())
+            .collect(),
     }
 }
 
@@ -125,7 +136,12 @@ mod tests {
         let mut names: Vec<String> =
             approved(genesis().realm_id(), &[key(1).public()], chain, claims)
                 .values()
-                .map(|approval| approval.name.as_ref().map_or("-".into(), ToString::to_string))
+                .map(|approval| {
+                    approval
+                        .name
+                        .as_ref()
+                        .map_or("-".into(), ToString::to_string)
+                })
                 .collect();
         names.sort();
         names
@@ -137,19 +153,31 @@ mod tests {
         let first = claim(50, 10, 10, NOW);
         let second = claim(51, 11, 10, NOW.plus_millis(5));
         let third = claim(52, 12, 11, NOW.plus_millis(9));
-        assert_eq!(names(&chain, &[third.clone(), second.clone(), first]), ["node-10", "node-11", "node-12"]);
-        assert!(names(&chain, &[third, second]).is_empty(), "nobody vouches for the witness");
+        assert_eq!(
+            names(&chain, &[third.clone(), second.clone(), first]),
+            ["node-10", "node-11", "node-12"]
+        );
+        assert!(
+            names(&chain, &[third, second]).is_empty(),
+            "nobody vouches for the witness"
+        );
     }
 
     #[test]
     fn a_second_node_cannot_vouch_for_itself() {
-        let (first, second) = (claim(50, 10, 10, NOW), claim(51, 11, 11, NOW.plus_millis(1)));
+        let (first, second) = (
+            claim(50, 10, 10, NOW),
+            claim(51, 11, 11, NOW.plus_millis(1)),
+        );
         assert_eq!(names(&ByChain::default(), &[second, first]), ["node-10"]);
     }
 
     #[test]
     fn where_the_log_approves_nodes_no_claim_vouches_for_itself() {
-        let approval = Approval { name: "boss".parse().ok(), tags: Vec::new() };
+        let approval = Approval {
+            name: "boss".parse().ok(),
+            tags: Vec::new(),
+        };
         let chain = ByChain {
             approved: BTreeMap::from([(key(20).public(), approval)]),
             revoked: BTreeSet::new(),
@@ -161,7 +189,11 @@ mod tests {
     #[test]
     fn an_invite_claimed_twice_counts_for_neither_and_a_revoked_node_for_nothing() {
         let first = claim(50, 10, 10, NOW);
-        let twice = [first.clone(), claim(51, 11, 10, NOW), claim(51, 12, 10, NOW)];
+        let twice = [
+            first.clone(),
+            claim(51, 11, 10, NOW),
+            claim(51, 12, 10, NOW),
+        ];
         assert_eq!(names(&ByChain::default(), &twice), ["node-10"]);
         let chain = ByChain {
             approved: BTreeMap::new(),

@@ -19,7 +19,9 @@ impl Backoff {
         if ran >= STEADY {
             self.failures = 0;
         }
-        let wait = FIRST.saturating_mul(2u32.saturating_pow(self.failures)).min(CAP);
+        let wait = FIRST
+            .saturating_mul(2u32.saturating_pow(self.failures))
+            .min(CAP);
         self.failures = self.failures.saturating_add(1);
         wait
     }
@@ -32,8 +34,9 @@ mod tests {
     #[test]
     fn doubles_up_to_a_cap_and_resets_after_a_steady_run() {
         let mut backoff = Backoff::default();
-        let waits: Vec<u64> =
-            (0..12).map(|_| backoff.next(Duration::ZERO).as_millis() as u64).collect();
+        let waits: Vec<u64> = (0..12)
+            .map(|_| backoff.next(Duration::ZERO).as_millis() as u64)
+            .collect();
         assert_eq!(waits[..4], [250, 500, 1000, 2000]);
         assert_eq!(waits[11], 60_000);
         assert_eq!(backoff.next(STEADY), FIRST);

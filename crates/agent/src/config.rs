@@ -56,11 +56,17 @@ const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {path}")]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{path} is {size} bytes; at most {MAX_CONFIG_BYTES} are read")]
     TooLarge { path: PathBuf, size: u64 },
     #[error("{path} is not valid")]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
 }
 
 impl Config {
@@ -88,25 +94,36 @@ impl Config {
 
     /// Reads one config file over what stands so far. A missing file changes nothing.
     pub fn read_file(&mut self, path: &Path) -> Result<bool, ConfigError> {
-        let read_error = |source| ConfigError::Read { path: path.into(), source };
+        let read_error = |source| ConfigError::Read {
+            path: path.into(),
+            source,
+        };
         match std::fs::metadata(path) {
             Ok(meta) if meta.len() > MAX_CONFIG_BYTES => {
-                return Err(ConfigError::TooLarge { path: path.into(), size: meta.len() });
+                return Err(ConfigError::TooLarge {
+                    path: path.into(),
+                    size: meta.len(),
+                });
             }
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(read_error(error)),
         }
         let text = std::fs::read_to_string(path).map_err(read_error)?;
-        let file: File = toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        let file: File = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
         self.apply(file);
         Ok(true)
     }
 
     /// Reads `*.toml` of a directory in the order of their names.
     pub fn read_dir(&mut self, dir: &Path) -> Result<(), ConfigError> {
-        let read_error = |source| ConfigError::Read { path: dir.into(), source };
+        let read_error = |source| ConfigError::Read {
+            path: dir.into(),
+            source,
+        };
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -115,7 +132,10 @@ impl Config {
         let mut paths = Vec::new();
         for entry in entries {
             let path = entry.map_err(read_error)?.path();
-            if path.extension().is_some_and(|extension| extension == "toml") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
                 paths.push(path);
             }
         }
@@ -136,8 +156,14 @@ impl Config {
         set(&mut self.volume_prefixes, file.volume_prefixes);
         set(&mut self.memory_mb, file.memory_mb);
         set(&mut self.max_cells, file.max_cells);
-        set(&mut self.artifact_bytes, file.artifact_mb.map(|mb| mb.saturating_mul(1024 * 1024)));
-        set(&mut self.allow_unsandboxed_compile, file.allow_unsandboxed_compile);
+        set(
+            &mut self.artifact_bytes,
+            file.artifact_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
+        );
+        set(
+            &mut self.allow_unsandboxed_compile,
+            file.allow_unsandboxed_compile,
+        );
         self.name = file.name.or(self.name.take());
     }
 }
@@ -190,8 +216,16 @@ mod tests {
     #[test]
     fn later_files_override_earlier_ones() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("10-a.toml"), "name = \"one\"\nmemory_mb = 10").unwrap();
-        std::fs::write(dir.path().join("20-b.toml"), "memory_mb = 20\nroles = [\"edge\"]").unwrap();
+        std::fs::write(
+            dir.path().join("10-a.toml"),
+            "name = \"one\"\nmemory_mb = 10",
+        )
+        .unwrap();
+        std::fs::write(
+            dir.path().join("20-b.toml"),
+            "memory_mb = 20\nroles = [\"edge\"]",
+        )
+        .unwrap();
         std::fs::write(dir.path().join("readme.txt"), "not toml").unwrap();
         let mut config = config();
         config.read_dir(dir.path()).unwrap();
@@ -208,11 +242,18 @@ mod tests {
         std::fs::write(&path, "memry_mb = 10").unwrap();
         let error = config().read_file(&path).unwrap_err();
         let chain = format!("{error}: {}", std::error::Error::source(&error).unwrap());
-        assert!(chain.contains("memry_mb") && chain.contains("agent.toml"), "{chain}");
+        assert!(
+            chain.contains("memry_mb") && chain.contains("agent.toml"),
+            "{chain}"
+        );
     }
 
     #[test]
     fn a_missing_file_changes_nothing() {
-        assert!(!config().read_file(Path::new("/nonexistent/agent.toml")).unwrap());
+        assert!(
+            !config()
+                .read_file(Path::new("/nonexistent/agent.toml"))
+                .unwrap()
+        );
     }
 }

@@ -31,7 +31,10 @@ pub struct Events {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { list: Arc::default(), last: Arc::new(watch::Sender::new(0)) }
+        Self {
+            list: Arc::default(),
+            last: Arc::new(watch::Sender::new(0)),
+        }
     }
 }
 
@@ -44,7 +47,13 @@ impl Events {
             if list.len() == MAX_EVENTS {
                 list.pop_front();
             }
-            list.push_back(Event { seq, at, kind, subject, message });
+            list.push_back(Event {
+                seq,
+                at,
+                kind,
+                subject,
+                message,
+            });
             seq
         };
         self.last.send_replace(seq);
@@ -52,7 +61,11 @@ impl Events {
 
     /// Events after `seq`, oldest first.
     pub fn after(&self, seq: u64) -> Vec<Event> {
-        self.lock().iter().filter(|event| event.seq > seq).cloned().collect()
+        self.lock()
+            .iter()
+            .filter(|event| event.seq > seq)
+            .cloned()
+            .collect()
     }
 
     /// Wakes when something is recorded.
@@ -74,7 +87,12 @@ mod tests {
     fn keeps_order_and_drops_the_oldest() {
         let events = Events::default();
         for n in 0..MAX_EVENTS + 10 {
-            events.record(Timestamp(n as u64), "started", format!("cell {n}"), String::new());
+            events.record(
+                Timestamp(n as u64),
+                "started",
+                format!("cell {n}"),
+                String::new(),
+            );
         }
         let all = events.after(0);
         assert_eq!(all.len(), MAX_EVENTS);

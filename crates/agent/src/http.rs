@@ -68,20 +68,29 @@ fn router(readiness: Readiness) -> Router {
 async fn ready(State(readiness): State<Readiness>) -> Response {
     match readiness.borrow().clone() {
         None => (StatusCode::OK, "ready\n").into_response(),
-        Some(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
-        }
+        Some(reason) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {reason}\n"),
+        )
+            .into_response(),
     }
 }
 
 /// Refuses names that are not this machine's loopback, so that a web page cannot read this
 /// endpoint by pointing its own name here.
 async fn known_host(request: Request, next: Next) -> Response {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
     if is_local(host) {
         next.run(request).await
     } else {
-        (StatusCode::MISDIRECTED_REQUEST, "unknown host: use an address or localhost\n")
+        (
+            StatusCode::MISDIRECTED_REQUEST,
+            "unknown host: use an address or localhost\n",
+        )
             .into_response()
     }
 }
@@ -90,9 +99,14 @@ fn is_local(host: &str) -> bool {
     if host.parse::<SocketAddr>().is_ok() {
         return true;
     }
-    let name = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let name = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host);
     let name = match name.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.contains(':') => name,
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.contains(':') => {
+            name
+        }
         _ => name,
     };
     name == "localhost" || name.parse::<IpAddr>().is_ok()
@@ -104,10 +118,23 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_are_hosts() {
-        for host in ["localhost", "localhost:9920", "127.0.0.1", "127.0.0.1:1", "[::1]:9920", "::1"] {
+        for host in [
+            "localhost",
+            "localhost:9920",
+            "127.0.0.1",
+            "127.0.0.1:1",
+            "[::1]:9920",
+            "::1",
+        ] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["", "evil.example", "evil.example:9920", "localhost.evil.example", "a:b:c"] {
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:9920",
+            "localhost.evil.example",
+            "a:b:c",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }

@@ -1,1 +1,37 @@
-//! placeholder
+//! The agent: the one place where log, network, store and runtime meet.
+//!
+//! [`Agent::start`] builds every part and hands it to one task, the core, which owns the
+//! realm's state on this node. Around it: the ledger's thread, the network's thread (with the
+//! RPC server on it), the guests' threads of the runtime, one task for each cell, and the
+//! HTTP endpoint. All of them are stopped in order by [`Agent::shutdown`].
+//!
+//! What must stay absent: an owner's private key, and any way to change state but a signed intent.
+
+pub mod agent_file;
+mod approvals;
+mod backoff;
+mod cell;
+mod clock;
+mod config;
+mod control;
+mod core;
+mod events;
+mod fetch;
+mod fold;
+mod http;
+mod ledger;
+mod report;
+mod start;
+mod status;
+mod supervisor;
+pub mod trust;
+
+pub use config::{
+    Config, ConfigError, DEFAULT_HTTP, DEFAULT_PORT, SYSTEM_CONFIG, SYSTEM_CONFIG_DIR,
+    default_listen,
+};
+pub use fold::PlannerFold;
+pub use start::{Agent, StartError};
+
+/// What a node tells others of its program.
+pub(crate) const VERSION: &str = concat!("realm/", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,405 @@
+//! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, Weak},
+    time::{Duration, Instant},
+};
+
+use realm_manifest::{
+    ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
+    report::{CellReport, CellState, Reason},
+};
+use realm_runtime::{
+    CellConfig, CellHandle, ExitStatus, Flavour, LogRing, LogStream, Mount, PrepareError, Prepared,
+    PreparedKind, StartError, Stdio,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backoff::Backoff,
+    clock,
+    fold::chain,
+    supervisor::{Logs, STOP_GRACE, Tools, lock},
+};
+
+/// Alive for this long without a health check counts as running (contract 20).
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The cell while it runs, for measuring.
+#[derive(Debug, Clone, Default)]
+pub struct Live(Arc<Mutex<Weak<CellHandle>>>);
+
+/// The cell that this one replaces; it runs until this one does.
+#[derive(Debug)]
+pub struct Predecessor {
+    pub cancel: CancellationToken,
+}
+
+/// Everything one cell needs.
+#[derive(Debug)]
+pub struct CellTask {
+    pub tools: Tools,
+    pub logs: Logs,
+    pub key: (ComponentName, u32),
+    pub spec: ComponentSpec,
+    pub shared: Arc<Mutex<CellReport>>,
+    pub declined: Arc<Mutex<Option<Reason>>>,
+    pub cancel: CancellationToken,
+    pub live: Live,
+    pub predecessor: Option<Predecessor>,
+}
+
+/// What became of one attempt.
+enum Outcome {
+    /// Nothing more to do until the spec changes.
+    Final,
+    /// Try again after a wait.
+    Again { ran: Duration },
+}
+
+impl CellTask {
+    /// Runs until it is cancelled, or there is nothing left to do.
+    pub async fn run(mut self) {
+        let cancel = self.cancel.clone();
+        let mut backoff = Backoff::default();
+        loop {
+            let Outcome::Again { ran } = self.attempt().await else {
+                break;
+            };
+            let wait = backoff.next(ran);
+            self.state(CellState::Backoff);
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+            lock(&self.shared).restarts += 1;
+            let (component, index) = (&self.key.0, self.key.1);
+            self.event("restarted", format!("{component}#{index} after {wait:?}"));
+        }
+        // Stays until it is told to go, so that its state is still reported.
+        cancel.cancelled().await;
+        self.state(CellState::Stopped);
+    }
+
+    async fn attempt(&mut self) -> Outcome {
+        let cancel = self.cancel.clone();
+        let prepared = tokio::select! {
+            () = cancel.cancelled() => return Outcome::Final,
+            prepared = self.prepare() => prepared,
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(outcome) => return outcome,
+        };
+        if let PreparedKind::Library { exports } = prepared.kind() {
+            self.set(CellState::Library, Some(library_reason(exports)));
+            self.retire();
+            return Outcome::Final;
+        }
+        self.launch(&prepared).await
+    }
+
+    async fn prepare(&mut self) -> Result<Prepared, Outcome> {
+        if let Err(unsupported) = self.spec.unsupported() {
+            self.fail("unsupported", unsupported.to_string(), None);
+            return Err(Outcome::Final);
+        }
+        self.state(CellState::Pulling);
+        let path = match self.tools.fetcher.ensure(self.spec.artifact).await {
+            Ok(path) => path,
+            Err(error) => {
+                let help = "push it again from a machine that has the file";
+                self.fail("pull", chain(&error), Some(help));
+                return Err(Outcome::Again {
+                    ran: Duration::ZERO,
+                });
+            }
+        };
+        self.state(CellState::Compiling);
+        let wasm = match tokio::fs::read(&path).await {
+            Ok(wasm) => wasm,
+            Err(error) => {
+                self.fail("pull", format!("{}: {error}", path.display()), None);
+                return Err(Outcome::Again {
+                    ran: Duration::ZERO,
+                });
+            }
+        };
+        let flavour = Flavour::of(&self.spec.limits);
+        match self.tools.runtime.prepare(wasm.into(), flavour).await {
+            Ok(prepared) => Ok(prepared),
+            Err(error) => Err(self.not_prepared(&error)),
+        }
+    }
+
+    fn not_prepared(&self, error: &PrepareError) -> Outcome {
+        let (component, index) = (&self.key.0, self.key.1);
+        self.event("refused", format!("{component}#{index}: {}", chain(error)));
+        self.fail(
+            "compile",
+            chain(error),
+            Some("see what it needs: realm inspect FILE"),
+        );
+        if error.is_transient() {
+            Outcome::Again {
+                ran: Duration::ZERO,
+            }
+        } else {
+            Outcome::Final
+        }
+    }
+
+    async fn launch(&mut self, prepared: &Prepared) -> Outcome {
+        self.state(CellState::Starting);
+        let mounts = match self.mounts() {
+            Ok(mounts) => mounts,
+            Err(reason) => return self.decline(reason),
+        };
+        let ring = self.logs.begin(&self.key);
+        let config = CellConfig {
+            name: self.key.0.to_string(),
+            limits: self.spec.limits.clone(),
+            grants: self.spec.grants.clone(),
+            stdio: Stdio::Log(ring.clone()),
+            mounts,
+        };
+        let handle = match self.tools.runtime.start(prepared, config) {
+            Ok(handle) => Arc::new(handle),
+            Err(error @ StartError::Full { .. }) => {
+                return self.decline(reason("full", chain(&error), Some("add a node")));
+            }
+            Err(error) => {
+                self.fail("start", chain(&error), None);
+                return Outcome::Final;
+            }
+        };
+        let started = Instant::now();
+        {
+            let mut report = lock(&self.shared);
+            report.started_at = Some(clock::wall());
+            report.exit_code = None;
+        }
+        *lock(&self.live.0) = Arc::downgrade(&handle);
+        let status = self.watch(&handle).await;
+        *lock(&self.live.0) = Weak::new();
+        ring.finish();
+        self.ended(status, started.elapsed(), &ring)
+    }
+
+    /// Waits for the end. None when the cell was told to go.
+    async fn watch(&mut self, handle: &CellHandle) -> Option<ExitStatus> {
+        let cancel = self.cancel.clone();
+        tokio::select! {
+            () = cancel.cancelled() => {
+                handle.stop(STOP_GRACE).await;
+                return None;
+            }
+            status = handle.wait() => return Some(status),
+            () = tokio::time::sleep(SETTLE) => {}
+        }
+        self.set(CellState::Running, None);
+        self.retire();
+        let (component, index) = (&self.key.0, self.key.1);
+        self.event("started", format!("{component}#{index}"));
+        tokio::select! {
+            () = cancel.cancelled() => {
+                handle.stop(STOP_GRACE).await;
+                None
+            }
+            status = handle.wait() => Some(status),
+        }
+    }
+
+    fn ended(&mut self, status: Option<ExitStatus>, ran: Duration, ring: &LogRing) -> Outcome {
+        let Some(status) = status else {
+            return Outcome::Final;
+        };
+        self.retire();
+        let failed = !matches!(status, ExitStatus::Exited(0));
+        lock(&self.shared).exit_code = match &status {
+            ExitStatus::Exited(code) => Some(*code),
+            _ => None,
+        };
+        let why = ended_reason(&status);
+        if let Some(why) = &why {
+            let kind = if matches!(status, ExitStatus::LimitHit(_)) {
+                "limited"
+            } else {
+                "failed"
+            };
+            let line = format!("{}#{}: {}", self.key.0, self.key.1, why.message);
+            self.event(kind, line.clone());
+            ring.write(LogStream::Stderr, format!("realm: {line}\n").as_bytes());
+        }
+        let again = match self.spec.restart {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => failed,
+            RestartPolicy::Never => false,
+        };
+        match (again, failed) {
+            (true, _) => {
+                self.set(CellState::Backoff, why);
+                Outcome::Again { ran }
+            }
+            (false, false) => {
+                self.set(CellState::Done, None);
+                Outcome::Final
+            }
+            (false, true) => {
+                self.set(CellState::Failed, why);
+                Outcome::Final
+            }
+        }
+    }
+
+    /// This one runs, or never will: the one before it goes.
+    fn retire(&mut self) {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.cancel.cancel();
+        }
+    }
+
+    fn mounts(&self) -> Result<Vec<Mount>, Reason> {
+        self.spec
+            .grants
+            .volumes
+            .iter()
+            .map(|volume| self.mount(volume))
+            .collect()
+    }
+
+    fn mount(&self, volume: &Volume) -> Result<Mount, Reason> {
+        let host = match &volume.source {
+            VolumeSource::Named(name) => self.named_volume(name)?,
+            VolumeSource::Host(path) => self.host_volume(Path::new(path))?,
+        };
+        Ok(Mount {
+            host,
+            guest: volume.guest.clone(),
+            mode: volume.mode,
+        })
+    }
+
+    fn named_volume(&self, name: &str) -> Result<PathBuf, Reason> {
+        // The name was checked when the spec was: no separators, no dots.
+        let path = self.tools.volumes.join(self.key.0.as_str()).join(name);
+        match std::fs::create_dir_all(&path) {
+            Ok(()) => Ok(path),
+            Err(error) => Err(reason("volume", format!("volume {name}: {error}"), None)),
+        }
+    }
+
+    fn host_volume(&self, path: &Path) -> Result<PathBuf, Reason> {
+        let refused = |message: String| {
+            let help = "list the directory in volume_prefixes of the node's agent.toml";
+            reason("volume", message, Some(help))
+        };
+        let real = std::fs::canonicalize(path)
+            .map_err(|error| refused(format!("host directory {}: {error}", path.display())))?;
+        let allowed = self
+            .tools
+            .volume_prefixes
+            .iter()
+            .any(|prefix| real.starts_with(prefix));
+        if allowed {
+            Ok(real)
+        } else {
+            Err(refused(format!(
+                "this node does not offer host directory {}",
+                path.display()
+            )))
+        }
+    }
+
+    fn decline(&self, reason: Reason) -> Outcome {
+        *lock(&self.declined) = Some(reason.clone());
+        self.set(CellState::Failed, Some(reason));
+        Outcome::Final
+    }
+
+    fn fail(&self, code: &str, message: String, help: Option<&str>) {
+        tracing::warn!(component = %self.key.0, index = self.key.1, message, "a cell failed");
+        self.set(CellState::Failed, Some(reason(code, message, help)));
+    }
+
+    fn state(&self, state: CellState) {
+        lock(&self.shared).state = state;
+        self.tools.changed.send_modify(|count| *count += 1);
+    }
+
+    fn set(&self, state: CellState, reason: Option<Reason>) {
+        {
+            let mut report = lock(&self.shared);
+            report.state = state;
+            report.reason = reason;
+        }
+        self.tools.changed.send_modify(|count| *count += 1);
+    }
+
+    fn event(&self, kind: &'static str, message: String) {
+        self.tools
+            .events
+            .record(clock::wall(), kind, self.key.0.to_string(), message);
+    }
+}
+
+impl Live {
+    /// Fills in what only a running cell can tell.
+    pub fn measure(&self, report: &mut CellReport) {
+        let Some(handle) = lock(&self.0).upgrade() else {
+            return;
+        };
+        let stats = handle.stats();
+        report.memory_bytes = stats.memory_bytes;
+        report.fuel_used = stats.fuel_used;
+        report.preemptions = stats.preemptions;
+        if report.reason.is_none()
+            && let Some((limit, count)) = stats.limit_hits.first()
+        {
+            let message = format!("met its {limit} limit {count} times");
+            let help = "see the limit's remedy in the log, or raise it with realm push";
+            report.reason = Some(reason("limit", message, Some(help)));
+        }
+    }
+}
+
+fn ended_reason(status: &ExitStatus) -> Option<Reason> {
+    match status {
+        ExitStatus::Exited(0) => None,
+        ExitStatus::Exited(code) => Some(reason(
+            "exit",
+            format!("ended with exit code {code}"),
+            Some("see why: realm logs"),
+        )),
+        ExitStatus::Trapped { message } => Some(reason(
+            "trap",
+            message.clone(),
+            Some("see what it wrote: realm logs"),
+        )),
+        ExitStatus::LimitHit(hit) => Some(reason("limit", hit.to_string(), Some(&hit.remedy))),
+        ExitStatus::Killed => Some(reason("killed", "it was killed".into(), None)),
+        ExitStatus::Failed { message } => Some(reason("host", message.clone(), None)),
+    }
+}
+
+fn library_reason(exports: &[String]) -> Reason {
+    let exports = if exports.is_empty() {
+        "nothing".into()
+    } else {
+        exports.join(", ")
+    };
+    reason(
+        "library",
+        format!("a library has no entry point to run; it exports {exports}"),
+        None,
+    )
+}
+
+fn reason(code: &str, message: String, help: Option<&str>) -> Reason {
+    Reason {
+        code: code.into(),
+        message,
+        help: help.map(str::to_owned),
+    }
+}

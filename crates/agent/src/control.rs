@@ -1,0 +1,473 @@
+//! The agent behind the RPC membrane: asks the core, reads logs, takes uploads.
+
+use std::{io::Read, rc::Rc, sync::Arc, time::Duration};
+
+use futures::future::LocalBoxFuture;
+use realm_identity::{Artifact, Hash, PublicKey, RealmId};
+use realm_p2p::{BlobSource, NetworkHandle, RpcServe, Stream};
+use realm_rpc::{
+    Control, ErrorCode, Event, EventSink, Fork, Head, HeadId, Host, Intent, Limits, LogLine,
+    LogQuery, LogSink, LogStream, PendingNode, PublicInfo, RpcError, StatusSink, Submitted, Upload,
+    status::Status,
+};
+use realm_store::{BlobError, Blobs};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    clock,
+    core::{Command, View},
+    events::Events,
+    fold::chain,
+    supervisor::Logs,
+};
+
+/// Largest artifact that is taken over RPC.
+const MAX_UPLOAD: u64 = 512 * 1024 * 1024;
+/// Lines sent at once.
+const LINES: usize = 256;
+/// How often a watched status is looked at again.
+const WATCH: Duration = Duration::from_millis(500);
+/// How often followed logs look for cells that are new.
+const RESCAN: Duration = Duration::from_millis(500);
+
+type Answer<'a, T> = LocalBoxFuture<'a, Result<T, RpcError>>;
+
+/// What the server needs; it can cross threads, what it makes cannot.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub key: PublicKey,
+    pub commands: mpsc::Sender<Command>,
+    pub view: watch::Receiver<View>,
+    pub logs: Logs,
+    pub events: Events,
+    pub blobs: Arc<Blobs>,
+    pub network: Arc<std::sync::OnceLock<NetworkHandle>>,
+}
+
+/// Serves RPC streams on the network's thread.
+#[derive(Debug)]
+pub struct Server(pub Shared);
+
+/// One connection's host and, once its key is proven, its control.
+#[derive(Debug, Clone)]
+struct Operator(Shared);
+
+impl RpcServe for Server {
+    fn serve(&self, peer: PublicKey, stream: Stream) -> LocalBoxFuture<'static, ()> {
+        let host: Rc<dyn Host> = Rc::new(Operator(self.0.clone()));
+        Box::pin(async move {
+            if let Err(error) = realm_rpc::serve(stream, host, Limits::default()).await {
+                tracing::debug!(%peer, error = chain(&error), "an rpc connection ended");
+            }
+        })
+    }
+}
+
+impl Host for Operator {
+    fn info(&self) -> PublicInfo {
+        let view = self.0.view.borrow();
+        PublicInfo {
+            node: self.0.key,
+            version: crate::VERSION.to_owned(),
+            realm: view.realm,
+            name: Some(view.name.clone()),
+        }
+    }
+
+    fn realm(&self) -> Option<RealmId> {
+        self.0.view.borrow().realm
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.view.borrow().epoch
+    }
+
+    fn authorise(
+        &self,
+        key: PublicKey,
+    ) -> LocalBoxFuture<'_, Result<Option<Rc<dyn Control>>, RpcError>> {
+        let view = self.0.view.borrow().clone();
+        // Before there is a realm only the pinned owner, or whoever comes first in an open
+        // window, may bring one.
+        let allowed = match view.realm {
+            Some(_) => view.owners.first() == Some(&key),
+            None => view.pinned == Some(key) || (view.pinned.is_none() && view.window),
+        };
+        let control = allowed.then(|| Rc::new(self.clone()) as Rc<dyn Control>);
+        Box::pin(async move { Ok(control) })
+    }
+}
+
+impl Operator {
+    fn ask<T: 'static>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, RpcError>>) -> Command + 'static,
+    ) -> Answer<'_, T> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.0
+                .commands
+                .send(make(reply))
+                .await
+                .map_err(|_| stopping())?;
+            answer.await.map_err(|_| stopping())?
+        })
+    }
+
+    fn network(&self) -> Result<&NetworkHandle, RpcError> {
+        self.0.network.get().ok_or_else(stopping)
+    }
+
+    async fn read_status(&self) -> Result<Status, RpcError> {
+        let peers = self.network()?.peers().await.map_err(|_| stopping())?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Status { peers, reply };
+        self.0
+            .commands
+            .send(command)
+            .await
+            .map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    async fn send_logs(&self, query: LogQuery, sink: LogSink) -> Result<(), RpcError> {
+        let name = self.0.view.borrow().name.clone();
+        let mut followed: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
+        let mut first = true;
+        loop {
+            let mut idle = true;
+            for (key, rings) in self.0.logs.of(query.component.as_deref()) {
+                let run = rings.run;
+                let ring = if query.previous {
+                    let Some(previous) = rings.previous else {
+                        continue;
+                    };
+                    previous
+                } else {
+                    rings.current
+                };
+                let from = match followed.get(&(key.clone(), run)) {
+                    Some(next) => *next,
+                    None if first => start(&ring, &query),
+                    None => 0,
+                };
+                let lines = ring.from_seq(from, LINES);
+                let next = lines.last().map_or(from, |line| line.seq + 1);
+                followed.insert((key.clone(), run), next);
+                if lines.is_empty() {
+                    continue;
+                }
+                idle = false;
+                let lines: Vec<LogLine> = lines
+                    .into_iter()
+                    .filter(|line| {
+                        query
+                            .since
+                            .is_none_or(|since| clock::to_timestamp(line.at) >= since)
+                    })
+                    .map(|line| log_line(&name, &key, line))
+                    .collect();
+                if !lines.is_empty() && sink.send(&lines).await.is_err() {
+                    return Ok(());
+                }
+            }
+            first = false;
+            if idle && !query.follow {
+                return Ok(());
+            }
+            if idle {
+                tokio::time::sleep(RESCAN).await;
+            }
+        }
+    }
+
+    async fn send_events(
+        &self,
+        mut after: u64,
+        follow: bool,
+        sink: EventSink,
+    ) -> Result<(), RpcError> {
+        let mut changed = self.0.events.watch();
+        loop {
+            changed.borrow_and_update();
+            let events: Vec<Event> = self.0.events.after(after).into_iter().map(event).collect();
+            after = events.last().map_or(after, |event| event.seq);
+            if !events.is_empty() && sink.send(&events).await.is_err() {
+                return Ok(());
+            }
+            if !follow || changed.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn begin_upload(&self, artifact: Artifact) -> Result<Box<dyn Upload>, RpcError> {
+        if artifact.size > MAX_UPLOAD {
+            let message = format!(
+                "the artifact has {} bytes, at most {MAX_UPLOAD} are taken",
+                artifact.size
+            );
+            return Err(RpcError::new(ErrorCode::Limit, message));
+        }
+        self.make_room(artifact).await?;
+        let blobs = self.0.blobs.clone();
+        let whole = blocking(move || Ok(blobs.has(&artifact))).await?;
+        let file = if whole {
+            None
+        } else {
+            Some(tempfile::tempfile().map_err(failed)?)
+        };
+        Ok(Box::new(Receiving {
+            artifact,
+            blobs: self.0.blobs.clone(),
+            received: if whole { artifact.size } else { 0 },
+            file,
+        }))
+    }
+
+    /// Lets go of artifacts that nothing needs, least recently used first.
+    async fn make_room(&self, artifact: Artifact) -> Result<(), RpcError> {
+        let (reply, answer) = oneshot::channel();
+        self.0
+            .commands
+            .send(Command::Pinned(reply))
+            .await
+            .map_err(|_| stopping())?;
+        let keep = answer.await.map_err(|_| stopping())?.into_iter().collect();
+        let blobs = self.0.blobs.clone();
+        let removed = blocking(move || blobs.gc(&keep, artifact.size).map_err(store)).await?;
+        for sha256 in removed {
+            tracing::info!(digest = %sha256, "an artifact that nothing needs was removed");
+        }
+        Ok(())
+    }
+}
+
+impl Control for Operator {
+    fn head(&self) -> Answer<'_, Head> {
+        self.ask(Command::Head)
+    }
+
+    fn heads(&self) -> Answer<'_, Vec<HeadId>> {
+        self.ask(Command::Heads)
+    }
+
+    fn submit(&self, entry: Vec<u8>, payload: Vec<u8>) -> Answer<'_, Submitted> {
+        self.ask(move |reply| Command::Submit {
+            entry,
+            payload,
+            reply,
+        })
+    }
+
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(self.read_status())
+    }
+
+    fn watch(&self, sink: StatusSink) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mut last = None;
+            loop {
+                let status = self.read_status().await?;
+                if last.as_ref() != Some(&status) {
+                    if sink.send(&status).await.is_err() {
+                        return Ok(());
+                    }
+                    last = Some(status);
+                }
+                tokio::time::sleep(WATCH).await;
+            }
+        })
+    }
+
+    fn logs(&self, query: LogQuery, sink: LogSink) -> Answer<'_, ()> {
+        Box::pin(self.send_logs(query, sink))
+    }
+
+    fn events(&self, after: u64, follow: bool, sink: EventSink) -> Answer<'_, ()> {
+        Box::pin(self.send_events(after, follow, sink))
+    }
+
+    fn history(&self, from: u64, to: u64, max_bytes: usize) -> Answer<'_, Vec<Intent>> {
+        self.ask(move |reply| Command::History {
+            from,
+            to,
+            max_bytes,
+            reply,
+        })
+    }
+
+    fn forks(&self) -> Answer<'_, Vec<Fork>> {
+        self.ask(Command::Forks)
+    }
+
+    fn upload(&self, artifact: Artifact) -> Answer<'_, Box<dyn Upload>> {
+        Box::pin(self.begin_upload(artifact))
+    }
+
+    fn claim(&self, claim: Vec<u8>) -> Answer<'_, Vec<u8>> {
+        self.ask(move |reply| Command::Claim { claim, reply })
+    }
+
+    fn pending(&self) -> Answer<'_, Vec<PendingNode>> {
+        self.ask(Command::Pending)
+    }
+
+    fn peer_add(&self, address: String) -> Answer<'_, ()> {
+        self.ask(move |reply| Command::PeerAdd { address, reply })
+    }
+
+    fn adopt(&self, genesis: Vec<u8>) -> Answer<'_, ()> {
+        self.ask(move |reply| Command::Adopt { genesis, reply })
+    }
+}
+
+/// An upload under way: bytes in order into a file without a name, then checked and kept.
+#[derive(Debug)]
+struct Receiving {
+    artifact: Artifact,
+    blobs: Arc<Blobs>,
+    received: u64,
+    /// None once the artifact is here.
+    file: Option<std::fs::File>,
+}
+
+impl Upload for Receiving {
+    fn received(&self) -> u64 {
+        self.received
+    }
+
+    fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let Some(file) = &self.file else {
+                return Ok(self.received);
+            };
+            let end = offset.saturating_add(bytes.len() as u64);
+            if offset != self.received || end > self.artifact.size {
+                return Err(RpcError::new(
+                    ErrorCode::Invalid,
+                    "bytes out of order, or more than were announced",
+                ));
+            }
+            let file = file.try_clone().map_err(failed)?;
+            blocking(move || {
+                use std::os::unix::fs::FileExt as _;
+                file.write_all_at(&bytes, offset).map_err(failed)
+            })
+            .await?;
+            self.received = end;
+            Ok(end)
+        })
+    }
+
+    fn finish(&mut self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let Some(file) = self.file.take() else {
+                return Ok(());
+            };
+            let (blobs, wanted) = (self.blobs.clone(), self.artifact);
+            blocking(move || {
+                use std::io::Seek as _;
+                let mut file = file;
+                file.rewind().map_err(failed)?;
+                let found = blobs
+                    .import(file.take(wanted.size), wanted.size)
+                    .map_err(store)?;
+                if found == wanted {
+                    Ok(())
+                } else {
+                    let message = format!(
+                        "the bytes have digest {}, {} was announced",
+                        found.sha256, wanted.sha256
+                    );
+                    Err(RpcError::new(ErrorCode::Invalid, message))
+                }
+            })
+            .await
+        })
+    }
+}
+
+/// Serves artifacts to approved nodes.
+#[derive(Debug)]
+pub struct Artifacts {
+    pub blobs: Arc<Blobs>,
+    pub view: watch::Receiver<View>,
+}
+
+impl BlobSource for Artifacts {
+    fn allow(&self, peer: PublicKey) -> bool {
+        self.view.borrow().approved.contains(&peer)
+    }
+
+    fn read_range(&self, sha256: Hash, offset: u64, len: u32) -> std::io::Result<Option<Vec<u8>>> {
+        self.blobs
+            .encode_range(&sha256, offset, len)
+            .map_err(std::io::Error::other)
+    }
+}
+
+fn start(ring: &realm_runtime::LogRing, query: &LogQuery) -> u64 {
+    match query.tail {
+        Some(tail) => {
+            let tail = usize::try_from(tail).unwrap_or(usize::MAX);
+            ring.tail(tail)
+                .first()
+                .map_or_else(|| ring.next_seq(), |line| line.seq)
+        }
+        None => 0,
+    }
+}
+
+fn log_line(
+    node: &str,
+    (component, index): &(realm_manifest::ComponentName, u32),
+    line: realm_runtime::LogLine,
+) -> LogLine {
+    LogLine {
+        at: clock::to_timestamp(line.at),
+        component: component.to_string(),
+        node: node.to_owned(),
+        index: *index,
+        stream: match line.stream {
+            realm_runtime::LogStream::Stdout => LogStream::Out,
+            realm_runtime::LogStream::Stderr => LogStream::Err,
+        },
+        text: line.text.into(),
+    }
+}
+
+fn event(event: crate::events::Event) -> Event {
+    Event {
+        seq: event.seq,
+        at: event.at,
+        kind: event.kind.to_owned(),
+        subject: event.subject,
+        message: event.message,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RpcError> + Send + 'static,
+) -> Result<T, RpcError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| stopping())?
+}
+
+fn stopping() -> RpcError {
+    RpcError::new(ErrorCode::Disconnected, "the agent is stopping")
+}
+
+fn failed(error: std::io::Error) -> RpcError {
+    RpcError::new(ErrorCode::Failed, chain(&error)).help("see free disk space on the node")
+}
+
+fn store(error: BlobError) -> RpcError {
+    let code = match &error {
+        BlobError::Budget { .. } | BlobError::TooLarge { .. } => ErrorCode::Limit,
+        BlobError::Digest { .. } | BlobError::Size { .. } => ErrorCode::Invalid,
+        _ => ErrorCode::Failed,
+    };
+    RpcError::new(code, chain(&error))
+}

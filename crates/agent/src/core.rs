@@ -1,0 +1,611 @@
+//! The one task that owns the realm's state on this node: events in, effects out.
+//!
+//! It drives the protocol's state machine, folds what the log says, plans, and hands steps to
+//! the supervisor. It never waits for a cell, a peer or the disk: those answer as events.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
+use realm_manifest::report::NodeReport;
+use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
+use realm_planner::{NodeView, Nodes, PlanInput, State, plan};
+use realm_protocol::{Event, MemberState, Node, Now, Token};
+use realm_rpc::{ErrorCode, RpcError, Submitted, status::Status};
+use realm_store::{Blobs, Op};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    approvals::{Approval, ByChain, approved},
+    clock::Clock,
+    events::Events,
+    fold::PlannerFold,
+    ledger::{LedgerTask, Written},
+    report::Reporter,
+    supervisor::Supervisor,
+    trust::Trust,
+};
+
+mod commands;
+mod effects;
+
+pub use commands::Command;
+
+/// A node that was away is given work again after it was back for this long (contract 14).
+const STABLE_MS: u64 = 10_000;
+/// At the start nobody knows anybody: the first view needs no such wait.
+const START_GRACE_MS: u64 = 3_000;
+/// How often the node looks at itself when nothing happens.
+const HOUSEKEEPING_MS: u64 = 1_000;
+/// Connections that are being opened at once because the protocol asked for them.
+const MAX_DIALS: usize = 16;
+
+/// What others may read at any time, without asking the core.
+#[derive(Debug, Clone)]
+pub struct View {
+    pub realm: Option<RealmId>,
+    pub realm_name: Option<String>,
+    pub owners: Vec<PublicKey>,
+    /// Whether a key that proves itself may become the owner now.
+    pub window: bool,
+    pub pinned: Option<PublicKey>,
+    pub name: String,
+    /// Rises whenever authority that was given out ends.
+    pub epoch: u64,
+    pub approved: std::collections::HashSet<PublicKey>,
+}
+
+/// Everything the core is made of.
+pub(crate) struct Core {
+    pub key: SecretKey,
+    pub clock: Clock,
+    pub node: Node<PlannerFold>,
+    pub network: NetworkHandle,
+    pub ledger: LedgerTask,
+    pub trust: Trust,
+    pub blobs: Arc<Blobs>,
+    pub supervisor: Supervisor,
+    pub reporter: Reporter,
+    pub events: Events,
+    pub view: watch::Sender<View>,
+    pub sources: watch::Sender<Vec<PublicKey>>,
+    pub readiness: watch::Sender<Option<String>>,
+    pub peers_file: realm_store::StateFile,
+    /// Its existence says that a ledger must exist, so that a lost one is not taken for a new node.
+    pub joined_file: realm_store::StateFile,
+    pub agent_file: crate::agent_file::AgentFile,
+    /// The folded state; None before there is a realm.
+    pub state: Option<State>,
+    pub claims: Vec<WitnessedClaim>,
+    pub approved: BTreeMap<PublicKey, Approval>,
+    pub reports: BTreeMap<PublicKey, Seen>,
+    pub submits: HashMap<Token, commands::Reply<Submitted>>,
+    /// Who waits for a witnessed claim, with the node it is about.
+    pub claimants: Vec<(PublicKey, commands::Reply<Vec<u8>>)>,
+    pub pending_since: BTreeMap<PublicKey, Timestamp>,
+    pub forked: bool,
+    pub incompatible: Option<String>,
+    pub addresses: Vec<String>,
+    pub saved_peers: Vec<String>,
+    pub dials: JoinSet<()>,
+    pub next_token: Token,
+    pub started_mono: u64,
+    /// Something that placement depends on has changed.
+    pub replan: bool,
+}
+
+/// A node's newest report, and when it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub report: Signed<NodeReport>,
+    pub at: Timestamp,
+}
+
+/// Where the core's events come from.
+pub(crate) struct Inputs {
+    pub network: mpsc::Receiver<NetworkEvent>,
+    pub written: mpsc::Receiver<Written>,
+    pub commands: mpsc::Receiver<Command>,
+    pub cells: watch::Receiver<u64>,
+    pub cancel: CancellationToken,
+}
+
+/// One thing that happened.
+enum Input {
+    Network(NetworkEvent),
+    Written(Written),
+    Command(Command),
+    Cells,
+    Tick,
+    Stop,
+}
+
+impl Core {
+    /// Runs until it is cancelled, or the network is gone; then stops everything in order.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        self.begin().await;
+        let mut housekeeping = 0;
+        loop {
+            let now = self.clock.now();
+            if now.mono >= housekeeping {
+                housekeeping = now.mono + HOUSEKEEPING_MS;
+                self.housekeep().await;
+            }
+            let due = self.clock.at(self.node.next_timeout().min(housekeeping));
+            let input = tokio::select! {
+                () = inputs.cancel.cancelled() => Input::Stop,
+                Some(written) = inputs.written.recv() => Input::Written(written),
+                event = inputs.network.recv() => event.map_or(Input::Stop, Input::Network),
+                Some(command) = inputs.commands.recv() => Input::Command(command),
+                Ok(()) = inputs.cells.changed() => Input::Cells,
+                Some(_) = self.dials.join_next() => continue,
+                () = tokio::time::sleep_until(due) => Input::Tick,
+            };
+            if matches!(input, Input::Stop) {
+                break;
+            }
+            self.take(input).await;
+            self.carry_out().await;
+            if self.replan {
+                self.replan = false;
+                self.plan();
+            }
+        }
+        self.stop(inputs).await;
+    }
+
+    async fn take(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Network(event) => self.network_event(event, now).await,
+            Input::Written(written) => self.written(written, now),
+            Input::Command(command) => self.command(command, now).await,
+            Input::Cells => {
+                self.report(false).await;
+                self.replan = true;
+            }
+            Input::Tick => self.node.handle(Event::Tick, now),
+            Input::Stop => {}
+        }
+    }
+
+    async fn begin(&mut self) {
+        let now = self.clock.now();
+        if let Some(log) = self.node.log() {
+            self.state = State::decode(&log.head().state).ok();
+            self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
+        }
+        self.claims = self.node.claims().cloned().collect();
+        self.approve(now).await;
+        match self.trust.claim() {
+            Ok(Some(claim)) if !self.approved.contains_key(&self.key.public()) => {
+                self.take_up(&claim, now).await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(error = crate::fold::chain(&error), "the invite is lost"),
+        }
+        self.ask_to_join(now);
+        self.report(true).await;
+        self.carry_out().await;
+        self.plan();
+    }
+
+    /// Joins with the invite that was taken up: the realm's genesis is inside it. Without an
+    /// address to ask there is nobody else yet, and the first node vouches for itself.
+    async fn take_up(&mut self, claim: &Signed<realm_identity::Claim>, now: Now) {
+        let Ok(invite) = Signed::<realm_identity::Invite>::from_wire(&claim.invite) else {
+            return;
+        };
+        self.node.handle(
+            Event::Found {
+                genesis: invite.genesis.clone(),
+            },
+            now,
+        );
+        self.carry_out().await;
+        self.node.handle(
+            Event::Claim {
+                claim: claim.to_wire(),
+            },
+            now,
+        );
+        if invite.addresses.is_empty() && self.approved.is_empty() {
+            self.witness(claim.clone(), now);
+        }
+        for address in &invite.addresses {
+            self.dial(address.clone());
+        }
+    }
+
+    fn ask_to_join(&mut self, now: Now) {
+        if self.approved.contains_key(&self.key.public()) {
+            return;
+        }
+        let request = realm_protocol::JoinRequest {
+            v: 1,
+            node: self.key.public(),
+            realm: self.realm(),
+            name: self.reporter.name(),
+            tags: self.reporter.tags(),
+            addresses: self.addresses.clone(),
+            version: crate::VERSION.to_owned(),
+            at: now.wall,
+        };
+        let request = Signed::sign(request, &self.key).unwrap_or_else(|never| match never {});
+        self.node.handle(
+            Event::Join {
+                request: request.to_wire(),
+            },
+            now,
+        );
+    }
+
+    pub(crate) fn realm(&self) -> Option<RealmId> {
+        self.state.as_ref().map(|state| state.realm)
+    }
+
+    /// Computes who is approved, and tells everyone who must know.
+    async fn approve(&mut self, now: Now) {
+        let Some(state) = &self.state else {
+            self.publish_view().await;
+            return;
+        };
+        let mut chain = ByChain::default();
+        for (key, node) in &state.nodes {
+            if node.revoked {
+                chain.revoked.insert(*key);
+            } else {
+                let approval = Approval {
+                    name: Some(node.name.clone()),
+                    tags: node.tags.clone(),
+                };
+                chain.approved.insert(*key, approval);
+            }
+        }
+        let before = std::mem::take(&mut self.approved);
+        self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
+        for (key, approval) in &self.approved {
+            if !before.contains_key(key) {
+                let name = approval
+                    .name
+                    .as_ref()
+                    .map_or_else(|| key.short(), ToString::to_string);
+                self.events
+                    .record(now.wall, "approved", name, format!("{key} is approved"));
+                self.node.handle(Event::JoinSettled { node: *key }, now);
+            }
+        }
+        let nodes = self.approved.keys().copied().collect();
+        self.node.handle(Event::Approved { nodes }, now);
+        let keys = self.approved.keys().copied().collect();
+        if self.network.set_approved(keys).await.is_err() {
+            tracing::warn!("the network has stopped");
+        }
+        self.replan = true;
+        self.publish_view().await;
+        self.publish_sources().await;
+    }
+
+    pub(crate) async fn publish_view(&mut self) {
+        let pin = self.trust.pin();
+        let me = self.key.public();
+        let name = self.node_name(&me);
+        let approved: std::collections::HashSet<PublicKey> =
+            self.approved.keys().copied().collect();
+        let owners = self.state.as_ref().map(State::owners).unwrap_or_default();
+        let realm = self.realm();
+        let window = matches!(pin, realm_identity::OwnerPin::Window { until } if until >= crate::clock::wall());
+        self.view.send_modify(|view| {
+            let ended = view.owners.first() != owners.first()
+                || view.approved.iter().any(|key| !approved.contains(key));
+            view.epoch += u64::from(ended);
+            view.realm = realm;
+            view.realm_name = self.state.as_ref().map(|state| state.name.clone());
+            view.owners = owners;
+            view.window = window;
+            view.pinned = pin.owner();
+            view.name = name;
+            view.approved = approved;
+        });
+        let reason = if self.incompatible.is_some() {
+            Some("a newer version of realm wrote to the log: upgrade this node".to_owned())
+        } else if realm.is_none() {
+            Some("in no realm yet: enroll with an invite".to_owned())
+        } else if !self.approved.contains_key(&me) {
+            Some("not approved by the owner yet".to_owned())
+        } else {
+            None
+        };
+        self.readiness
+            .send_if_modified(|now| std::mem::replace(now, reason.clone()) != reason);
+        self.agent_file.write(self.addresses.clone(), realm);
+    }
+
+    async fn publish_sources(&mut self) {
+        let me = self.key.public();
+        let connected: Vec<PublicKey> = self
+            .node
+            .connected()
+            .filter(|peer| *peer != me && self.approved.contains_key(peer))
+            .collect();
+        self.sources
+            .send_if_modified(|now| std::mem::replace(now, connected.clone()) != connected);
+    }
+
+    /// The name the owner gave, else the one the node reports, else the start of its key.
+    pub(crate) fn node_name(&self, key: &PublicKey) -> String {
+        if let Some(name) = self
+            .approved
+            .get(key)
+            .and_then(|approval| approval.name.as_ref())
+        {
+            return name.to_string();
+        }
+        if let Some(record) = self.state.as_ref().and_then(|state| state.nodes.get(key)) {
+            return record.name.to_string();
+        }
+        if *key == self.key.public() {
+            return self.reporter.name();
+        }
+        self.reports
+            .get(key)
+            .map_or_else(|| key.short(), |seen| seen.report.name.to_string())
+    }
+
+    /// The approved nodes as placement sees them.
+    pub(crate) fn nodes(&self) -> Nodes {
+        let now = self.clock.now();
+        let me = self.key.public();
+        self.approved
+            .iter()
+            .map(|(key, approval)| {
+                let report = self
+                    .reports
+                    .get(key)
+                    .map(|seen| seen.report.clone().into_inner());
+                let mut tags = approval.tags.clone();
+                // A node's own tags count once it is approved (contract 12).
+                tags.extend(report.iter().flat_map(|report| report.tags.clone()));
+                tags.sort();
+                tags.dedup();
+                let name = self
+                    .node_name(key)
+                    .parse()
+                    .unwrap_or_else(|_| self.reporter.node_name());
+                let present = *key == me || self.is_present(key, now);
+                (
+                    *key,
+                    NodeView {
+                        name,
+                        tags,
+                        present,
+                        report,
+                    },
+                )
+            })
+            .collect()
+    }
+
+    fn is_present(&self, key: &PublicKey, now: Now) -> bool {
+        let Some(member) = self.node.members().get(key) else {
+            return false;
+        };
+        if member.state == MemberState::Lost {
+            return false;
+        }
+        let settled = member.since < self.started_mono + START_GRACE_MS;
+        // A node that just joined the realm has nothing to lose by being used at once.
+        let was_lost = self.was_lost(key);
+        settled || !was_lost || now.mono >= member.since + STABLE_MS
+    }
+
+    fn was_lost(&self, key: &PublicKey) -> bool {
+        self.reporter.lost().contains(key)
+    }
+
+    /// A node acts on its own view: during a partition at least as many cells run as were asked.
+    fn plan(&mut self) {
+        let Some(state) = &self.state else { return };
+        let nodes = self.nodes();
+        let own = self.supervisor.own_cells();
+        let steps = plan(&PlanInput {
+            state,
+            me: self.key.public(),
+            nodes: &nodes,
+            own: &own,
+        });
+        for step in steps {
+            tracing::info!(?step, "plan");
+            self.supervisor.apply(step);
+        }
+    }
+
+    /// Signs a new report if there is something new to say, or `anyway`.
+    async fn report(&mut self, anyway: bool) {
+        let Some(realm) = self.realm() else { return };
+        let now = self.clock.now();
+        let head = self.node.durable_head();
+        let facts = crate::report::Facts {
+            realm,
+            revision: head.seq,
+            head: head.hash,
+            approved: self.approved.contains_key(&self.key.public()),
+            incompatible: self.incompatible.is_some(),
+            addresses: self.addresses.clone(),
+            cells: self.supervisor.reports(),
+            declined: self.supervisor.declined(),
+        };
+        if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
+            let wire = report.to_wire();
+            self.reports.insert(
+                self.key.public(),
+                Seen {
+                    report,
+                    at: now.wall,
+                },
+            );
+            self.node.handle(
+                Event::OwnReport {
+                    report: wire,
+                    digest,
+                },
+                now,
+            );
+        }
+    }
+
+    async fn housekeep(&mut self) {
+        self.report(false).await;
+        self.carry_out().await;
+        self.publish_sources().await;
+        // Presence depends on time alone, too.
+        self.plan();
+    }
+
+    async fn network_event(&mut self, event: NetworkEvent, now: Now) {
+        match event {
+            NetworkEvent::PeerConnected { key, link } => {
+                tracing::debug!(peer = %key, link = link.name(), "connected");
+                self.node.handle(Event::PeerConnected { peer: key }, now);
+                self.publish_sources().await;
+            }
+            NetworkEvent::PeerDisconnected { key } => {
+                tracing::debug!(peer = %key, "disconnected");
+                self.node.handle(Event::PeerDisconnected { peer: key }, now);
+                self.publish_sources().await;
+            }
+            NetworkEvent::Frame { from, bytes } => {
+                self.node.handle(
+                    Event::Frame {
+                        from,
+                        bytes: bytes.to_vec(),
+                    },
+                    now,
+                );
+            }
+            NetworkEvent::Gossip {
+                id,
+                source,
+                topic,
+                bytes,
+            } => {
+                let verdict = self
+                    .node
+                    .handle_gossip(source, effects::topic(topic), &bytes, now);
+                let verdict = effects::verdict(verdict);
+                if self.network.report_validation(id, verdict).await.is_err() {
+                    tracing::warn!("the network has stopped");
+                }
+            }
+            NetworkEvent::Listening { address } => {
+                tracing::info!(address, "listening");
+                if !self.addresses.contains(&address) {
+                    self.addresses.push(address);
+                }
+                self.publish_view().await;
+            }
+            NetworkEvent::Discovered { key, addresses } => {
+                for address in addresses {
+                    if self.network.add_address(key, &address).await.is_err() {
+                        tracing::debug!(address, "a discovered address is not one");
+                    }
+                }
+                self.connect(key);
+            }
+            NetworkEvent::Malformed { from, reason } => {
+                self.events
+                    .record(now.wall, "refused", from.short(), reason);
+            }
+            NetworkEvent::Reachability(realm_p2p::Reachability::Public { address }) => {
+                tracing::info!(address, "reachable from outside: serving as a relay");
+                if self.network.set_relay(true).await.is_err() {
+                    tracing::warn!("the network has stopped");
+                }
+            }
+            NetworkEvent::FramesDropped { to, count, reason } => {
+                tracing::debug!(peer = %to, count, reason, "frames dropped");
+            }
+            NetworkEvent::Rtt { .. }
+            | NetworkEvent::Identified { .. }
+            | NetworkEvent::Reachability(_) => {}
+        }
+    }
+
+    fn written(&mut self, written: Written, now: Now) {
+        let Some(token) = written.token else { return };
+        let event = if written.durable {
+            Event::Persisted { token }
+        } else {
+            Event::PersistFailed { token }
+        };
+        self.node.handle(event, now);
+    }
+
+    pub(crate) fn connect(&mut self, key: PublicKey) {
+        if self.dials.len() >= MAX_DIALS {
+            return;
+        }
+        let network = self.network.clone();
+        self.dials.spawn(async move {
+            if let Err(error) = network.connect(key).await {
+                tracing::debug!(peer = %key, error = crate::fold::chain(&error), "not connected");
+            }
+        });
+    }
+
+    pub(crate) fn dial(&mut self, address: String) {
+        let network = self.network.clone();
+        self.dials.spawn(async move {
+            if let Err(error) = network.dial(&address).await {
+                tracing::debug!(address, error = crate::fold::chain(&error), "not connected");
+            }
+        });
+    }
+
+    /// Whole status of the realm, as this node knows it.
+    pub(crate) fn status(&self, peers: &[PeerInfo]) -> Result<Status, RpcError> {
+        let Some(state) = &self.state else {
+            let error = RpcError::new(ErrorCode::NotFound, "this node is in no realm yet");
+            return Err(error.help("let it join: realm invite, then realm enroll on the node"));
+        };
+        Ok(crate::status::status(self, state, peers))
+    }
+
+    /// No new work, then the cells, then the disk, then the network.
+    async fn stop(mut self, mut inputs: Inputs) {
+        inputs.commands.close();
+        let reports: Vec<Op> = self
+            .reports
+            .iter()
+            .map(|(key, seen)| seen.op(key))
+            .collect();
+        self.supervisor.shutdown().await;
+        self.ledger.commit(None, reports).await;
+        // Whoever writes the results of the last batches must not wait for us.
+        let drain = tokio::spawn(async move { while inputs.written.recv().await.is_some() {} });
+        let mut ledger = self.ledger;
+        let closed = tokio::task::spawn_blocking(move || ledger.close()).await;
+        if closed.is_err() || drain.await.is_err() {
+            tracing::error!("the ledger did not close in order");
+        }
+        self.dials.shutdown().await;
+        self.network.shutdown().await;
+        self.agent_file.remove();
+    }
+}
+
+impl Seen {
+    fn op(&self, key: &PublicKey) -> Op {
+        Op::Report {
+            node: *key.as_bytes(),
+            seen_ms: self.at.as_millis(),
+            wire: self.report.to_wire(),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! What operators ask of the core, over RPC.
+
+use realm_identity::{Claim, Genesis, Hash, Signed, VerifiedClaim};
+use realm_p2p::PeerInfo;
+use realm_protocol::{Event, Now};
+use realm_rpc::{
+    Branch, ErrorCode, Fork, Head, HeadId, Intent, PendingNode, RpcError, Submitted, status::Status,
+};
+use tokio::sync::oneshot;
+
+use super::Core;
+use crate::fold::chain;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
+
+/// Submits and claims that wait for the disk.
+const MAX_WAITING: usize = 256;
+/// Addresses that are dialled again at the next start.
+const MAX_SAVED_PEERS: usize = 64;
+
+/// One question; the asker may be gone when the answer comes.
+#[derive(Debug)]
+pub enum Command {
+    Head(Reply<Head>),
+    Heads(Reply<Vec<HeadId>>),
+    Submit {
+        entry: Vec<u8>,
+        payload: Vec<u8>,
+        reply: Reply<Submitted>,
+    },
+    Status {
+        peers: Vec<PeerInfo>,
+        reply: Reply<Status>,
+    },
+    History {
+        from: u64,
+        to: u64,
+        max_bytes: usize,
+        reply: Reply<Vec<Intent>>,
+    },
+    Forks(Reply<Vec<Fork>>),
+    Claim {
+        claim: Vec<u8>,
+        reply: Reply<Vec<u8>>,
+    },
+    Pending(Reply<Vec<PendingNode>>),
+    PeerAdd {
+        address: String,
+        reply: Reply<()>,
+    },
+    Adopt {
+        genesis: Vec<u8>,
+        reply: Reply<()>,
+    },
+    /// Digests that the desired state needs, which no garbage collection may take.
+    Pinned(oneshot::Sender<Vec<Hash>>),
+}
+
+impl Core {
+    pub(super) async fn command(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Head(reply) => answer(reply, self.head()),
+            Command::Heads(reply) => answer(reply, self.heads()),
+            Command::Submit {
+                entry,
+                payload,
+                reply,
+            } => self.submit(entry, payload, reply, now),
+            Command::Status { peers, reply } => answer(reply, self.status(&peers)),
+            Command::History {
+                from,
+                to,
+                max_bytes,
+                reply,
+            } => {
+                answer(reply, self.history(from, to, max_bytes));
+            }
+            Command::Forks(reply) => answer(reply, self.forks()),
+            Command::Claim { claim, reply } => self.claim(&claim, reply, now),
+            Command::Pending(reply) => answer(reply, Ok(self.pending())),
+            Command::PeerAdd { address, reply } => answer(reply, self.peer_add(address)),
+            Command::Adopt { genesis, reply } => {
+                let adopted = self.adopt(&genesis, now).await;
+                answer(reply, adopted);
+            }
+            Command::Pinned(reply) => {
+                // Whoever asked may be gone.
+                let _ = reply.send(self.pinned());
+            }
+        }
+    }
+
+    fn head(&self) -> Result<Head, RpcError> {
+        let log = self.node.log().ok_or_else(no_realm)?;
+        if log.head().seq == 0 {
+            return Ok(Head {
+                seq: 0,
+                entry: log.genesis().to_wire(),
+                parent_state: Vec::new(),
+                payload: Vec::new(),
+            });
+        }
+        let checkpoint = log.checkpoint().ok_or_else(|| {
+            RpcError::new(
+                ErrorCode::Limit,
+                "the state at the head is too large to hand out",
+            )
+        })?;
+        Ok(Head {
+            seq: log.head().seq,
+            entry: checkpoint.entry,
+            parent_state: checkpoint.state,
+            payload: checkpoint.payload,
+        })
+    }
+
+    fn heads(&self) -> Result<Vec<HeadId>, RpcError> {
+        let log = self.node.log().ok_or_else(no_realm)?;
+        let mut heads: Vec<HeadId> = log
+            .tips()
+            .into_iter()
+            .map(|point| HeadId {
+                seq: point.seq,
+                hash: point.hash,
+            })
+            .collect();
+        if heads.is_empty() {
+            heads.push(HeadId {
+                seq: log.head().seq,
+                hash: log.head().hash,
+            });
+        }
+        Ok(heads)
+    }
+
+    fn submit(&mut self, entry: Vec<u8>, payload: Vec<u8>, reply: Reply<Submitted>, now: Now) {
+        if self.submits.len() >= MAX_WAITING {
+            return answer(reply, Err(busy()));
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        self.submits.insert(token, reply);
+        self.node.handle(
+            Event::Submit {
+                token,
+                entry,
+                payload,
+            },
+            now,
+        );
+    }
+
+    fn history(&self, from: u64, to: u64, max_bytes: usize) -> Result<Vec<Intent>, RpcError> {
+        let log = self.node.log().ok_or_else(no_realm)?;
+        let mut intents = Vec::new();
+        let mut bytes = 0;
+        for (entry, payload) in log.agreed(from).take_while(|(entry, _)| entry.seq <= to) {
+            let intent = Intent {
+                entry: entry.to_wire(),
+                payload: payload.map(<[u8]>::to_vec),
+            };
+            bytes += intent.entry.len() + intent.payload.as_ref().map_or(0, Vec::len);
+            if bytes > max_bytes && !intents.is_empty() {
+                break;
+            }
+            intents.push(intent);
+        }
+        Ok(intents)
+    }
+
+    fn forks(&self) -> Result<Vec<Fork>, RpcError> {
+        let log = self.node.log().ok_or_else(no_realm)?;
+        let Some(realm_protocol::Halt::Forked { seq }) = log.halt() else {
+            return Ok(Vec::new());
+        };
+        let branches = log
+            .tips()
+            .into_iter()
+            .map(|tip| {
+                let mut entries = Vec::new();
+                let mut next = tip.hash;
+                while let Some((entry, payload)) = log.entry(next) {
+                    if entry.seq < *seq {
+                        break;
+                    }
+                    next = entry.prev;
+                    entries.push(Intent {
+                        entry: entry.to_wire(),
+                        payload: payload.map(<[u8]>::to_vec),
+                    });
+                }
+                entries.reverse();
+                Branch { entries }
+            })
+            .collect();
+        Ok(vec![Fork {
+            seq: *seq,
+            branches,
+        }])
+    }
+
+    /// Answers with the witnessed claim, at once where it is known already.
+    fn claim(&mut self, wire: &[u8], reply: Reply<Vec<u8>>, now: Now) {
+        let Some(state) = &self.state else {
+            return answer(reply, Err(no_realm()));
+        };
+        let invalid =
+            |error: &dyn std::error::Error| RpcError::new(ErrorCode::Invalid, chain(error));
+        let claim = match Signed::<Claim>::from_wire(wire) {
+            Ok(claim) => claim,
+            Err(error) => return answer(reply, Err(invalid(&error))),
+        };
+        if let Some(known) = self
+            .claims
+            .iter()
+            .find(|known| known.claim.node == claim.node)
+        {
+            let wire = known.to_wire();
+            return answer(reply, Ok(wire));
+        }
+        if let Err(error) = VerifiedClaim::new(claim.clone(), state.realm, &state.owners()) {
+            return answer(reply, Err(invalid(&error)));
+        }
+        if self.claimants.len() >= MAX_WAITING {
+            return answer(reply, Err(busy()));
+        }
+        self.claimants.push((claim.node, reply));
+        self.witness(claim, now);
+    }
+
+    fn pending(&self) -> Vec<PendingNode> {
+        self.node
+            .joins()
+            .filter(|join| !self.approved.contains_key(&join.node))
+            .map(|join| PendingNode {
+                key: join.node,
+                name: join.name.clone(),
+                tags: join.tags.clone(),
+                address: join.addresses.first().cloned().unwrap_or_default(),
+                first_seen: self
+                    .pending_since
+                    .get(&join.node)
+                    .copied()
+                    .unwrap_or(join.at),
+            })
+            .collect()
+    }
+
+    fn peer_add(&mut self, address: String) -> Result<(), RpcError> {
+        if !self.saved_peers.contains(&address) {
+            self.saved_peers.insert(0, address.clone());
+            self.saved_peers.truncate(MAX_SAVED_PEERS);
+            let text = self.saved_peers.join("\n");
+            self.peers_file
+                .write(text.as_bytes())
+                .map_err(|error| RpcError::new(ErrorCode::Failed, chain(&error)))?;
+        }
+        self.dial(address);
+        Ok(())
+    }
+
+    /// The owner's genesis, brought by the owner: only for a node that pinned that owner, or
+    /// has its window open, and is in no realm yet.
+    async fn adopt(&mut self, wire: &[u8], now: Now) -> Result<(), RpcError> {
+        let genesis = Signed::<Genesis>::from_wire(wire)
+            .map_err(|error| RpcError::new(ErrorCode::Invalid, chain(&error)))?;
+        if self.realm() == Some(genesis.realm_id()) {
+            return Ok(());
+        }
+        let offered = self
+            .trust
+            .offer(genesis.owner(), genesis.realm_id(), now.wall);
+        offered.map_err(|error| RpcError::new(ErrorCode::NotAuthorised, chain(&error)))?;
+        self.node.handle(
+            Event::Pinned {
+                owner: genesis.owner(),
+            },
+            now,
+        );
+        self.node.handle(
+            Event::Found {
+                genesis: wire.to_vec(),
+            },
+            now,
+        );
+        self.publish_view().await;
+        Ok(())
+    }
+
+    fn pinned(&self) -> Vec<Hash> {
+        let components = self
+            .state
+            .iter()
+            .flat_map(|state| state.components.values());
+        components
+            .map(|component| component.spec.artifact.sha256)
+            .collect()
+    }
+}
+
+fn answer<T>(reply: Reply<T>, answer: Result<T, RpcError>) {
+    // Whoever asked may be gone.
+    let _ = reply.send(answer);
+}
+
+fn no_realm() -> RpcError {
+    RpcError::new(ErrorCode::NotFound, "this node is in no realm yet")
+        .help("let it join: realm invite, then realm enroll on the node")
+}
+
+fn busy() -> RpcError {
+    RpcError::new(ErrorCode::Limit, "too many requests wait for the disk").help("try again")
+}

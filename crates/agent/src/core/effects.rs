@@ -1,0 +1,292 @@
+//! Carrying out what the protocol asks for.
+
+use realm_identity::{Claim, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
+use realm_manifest::report::NodeReport;
+use realm_planner::State;
+use realm_protocol::{Effect, Event, MemberState, Now};
+use realm_rpc::{ErrorCode, RpcError, Submitted};
+
+use super::{Core, Seen};
+use crate::{fold::chain, ledger::to_store};
+
+impl Core {
+    /// Drains every effect; carrying one out may make more.
+    pub(super) async fn carry_out(&mut self) {
+        while let Some(effect) = self.node.poll_effect() {
+            self.effect(effect).await;
+        }
+    }
+
+    async fn effect(&mut self, effect: Effect) {
+        let now = self.clock.now();
+        match effect {
+            Effect::Send { to, frame } => {
+                if self.network.send_frame(to, frame.into()).await.is_err() {
+                    tracing::debug!("the network has stopped");
+                }
+            }
+            Effect::Publish { topic, bytes } => {
+                // Nobody listens yet: sync brings it to those who come.
+                if let Err(error) = self.network.publish(network_topic(topic), bytes).await {
+                    tracing::trace!(error = chain(&error), "not published");
+                }
+            }
+            Effect::Persist { token, ops } => {
+                let ops = ops.into_iter().map(to_store).collect();
+                self.ledger.commit(Some(token), ops).await;
+            }
+            Effect::SubmitResult { token, result } => self.submit_result(token, result),
+            Effect::RealmJoined { realm, genesis } => self.joined(realm, &genesis, now).await,
+            Effect::HeadAdvanced { seq, state, .. } => self.head_advanced(seq, &state, now).await,
+            Effect::Forked { seq, .. } => {
+                self.forked = true;
+                let message =
+                    format!("two entries for revision {seq}: end it with realm history merge");
+                self.events
+                    .record(now.wall, "forked", format!("revision {seq}"), message);
+            }
+            Effect::ForkEnded { seq } => {
+                self.forked = false;
+                let message = "a merge ended the fork".to_owned();
+                self.events
+                    .record(now.wall, "merged", format!("revision {seq}"), message);
+            }
+            Effect::Incompatible { seq, reason } => {
+                let subject = format!("revision {seq}");
+                self.events
+                    .record(now.wall, "incompatible", subject, reason.clone());
+                self.incompatible = Some(reason);
+                self.publish_view().await;
+            }
+            Effect::MemberChanged { node, state } => self.member_changed(node, state, now).await,
+            Effect::ReportUpdated { node, report } => self.report_updated(node, &report, now),
+            Effect::JoinRequested { request } => {
+                let message = format!("{} asks to join: realm nodes approve", request.node);
+                self.pending_since.entry(request.node).or_insert(now.wall);
+                self.events
+                    .record(now.wall, "asked", request.name.clone(), message);
+            }
+            Effect::ClaimPresented { from, claim } => self.claim_presented(from, &claim, now),
+            Effect::ClaimAdded { claim } => self.claim_added(&claim, now).await,
+            Effect::ClaimConflict { invite_key, nodes } => {
+                let message = format!(
+                    "one invite was used by {} and {}: approve the right one by its key",
+                    nodes[0], nodes[1]
+                );
+                self.events
+                    .record(now.wall, "alarm", invite_key.short(), message);
+                self.approve(now).await;
+            }
+            Effect::ArtifactWanted { from, sha256 } => {
+                if matches!(self.blobs.descriptor(&sha256), Ok(Some(_))) {
+                    self.node
+                        .handle(Event::ArtifactHave { to: from, sha256 }, now);
+                }
+            }
+            // Pulls ask every connected source by themselves.
+            Effect::ArtifactFound(_) => {}
+            Effect::Dial { peer } => self.connect(peer),
+            Effect::Warn { peer, what } => {
+                tracing::warn!(%peer, %what, "a peer misbehaved");
+                self.events
+                    .record(now.wall, "refused", peer.short(), what.to_string());
+            }
+        }
+    }
+
+    fn submit_result(
+        &mut self,
+        token: realm_protocol::Token,
+        result: Result<realm_protocol::Accepted, realm_protocol::Refusal>,
+    ) {
+        let Some(reply) = self.submits.remove(&token) else {
+            return;
+        };
+        let answer = match result {
+            Ok(accepted) => Ok(Submitted {
+                seq: accepted.seq,
+                durable_on: u32::try_from(accepted.durable_on).unwrap_or(u32::MAX),
+            }),
+            Err(refusal) => Err(refused(&refusal)),
+        };
+        // The operator may be gone; what was appended stays.
+        let _ = reply.send(answer);
+    }
+
+    async fn joined(&mut self, realm: realm_identity::RealmId, genesis: &[u8], now: Now) {
+        if let Ok(genesis) = Signed::<realm_identity::Genesis>::from_wire(genesis) {
+            if let Err(error) = self.trust.offer(genesis.owner(), realm, now.wall) {
+                tracing::error!(error = chain(&error), "the realm is not the pinned one");
+                return;
+            }
+            let message = format!("realm {realm}");
+            self.events
+                .record(now.wall, "joined", genesis.name.clone(), message);
+            self.state = Some(State::genesis(&genesis));
+        }
+        if let Err(error) = self.joined_file.write(realm.as_bytes()) {
+            tracing::error!(
+                error = chain(&error),
+                "cannot note that this node is in a realm"
+            );
+        }
+        if self.network.set_realm(realm).await.is_err() {
+            tracing::warn!("the network has stopped");
+        }
+        self.approve(now).await;
+    }
+
+    async fn head_advanced(&mut self, seq: u64, state: &[u8], now: Now) {
+        let next = match State::decode(state) {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(
+                    seq,
+                    error = chain(&error),
+                    "the folded state is not readable"
+                );
+                return;
+            }
+        };
+        let before = self.state.replace(next);
+        if let (Some(before), Some(after)) = (before, &self.state)
+            && before.owner != after.owner
+        {
+            let (from, to) = (before.owner, after.owner);
+            if let Err(error) = self.trust.follow_rotation(from, to) {
+                tracing::error!(error = chain(&error), "the new owner could not be pinned");
+            }
+            self.node.handle(Event::Pinned { owner: to }, now);
+            let message = format!("{to} owns the realm");
+            self.events
+                .record(now.wall, "rotated", format!("revision {seq}"), message);
+        }
+        tracing::info!(seq, "the log advanced");
+        self.approve(now).await;
+    }
+
+    async fn member_changed(&mut self, node: PublicKey, state: MemberState, now: Now) {
+        let name = self.node_name(&node);
+        match state {
+            MemberState::Lost => {
+                self.reporter.node_lost(node);
+                self.events
+                    .record(now.wall, "lost", name, "does not answer".to_owned());
+                if let Some(seen) = self.reports.get(&node) {
+                    let op = seen.op(&node);
+                    self.ledger.commit(None, vec![op]).await;
+                }
+            }
+            MemberState::Up => {
+                self.events
+                    .record(now.wall, "joined", name, "is here".to_owned());
+            }
+            MemberState::Suspect => {}
+        }
+        self.replan = true;
+    }
+
+    fn report_updated(&mut self, node: PublicKey, wire: &[u8], now: Now) {
+        if node == self.key.public() {
+            return;
+        }
+        if let Ok(report) = Signed::<NodeReport>::from_wire(wire) {
+            self.reports.insert(
+                node,
+                Seen {
+                    report,
+                    at: now.wall,
+                },
+            );
+            self.replan = true;
+        }
+    }
+
+    fn claim_presented(&mut self, from: PublicKey, wire: &[u8], now: Now) {
+        if !self.approved.contains_key(&self.key.public()) {
+            return;
+        }
+        match Signed::<Claim>::from_wire(wire) {
+            Ok(claim) => self.witness(claim, now),
+            Err(error) => tracing::warn!(%from, error = chain(&error), "a claim does not verify"),
+        }
+    }
+
+    /// Vouches for a claim that was made just now, and spreads it.
+    pub(super) fn witness(&mut self, claim: Signed<Claim>, now: Now) {
+        let Some(state) = &self.state else { return };
+        if self.approved.contains_key(&claim.node) {
+            return;
+        }
+        let witnessed = VerifiedClaim::new(claim, state.realm, &state.owners())
+            .and_then(|claim| claim.witness(&self.key, now.wall));
+        match witnessed {
+            Ok(witnessed) => self.node.handle(
+                Event::AddClaim {
+                    claim: witnessed.to_wire(),
+                },
+                now,
+            ),
+            Err(error) => {
+                self.events
+                    .record(now.wall, "refused", "invite".to_owned(), chain(&error));
+            }
+        }
+    }
+
+    async fn claim_added(&mut self, wire: &[u8], now: Now) {
+        let Ok(claim) = WitnessedClaim::from_wire(wire) else {
+            return;
+        };
+        let node = claim.claim.node;
+        self.claims.push(claim);
+        self.approve(now).await;
+        let (waiting, rest) = std::mem::take(&mut self.claimants)
+            .into_iter()
+            .partition(|(key, _)| *key == node);
+        self.claimants = rest;
+        for (_, reply) in waiting {
+            // Whoever asked may be gone.
+            let _ = reply.send(Ok(wire.to_vec()));
+        }
+    }
+}
+
+pub(super) fn topic(topic: realm_p2p::Topic) -> realm_protocol::Topic {
+    match topic {
+        realm_p2p::Topic::Heads => realm_protocol::Topic::Heads,
+        realm_p2p::Topic::Status => realm_protocol::Topic::Status,
+    }
+}
+
+fn network_topic(topic: realm_protocol::Topic) -> realm_p2p::Topic {
+    match topic {
+        realm_protocol::Topic::Heads => realm_p2p::Topic::Heads,
+        realm_protocol::Topic::Status => realm_p2p::Topic::Status,
+    }
+}
+
+pub(super) fn verdict(verdict: realm_protocol::Verdict) -> realm_p2p::Verdict {
+    match verdict {
+        realm_protocol::Verdict::Accept => realm_p2p::Verdict::Accept,
+        realm_protocol::Verdict::Ignore => realm_p2p::Verdict::Ignore,
+        realm_protocol::Verdict::Reject => realm_p2p::Verdict::Reject,
+    }
+}
+
+/// A refusal in the words of the control protocol.
+fn refused(refusal: &realm_protocol::Refusal) -> RpcError {
+    use realm_protocol::Refusal;
+    let code = match refusal {
+        Refusal::HeadMoved { .. } => ErrorCode::Conflict,
+        Refusal::Forked => ErrorCode::Forked,
+        Refusal::BadAuthor { .. } | Refusal::Authority(_) => ErrorCode::NotAuthorised,
+        Refusal::Busy | Refusal::TooManySiblings { .. } | Refusal::StateTooLarge { .. } => {
+            ErrorCode::Limit
+        }
+        Refusal::Storage => ErrorCode::Failed,
+        Refusal::Incompatible { .. } => ErrorCode::Unsupported,
+        _ => ErrorCode::Invalid,
+    };
+    RpcError::new(code, refusal.to_string())
+}

@@ -1,0 +1,177 @@
+//! Pulls artifacts by digest from any approved peer that has them, several at a time.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use realm_identity::{Artifact, Hash, PublicKey};
+use realm_p2p::{FetchError, NetworkHandle};
+use realm_store::{BlobError, Blobs, Partial};
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+/// Ranges under way for one artifact, over all sources.
+const PARALLEL: usize = 8;
+/// One range of at most 1 MiB from one source.
+const RANGE_TIME: Duration = Duration::from_secs(30);
+/// Rounds in which no source gave a single range, before the pull is given up for now.
+const EMPTY_ROUNDS: u32 = 3;
+/// Between two such rounds: sources come and go.
+const ROUND_WAIT: Duration = Duration::from_millis(500);
+
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error("no connected node has {}", .0.short())]
+    NoSource(Hash),
+    #[error("the artifact could not be kept")]
+    Store(#[from] BlobError),
+    #[error("the pull was interrupted")]
+    Interrupted,
+}
+
+/// Shared by every cell that waits for bytes.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    blobs: Arc<Blobs>,
+    network: NetworkHandle,
+    /// Approved peers that are connected.
+    sources: watch::Receiver<Vec<PublicKey>>,
+    /// One pull per artifact; who comes second waits for it.
+    pulls: Arc<Mutex<HashMap<Hash, Arc<AsyncMutex<()>>>>>,
+}
+
+impl Fetcher {
+    pub fn new(
+        blobs: Arc<Blobs>,
+        network: NetworkHandle,
+        sources: watch::Receiver<Vec<PublicKey>>,
+    ) -> Self {
+        Self {
+            blobs,
+            network,
+            sources,
+            pulls: Arc::default(),
+        }
+    }
+
+    /// The verified file of `artifact`, pulled if it is not here. May be dropped midway: what
+    /// was verified stays, and the next pull goes on from there.
+    pub async fn ensure(&self, artifact: Artifact) -> Result<PathBuf, PullError> {
+        let pull = {
+            let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+            pulls.retain(|_, pull| Arc::strong_count(pull) > 1);
+            pulls.entry(artifact.sha256).or_default().clone()
+        };
+        let _one = pull.lock().await;
+        if let Some(path) = self.local(artifact).await? {
+            return Ok(path);
+        }
+        self.pull(artifact).await
+    }
+
+    async fn local(&self, artifact: Artifact) -> Result<Option<PathBuf>, PullError> {
+        let blobs = self.blobs.clone();
+        blocking(move || {
+            if !blobs.has(&artifact) {
+                return Ok(None);
+            }
+            match blobs.open_path(&artifact) {
+                Ok(path) => Ok(Some(path)),
+                // It rotted and is gone now: it is pulled again.
+                Err(BlobError::Digest { .. } | BlobError::NotFound(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    async fn pull(&self, artifact: Artifact) -> Result<PathBuf, PullError> {
+        let blobs = self.blobs.clone();
+        let mut partial = blocking(move || Ok(blobs.begin(artifact)?)).await?;
+        let mut empty = 0;
+        while !partial.missing().is_empty() {
+            let before = partial.received();
+            partial = self.round(artifact, partial).await?;
+            if partial.received() > before {
+                empty = 0;
+                continue;
+            }
+            empty += 1;
+            if empty == EMPTY_ROUNDS {
+                return Err(PullError::NoSource(artifact.sha256));
+            }
+            let mut sources = self.sources.clone();
+            // Another source, or a moment: whichever comes first.
+            let _ = tokio::time::timeout(ROUND_WAIT, sources.changed()).await;
+        }
+        let blobs = self.blobs.clone();
+        blocking(move || Ok(blobs.complete(partial)?)).await
+    }
+
+    /// Asks every source for a share of what is missing; a source that fails is left out.
+    async fn round(&self, artifact: Artifact, mut partial: Partial) -> Result<Partial, PullError> {
+        let mut sources = self.sources.borrow().clone();
+        let mut missing = partial.missing().into_iter();
+        let mut under_way = FuturesUnordered::new();
+        let mut turn = 0;
+        loop {
+            while under_way.len() < PARALLEL && !sources.is_empty() {
+                let Some(range) = missing.next() else { break };
+                let source = sources[turn % sources.len()];
+                turn += 1;
+                under_way.push(self.range(source, artifact.sha256, range));
+            }
+            let Some((source, range, fetched)) = under_way.next().await else {
+                return Ok(partial);
+            };
+            let bytes = match fetched {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::debug!(%source, %error, "a range was not fetched");
+                    sources.retain(|other| *other != source);
+                    continue;
+                }
+            };
+            let written;
+            (partial, written) = blocking(move || {
+                let written = partial.write(range, &bytes);
+                Ok((partial, written))
+            })
+            .await?;
+            match written {
+                Ok(()) => {}
+                Err(BlobError::Range { .. }) => {
+                    tracing::warn!(%source, digest = %artifact.sha256, "a peer sent bytes that do not verify");
+                    sources.retain(|other| *other != source);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn range(
+        &self,
+        source: PublicKey,
+        sha256: Hash,
+        range: Range<u64>,
+    ) -> (PublicKey, Range<u64>, Result<bytes::Bytes, FetchError>) {
+        let len = u32::try_from(range.end - range.start).unwrap_or(u32::MAX);
+        let fetched = self
+            .network
+            .fetch_range(source, sha256, range.start, len, RANGE_TIME)
+            .await;
+        (source, range, fetched)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PullError> + Send + 'static,
+) -> Result<T, PullError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| PullError::Interrupted)?
+}

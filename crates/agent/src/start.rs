@@ -1,0 +1,374 @@
+//! Building the agent from its parts, and stopping it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::PathBuf,
+    rc::Rc,
+    sync::{Arc, OnceLock},
+};
+
+use realm_identity::{InviteToken, ParseTokenError, PublicKey, Signed, Timestamp};
+use realm_manifest::{
+    NodeName,
+    report::{Capacity, NodeReport},
+};
+use realm_p2p::{Network, RpcServe, Services};
+use realm_protocol::Node;
+use realm_runtime::{CompilerConfig, Runtime, RuntimeConfig, RuntimeError};
+use realm_store::{
+    BlobError, Blobs, DataDir, DirError, Ledger, LedgerContents, LedgerError, StateFileError,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, VERSION,
+    agent_file::AgentFile,
+    clock::Clock,
+    control::{Artifacts, Server, Shared},
+    core::{Core, Inputs, Seen, View},
+    events::Events,
+    fetch::Fetcher,
+    fold::PlannerFold,
+    http::{BindError, HttpServer},
+    ledger::{self, LedgerTask},
+    report::Reporter,
+    supervisor::{Supervisor, Tools},
+    trust::{self, Trust, TrustError},
+};
+
+/// Questions of operators that wait for the core.
+const COMMANDS: usize = 256;
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    pub key: PublicKey,
+    /// Where the HTTP endpoint was bound.
+    pub http: SocketAddr,
+    view: watch::Receiver<View>,
+    readiness: watch::Receiver<Option<String>>,
+    network: realm_p2p::NetworkHandle,
+    cancel: CancellationToken,
+    core: JoinHandle<()>,
+    server: HttpServer,
+    runtime: Runtime,
+    /// Locked until the agent is gone.
+    dir: DataDir,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error("the invite token is not usable")]
+    Token(#[from] ParseTokenError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("this node belongs to realm {}, and its ledger is gone: restore {ledger} from a backup, or start with an empty data directory", realm.short())]
+    LedgerGone {
+        realm: realm_identity::RealmId,
+        ledger: PathBuf,
+    },
+    #[error("the stored log cannot be used")]
+    Restore(#[from] realm_protocol::RestoreError),
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    #[error("cannot start the runtime")]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Network(#[from] realm_p2p::StartError),
+    #[error(transparent)]
+    Http(#[from] BindError),
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Agent {
+    /// Opens the data directory, builds every part and starts them. When this returns the
+    /// agent listens.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        realm_p2p::install_crypto_provider();
+        let clock = Clock::default();
+        let dir = DataDir::open(&config.data)?;
+        let key = trust::node_key(&dir)?;
+        let mut trust = Trust::load(&dir)?;
+        if let Some(window) = config.trust_first_use {
+            trust.open_window(window)?;
+        }
+        if let Some(token) = &config.enroll {
+            enroll(&mut trust, token, &key)?;
+        }
+
+        let ledger_path = dir.path().join("ledger.redb");
+        let new = !ledger_path.exists();
+        if let Some(realm) = trust
+            .pin()
+            .realm()
+            .filter(|_| new && dir.state_file("joined").path().exists())
+        {
+            return Err(StartError::LedgerGone {
+                realm,
+                ledger: ledger_path,
+            });
+        }
+        let ledger = Ledger::open(&ledger_path)?;
+        let contents = ledger.load()?;
+        let node = restore(&trust, &key, &contents, &clock)?;
+        let (ledger, written) = LedgerTask::start(ledger).map_err(StartError::Thread)?;
+
+        let blobs = Arc::new(Blobs::open(dir.path(), config.artifact_bytes)?);
+        let runtime = runtime(&config, &dir)?;
+        let events = Events::default();
+        let (view_sender, view) = watch::channel(View {
+            realm: None,
+            realm_name: None,
+            owners: Vec::new(),
+            window: false,
+            pinned: None,
+            name: String::new(),
+            epoch: 0,
+            approved: std::collections::HashSet::new(),
+        });
+        let (sources_sender, sources) = watch::channel(Vec::new());
+        let (readiness_sender, readiness) = watch::channel(Some("starting".to_owned()));
+        let (commands, command_queue) = mpsc::channel(COMMANDS);
+        let (changed, cells) = watch::channel(0);
+        let network_cell = Arc::new(OnceLock::new());
+
+        // The logs are the supervisor's, which needs the network for pulls, whose RPC server
+        // reads the logs: the server finds the network through a cell that is filled last.
+        let peers_file = dir.state_file("peers");
+        let saved_peers = saved_peers(&peers_file)?;
+        let cancel = CancellationToken::new();
+        let logs = crate::supervisor::Logs::default();
+        let shared = Shared {
+            key: key.public(),
+            commands,
+            view: view.clone(),
+            logs: logs.clone(),
+            events: events.clone(),
+            blobs: blobs.clone(),
+            network: network_cell.clone(),
+        };
+        let services = Services {
+            blobs: Some(Arc::new(Artifacts {
+                blobs: blobs.clone(),
+                view: view.clone(),
+            })),
+            rpc: Some(Box::new(move || {
+                Rc::new(Server(shared)) as Rc<dyn RpcServe>
+            })),
+        };
+        let mut net = realm_p2p::Config::new(key.clone());
+        net.realm = node
+            .log()
+            .map(realm_protocol::Log::realm)
+            .or(trust.pin().realm());
+        net.listen = config.listen.clone();
+        net.bootstrap = config
+            .bootstrap
+            .iter()
+            .chain(&saved_peers)
+            .cloned()
+            .collect();
+        net.mdns = config.mdns;
+        net.agent_version = VERSION.to_owned();
+        net.tags = config.tags.iter().map(ToString::to_string).collect();
+        let (network, network_events) = Network::start(net, services).await?;
+        // Filled once, here.
+        let _ = network_cell.set(network.clone());
+
+        let server =
+            HttpServer::start(config.http, readiness.clone(), cancel.child_token()).await?;
+        let tools = Tools {
+            runtime: runtime.clone(),
+            fetcher: Fetcher::new(blobs.clone(), network.clone(), sources),
+            events: events.clone(),
+            volumes: dir.subdir("volumes")?,
+            volume_prefixes: config.volume_prefixes.clone(),
+            changed: Arc::new(changed),
+        };
+        let capacity = Capacity {
+            memory_mb: config.memory_mb,
+            cells: config.max_cells,
+        };
+        let name = config
+            .name
+            .clone()
+            .unwrap_or_else(|| default_name(&key.public()));
+        let boot_id = trust::random_u64()?;
+        let core = Core {
+            agent_file: AgentFile::new(key.public(), dir.path(), config.runtime_dir.as_deref()),
+            reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
+            supervisor: Supervisor::new(tools, logs),
+            key: key.clone(),
+            started_mono: clock.now().mono,
+            clock,
+            node,
+            network: network.clone(),
+            ledger,
+            trust,
+            blobs,
+            events,
+            view: view_sender,
+            sources: sources_sender,
+            readiness: readiness_sender,
+            peers_file,
+            joined_file: dir.state_file("joined"),
+            state: None,
+            claims: Vec::new(),
+            approved: BTreeMap::new(),
+            reports: reports(&contents),
+            submits: HashMap::new(),
+            claimants: Vec::new(),
+            pending_since: BTreeMap::new(),
+            forked: false,
+            incompatible: None,
+            addresses: Vec::new(),
+            saved_peers,
+            dials: JoinSet::new(),
+            next_token: 1,
+            replan: true,
+        };
+        let inputs = Inputs {
+            network: network_events,
+            written,
+            commands: command_queue,
+            cells,
+            cancel: cancel.clone(),
+        };
+        let core = tokio::spawn(core.run(inputs));
+        Ok(Self {
+            key: key.public(),
+            http: server.address,
+            view,
+            readiness,
+            network,
+            cancel,
+            core,
+            server,
+            runtime,
+            dir,
+        })
+    }
+
+    /// Multiaddrs at which this node can be dialled.
+    pub async fn addresses(&self) -> Vec<String> {
+        self.network.listen_addresses().await.unwrap_or_default()
+    }
+
+    /// Waits until the node is in a realm and approved.
+    pub async fn ready(&self) {
+        let mut readiness = self.readiness.clone();
+        // The sender is the core's: it goes only when the agent does.
+        let _ = readiness.wait_for(Option::is_none).await;
+    }
+
+    /// The realm this node is in.
+    pub fn realm(&self) -> Option<realm_identity::RealmId> {
+        self.view.borrow().realm
+    }
+
+    /// Stops everything in order: no new work, the cells, the disk, the network.
+    pub async fn shutdown(self) {
+        self.cancel.cancel();
+        if self.core.await.is_err() {
+            tracing::error!("the core panicked");
+        }
+        self.runtime.shutdown().await;
+        self.server.stopped().await;
+        drop(self.dir);
+    }
+}
+
+fn enroll(
+    trust: &mut Trust,
+    token: &str,
+    key: &realm_identity::SecretKey,
+) -> Result<(), StartError> {
+    let token: InviteToken = token.trim().parse()?;
+    // A restart with the same flag finds the invite taken up already.
+    if trust
+        .claim()?
+        .is_some_and(|claim| claim.key == token.secret().public())
+    {
+        return Ok(());
+    }
+    trust.enroll(&token, key)?;
+    Ok(())
+}
+
+fn restore(
+    trust: &Trust,
+    key: &realm_identity::SecretKey,
+    contents: &LedgerContents,
+    clock: &Clock,
+) -> Result<Node<PlannerFold>, StartError> {
+    let pin = trust.pin();
+    let config = realm_protocol::Config {
+        key: key.clone(),
+        realm: pin.realm(),
+        pins: pin.owner().into_iter().collect(),
+        seed: trust::random_u64()?,
+        mutation: None,
+    };
+    Ok(Node::new(
+        config,
+        PlannerFold,
+        ledger::restored(contents),
+        clock.now(),
+    )?)
+}
+
+fn runtime(config: &Config, dir: &DataDir) -> Result<Runtime, StartError> {
+    let (child, args) = config.compile_child.clone();
+    let mut compiler = CompilerConfig::new(
+        child,
+        args.into_iter().map(std::ffi::OsString::from).collect(),
+    );
+    compiler.allow_unsandboxed = config.allow_unsandboxed_compile;
+    let cache_key = trust::secret(dir, "cache.key")?;
+    let mut runtime = RuntimeConfig::new(dir.subdir("compiled")?, cache_key, compiler);
+    runtime.max_cells = config.max_cells;
+    Ok(Runtime::new(runtime)?)
+}
+
+fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError> {
+    let bytes = file.read()?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes)
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+fn reports(contents: &LedgerContents) -> BTreeMap<PublicKey, Seen> {
+    let read = |(_, seen_ms, wire): &([u8; 32], u64, Vec<u8>)| {
+        let report = Signed::<NodeReport>::from_wire(wire).ok()?;
+        Some((
+            report.node,
+            Seen {
+                report,
+                at: Timestamp(*seen_ms),
+            },
+        ))
+    };
+    contents.reports.iter().filter_map(read).collect()
+}
+
+/// `node-` and the start of the key, in the letters that names have.
+fn default_name(key: &PublicKey) -> NodeName {
+    let digits: String = key.as_bytes()[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    NodeName::new(format!("node-{digits}")).expect("hexadecimal digits are allowed in names")
+}

@@ -1,0 +1,265 @@
+//! The cells of this node: carries out the planner's steps, one task for each cell.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use realm_identity::Hash;
+use realm_manifest::{
+    ComponentName, ComponentSpec,
+    report::{CellReport, CellState, Declined, Reason},
+};
+use realm_planner::{OwnCell, Step, cell_digest};
+use realm_runtime::{LogRing, Runtime};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{cell, events::Events, fetch::Fetcher};
+
+/// How long a cell may take to end by itself before it is killed.
+pub const STOP_GRACE: Duration = Duration::from_secs(2);
+
+type Key = (ComponentName, u32);
+
+/// What every cell's task needs.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    pub runtime: Runtime,
+    pub fetcher: Fetcher,
+    pub events: Events,
+    /// Named volumes live below it.
+    pub volumes: PathBuf,
+    /// Host directories that volumes may come from.
+    pub volume_prefixes: Vec<PathBuf>,
+    /// Rises whenever a cell changed.
+    pub changed: Arc<watch::Sender<u64>>,
+}
+
+/// Owns every cell's task.
+#[derive(Debug)]
+pub struct Supervisor {
+    tools: Tools,
+    cells: BTreeMap<Key, Slot>,
+    /// Cells that are on their way out; they hold memory until they are gone.
+    stopping: Vec<Slot>,
+    logs: Logs,
+}
+
+/// One cell: its task, and what it says of itself.
+#[derive(Debug)]
+pub struct Slot {
+    pub(crate) shared: Arc<Mutex<CellReport>>,
+    pub(crate) declined: Arc<Mutex<Option<Reason>>>,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+    handle: cell::Live,
+}
+
+/// Output of every cell, and of the run before it.
+#[derive(Debug, Clone, Default)]
+pub struct Logs(Arc<Mutex<BTreeMap<Key, Rings>>>);
+
+#[derive(Debug, Clone)]
+pub struct Rings {
+    pub current: LogRing,
+    pub previous: Option<LogRing>,
+    /// Counts the runs of this cell here.
+    pub run: u64,
+}
+
+impl Supervisor {
+    pub fn new(tools: Tools, logs: Logs) -> Self {
+        Self {
+            tools,
+            cells: BTreeMap::new(),
+            stopping: Vec::new(),
+            logs,
+        }
+    }
+
+    /// The cells as the planner knows them.
+    pub fn own_cells(&self) -> Vec<OwnCell> {
+        self.cells
+            .iter()
+            .map(|((component, index), slot)| {
+                let report = lock(&slot.shared);
+                OwnCell {
+                    component: component.clone(),
+                    index: *index,
+                    spec: report.spec,
+                    generation: report.generation,
+                }
+            })
+            .collect()
+    }
+
+    /// The cells as the node reports them.
+    pub fn reports(&self) -> Vec<CellReport> {
+        self.cells
+            .values()
+            .map(|slot| {
+                let mut report = lock(&slot.shared).clone();
+                slot.handle.measure(&mut report);
+                report
+            })
+            .collect()
+    }
+
+    /// What this node cannot take, with the spec it is about.
+    pub fn declined(&self) -> Vec<Declined> {
+        self.cells
+            .iter()
+            .filter_map(|((component, _), slot)| {
+                let reason = lock(&slot.declined).clone()?;
+                let spec = lock(&slot.shared).spec;
+                Some(Declined {
+                    component: component.clone(),
+                    spec,
+                    reason,
+                })
+            })
+            .collect()
+    }
+
+    pub fn apply(&mut self, step: Step) {
+        self.stopping.retain(|slot| !slot.task.is_finished());
+        match step {
+            Step::Start {
+                component,
+                index,
+                spec,
+                generation,
+            } => {
+                self.start((component, index), *spec, generation, None);
+            }
+            Step::Replace {
+                component,
+                index,
+                spec,
+                generation,
+            } => {
+                let old = self.cells.remove(&(component.clone(), index));
+                self.start((component, index), *spec, generation, old);
+            }
+            Step::Stop {
+                component,
+                index,
+                why,
+            } => {
+                tracing::info!(%component, index, ?why, "stopping a cell");
+                if let Some(slot) = self.cells.remove(&(component.clone(), index)) {
+                    slot.cancel.cancel();
+                    self.stopping.push(slot);
+                }
+                self.logs.forget(&(component, index));
+            }
+        }
+        self.tools.changed.send_modify(|count| *count += 1);
+    }
+
+    fn start(&mut self, key: Key, spec: ComponentSpec, generation: u64, old: Option<Slot>) {
+        let digest = cell_digest(&spec);
+        let shared = Arc::new(Mutex::new(new_report(&key, digest, generation)));
+        let declined = Arc::new(Mutex::new(None));
+        let cancel = CancellationToken::new();
+        let handle = cell::Live::default();
+        let predecessor = old.map(|slot| {
+            let predecessor = cell::Predecessor {
+                cancel: slot.cancel.clone(),
+            };
+            self.stopping.push(slot);
+            predecessor
+        });
+        let task = cell::CellTask {
+            tools: self.tools.clone(),
+            logs: self.logs.clone(),
+            key: key.clone(),
+            spec,
+            shared: shared.clone(),
+            declined: declined.clone(),
+            cancel: cancel.clone(),
+            live: handle.clone(),
+            predecessor,
+        };
+        let task = tokio::spawn(task.run());
+        self.cells.insert(
+            key,
+            Slot {
+                shared,
+                declined,
+                cancel,
+                task,
+                handle,
+            },
+        );
+    }
+
+    /// Stops every cell and waits until the last is gone.
+    pub async fn shutdown(mut self) {
+        let slots: Vec<Slot> = std::mem::take(&mut self.cells).into_values().collect();
+        for slot in &slots {
+            slot.cancel.cancel();
+        }
+        for slot in slots.into_iter().chain(self.stopping) {
+            // A panic was printed by the task; its cell died with it.
+            let _ = slot.task.await;
+        }
+    }
+}
+
+impl Logs {
+    /// A new ring for a new run; the last one becomes the previous.
+    pub fn begin(&self, key: &Key) -> LogRing {
+        let current = LogRing::new();
+        let mut rings = lock(&self.0);
+        let last = rings.remove(key);
+        let run = last.as_ref().map_or(1, |rings| rings.run + 1);
+        let previous = last.map(|rings| rings.current);
+        rings.insert(
+            key.clone(),
+            Rings {
+                current: current.clone(),
+                previous,
+                run,
+            },
+        );
+        current
+    }
+
+    pub fn of(&self, component: Option<&str>) -> Vec<(Key, Rings)> {
+        lock(&self.0)
+            .iter()
+            .filter(|((name, _), _)| component.is_none_or(|wanted| wanted == name.as_str()))
+            .map(|(key, rings)| (key.clone(), rings.clone()))
+            .collect()
+    }
+
+    fn forget(&self, key: &Key) {
+        lock(&self.0).remove(key);
+    }
+}
+
+fn new_report(key: &Key, spec: Hash, generation: u64) -> CellReport {
+    CellReport {
+        component: key.0.clone(),
+        index: key.1,
+        spec,
+        generation,
+        state: CellState::Pulling,
+        reason: None,
+        restarts: 0,
+        memory_bytes: 0,
+        fuel_used: None,
+        preemptions: 0,
+        started_at: None,
+        exit_code: None,
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What these hold is whole between any two statements, also after a panic elsewhere.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

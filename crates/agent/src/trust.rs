@@ -1,0 +1,221 @@
+//! Whom this node trusts, on disk: the pin, and the invite it took up.
+
+use std::time::Duration;
+
+use realm_identity::{
+    Claim, InviteError, InviteToken, OwnerPin, PinError, PublicKey, SecretKey, Signed, Timestamp,
+    canonical,
+};
+use realm_store::{DataDir, DirError, StateFileError};
+
+use crate::clock;
+
+/// Everything that decides trust on this node. Every change is on disk before it counts.
+#[derive(Debug)]
+pub struct Trust {
+    pin: OwnerPin,
+    pin_file: realm_store::StateFile,
+    claim_file: realm_store::StateFile,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    #[error(transparent)]
+    File(#[from] StateFileError),
+    #[error("the owner pin is damaged")]
+    Pin(#[source] canonical::Error),
+    #[error(transparent)]
+    Refused(#[from] PinError),
+    #[error("the invite cannot be used")]
+    Invite(#[from] InviteError),
+    #[error("the operating system gives no random numbers")]
+    Random(#[source] getrandom::Error),
+}
+
+impl Trust {
+    pub fn load(dir: &DataDir) -> Result<Self, TrustError> {
+        let pin_file = dir.state_file("owner.pin");
+        let pin = match pin_file.read()? {
+            Some(bytes) => OwnerPin::from_bytes(&bytes).map_err(TrustError::Pin)?,
+            None => OwnerPin::default(),
+        };
+        Ok(Self {
+            pin,
+            pin_file,
+            claim_file: dir.state_file("claim"),
+        })
+    }
+
+    pub fn pin(&self) -> OwnerPin {
+        self.pin
+    }
+
+    /// `realm configure --owner`.
+    pub fn configure(&mut self, owner: PublicKey) -> Result<(), TrustError> {
+        self.set(self.pin.pin_by_configure(owner)?)
+    }
+
+    /// `realm enroll`: pins the invite's owner and keeps the claim until it is witnessed.
+    pub fn enroll(&mut self, token: &InviteToken, node: &SecretKey) -> Result<(), TrustError> {
+        let invite = token.invite();
+        let now = clock::wall();
+        invite.check_time(now)?;
+        let pin = self.pin.pin_by_invite(invite.owner, invite.realm)?;
+        let claim =
+            Claim::sign(invite, token.secret(), node, now).unwrap_or_else(|never| match never {});
+        self.claim_file.write(&claim.to_wire())?;
+        self.set(pin)
+    }
+
+    /// `realm agent --trust-first-use`: opens the window. A pinned node stays pinned.
+    pub fn open_window(&mut self, time: Duration) -> Result<(), TrustError> {
+        if self.pin.owner().is_some() {
+            return Ok(());
+        }
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.set(self.pin.open_window(clock::wall().plus_millis(millis))?)
+    }
+
+    /// A key that was proven over the network, with the realm whose genesis it signed.
+    pub fn offer(
+        &mut self,
+        owner: PublicKey,
+        realm: realm_identity::RealmId,
+        now: Timestamp,
+    ) -> Result<(), TrustError> {
+        self.set(self.pin.offer(owner, Some(realm), now)?)
+    }
+
+    /// The realm's verified chain names another owner.
+    pub fn follow_rotation(&mut self, from: PublicKey, to: PublicKey) -> Result<(), TrustError> {
+        self.set(self.pin.follow_rotation(from, to)?)
+    }
+
+    /// The invite that this node took up, if it did.
+    pub fn claim(&self) -> Result<Option<Signed<Claim>>, TrustError> {
+        let Some(wire) = self.claim_file.read()? else {
+            return Ok(None);
+        };
+        let damaged = || StateFileError::Damaged {
+            path: self.claim_file.path().to_owned(),
+        };
+        Ok(Some(Signed::from_wire(&wire).map_err(|_| damaged())?))
+    }
+
+    fn set(&mut self, pin: OwnerPin) -> Result<(), TrustError> {
+        if pin != self.pin {
+            self.pin_file.write(&pin.to_bytes())?;
+            self.pin = pin;
+        }
+        Ok(())
+    }
+}
+
+/// The node's signing key, made at the first start.
+pub fn node_key(dir: &DataDir) -> Result<SecretKey, TrustError> {
+    Ok(SecretKey::from_seed(&secret(dir, "node.key")?))
+}
+
+/// A secret of 32 bytes that never leaves this directory.
+pub fn secret(dir: &DataDir, name: &str) -> Result<[u8; 32], TrustError> {
+    Ok(dir.secret(name, random)?)
+}
+
+fn random() -> std::io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes)
+}
+
+/// A random number for a boot id or a seed.
+pub fn random_u64() -> Result<u64, TrustError> {
+    getrandom::u64().map_err(TrustError::Random)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use realm_identity::{Genesis, Invite};
+
+    use super::*;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&[seed; 32])
+    }
+
+    fn genesis(owner: &SecretKey) -> Signed<Genesis> {
+        Signed::sign(Genesis::new(owner.public(), "home".into(), [0; 32]), owner).unwrap()
+    }
+
+    fn token(owner: &SecretKey, from: Timestamp) -> InviteToken {
+        let secret = key(50);
+        let mut invite = Invite::new(
+            &genesis(owner),
+            owner.public(),
+            secret.public(),
+            from,
+            from.plus_millis(60_000),
+        );
+        invite.name = Some("one".into());
+        InviteToken::new(Signed::sign(invite, owner).unwrap(), secret).unwrap()
+    }
+
+    #[test]
+    fn trust_survives_a_restart_and_a_second_owner_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let node = node_key(&dir).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        trust.enroll(&token(&key(1), clock::wall()), &node).unwrap();
+        let again = Trust::load(&dir).unwrap();
+        assert_eq!(again.pin().owner(), Some(key(1).public()));
+        assert_eq!(again.claim().unwrap().unwrap().node, node.public());
+        assert!(matches!(
+            trust.configure(key(2).public()),
+            Err(TrustError::Refused(PinError::OtherOwner { .. }))
+        ));
+        assert_eq!(node_key(&dir).unwrap().public(), node.public());
+    }
+
+    #[test]
+    fn an_expired_invite_changes_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        let error = trust
+            .enroll(&token(&key(1), Timestamp(1_000)), &key(9))
+            .unwrap_err();
+        assert!(
+            matches!(error, TrustError::Invite(InviteError::Expired)),
+            "{error}"
+        );
+        assert_eq!(Trust::load(&dir).unwrap().pin(), OwnerPin::Unpinned);
+    }
+
+    #[test]
+    fn the_network_pins_nothing_outside_an_open_window() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        let (first, second) = (genesis(&key(1)), genesis(&key(2)));
+        let now = clock::wall();
+        assert!(trust.offer(key(1).public(), first.realm_id(), now).is_err());
+        trust.open_window(Duration::from_secs(60)).unwrap();
+        trust.offer(key(1).public(), first.realm_id(), now).unwrap();
+        assert!(
+            trust
+                .offer(key(2).public(), second.realm_id(), now)
+                .is_err()
+        );
+        assert_eq!(trust.pin().realm(), Some(first.realm_id()));
+        trust.open_window(Duration::from_secs(60)).unwrap();
+        assert_eq!(
+            trust.pin().owner(),
+            Some(key(1).public()),
+            "a pinned node stays pinned"
+        );
+    }
+}
