@@ -13,10 +13,13 @@ use crate::{
     settings::Settings,
 };
 
+mod agent;
 mod config;
 mod history;
 mod init;
+mod inspect;
 mod invite;
+mod join;
 mod key;
 mod lifecycle;
 mod logs;
@@ -24,6 +27,7 @@ mod nodes;
 mod peer;
 mod push;
 mod realms;
+mod run;
 mod status;
 mod wait;
 
@@ -101,6 +105,16 @@ pub enum Command {
     Key(key::Command),
     /// Make a token that lets one node join.
     Invite(invite::Args),
+    /// Run this machine as a node.
+    Agent(Box<agent::Args>),
+    /// Make a node trust an owner; run it on the node.
+    Configure(join::ConfigureArgs),
+    /// Make a node join with an invite; run it on the node.
+    Enroll(join::EnrollArgs),
+    /// Run a program right here.
+    Run(Box<run::Args>),
+    /// See what a WebAssembly file is, and what it would need.
+    Inspect(inspect::Args),
     /// Make the realm run a program.
     Push(Box<push::Args>),
     /// Start a component's cells.
@@ -173,35 +187,48 @@ impl Session {
     }
 }
 
-pub fn run(cli: &Cli) -> Result<ExitCode> {
+/// Runs the command; answers with the exit code, which is the guest's own for `run`.
+pub fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "realm", &mut std::io::stdout());
-            return Ok(ExitCode::Ok);
+            return Ok(ExitCode::Ok as u8);
         }
-        Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok),
+        Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
         _ => {}
     }
     let session = Session::open(&cli.global)?;
-    match &cli.command {
-        Command::Init(args) => init::run(args, &session)?,
-        Command::Ls => realms::ls(&session)?,
-        Command::Use { name } => realms::select(name, &session)?,
-        Command::Key(command) => key::run(command, &session)?,
-        Command::Invite(args) => invite::run(args, &session)?,
+    let code = match &cli.command {
+        Command::Run(args) => return run::run(args, &session),
+        command => dispatch(command, &session)?,
+    };
+    Ok(code as u8)
+}
+
+fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
+    match command {
+        Command::Init(args) => init::run(args, session)?,
+        Command::Ls => realms::ls(session)?,
+        Command::Use { name } => realms::select(name, session)?,
+        Command::Key(command) => key::run(command, session)?,
+        Command::Invite(args) => invite::run(args, session)?,
+        Command::Agent(args) => agent::run(args, session)?,
+        Command::Configure(args) => join::configure(args, session)?,
+        Command::Enroll(args) => join::enroll(args, session)?,
         Command::Config(command) => config::run(command, &session.settings, &session.output)?,
-        Command::Push(args) => return push::run(args, &session),
-        Command::Start(args) => return lifecycle::run(Verb::Start, args, &session),
-        Command::Stop(args) => return lifecycle::run(Verb::Stop, args, &session),
-        Command::Restart(args) => return lifecycle::run(Verb::Restart, args, &session),
-        Command::Rm(args) => return lifecycle::run(Verb::Remove, args, &session),
-        Command::Scale(args) => return lifecycle::scale(args, &session),
-        Command::Status(args) => return status::run(args, &session),
-        Command::Logs(args) => return logs::run(args, &session),
-        Command::History(args) => return history::run(args, &session),
-        Command::Nodes(command) => return nodes::run(command, &session),
-        Command::Peer(command) => return peer::run(command, &session),
-        Command::Completions { .. } | Command::Help { .. } => {}
+        Command::Push(args) => return push::run(args, session),
+        Command::Start(args) => return lifecycle::run(Verb::Start, args, session),
+        Command::Stop(args) => return lifecycle::run(Verb::Stop, args, session),
+        Command::Restart(args) => return lifecycle::run(Verb::Restart, args, session),
+        Command::Rm(args) => return lifecycle::run(Verb::Remove, args, session),
+        Command::Scale(args) => return lifecycle::scale(args, session),
+        Command::Status(args) => return status::run(args, session),
+        Command::Logs(args) => return logs::run(args, session),
+        Command::History(args) => return history::run(args, session),
+        Command::Nodes(command) => return nodes::run(command, session),
+        Command::Peer(command) => return peer::run(command, session),
+        Command::Inspect(args) => inspect::run(args, session)?,
+        Command::Run(_) | Command::Completions { .. } | Command::Help { .. } => {}
     }
     Ok(ExitCode::Ok)
 }

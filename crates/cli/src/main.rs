@@ -12,15 +12,30 @@ mod output;
 mod realms;
 mod settings;
 
+use std::{ffi::OsString, io::IsTerminal as _, path::Path};
+
 use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
 
 use crate::{
-    commands::{Cli, Color},
+    commands::{Cli, Color, Global},
     output::Format,
 };
 
+/// The hidden command that compiles in a child process.
+const COMPILE: &str = "__compile";
+
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    // Before any thread exists: the compiler confines itself, and threads would escape that.
+    if args.get(1).is_some_and(|arg| arg == COMPILE) {
+        return realm_runtime::compile_child::main(args.into_iter().skip(2));
+    }
+    if started_as_agent(args.first()) {
+        args.insert(1, "agent".into());
+    }
+    let cli = Cli::parse_from(args);
+    log(&cli.global);
     match cli.global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
@@ -30,10 +45,32 @@ fn main() -> std::process::ExitCode {
         Ok(code) => code,
         Err(error) => {
             error.print(cli.global.output == Format::Json);
-            error.code
+            error.code as u8
         }
     };
-    std::process::ExitCode::from(code as u8)
+    std::process::ExitCode::from(code)
+}
+
+fn started_as_agent(program: Option<&OsString>) -> bool {
+    let stem = program.and_then(|program| Path::new(program).file_stem());
+    stem.is_some_and(|stem| stem == "realm-agent")
+}
+
+/// Messages of the libraries, on standard error.
+fn log(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn,realm=info,realm_agent=info",
+        (false, 1) => "info,realm=debug,realm_agent=debug,realm_p2p=debug",
+        (false, _) => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let plain = global.color == Color::Never || std::env::var_os("NO_COLOR").is_some();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(!plain && std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
         // One batch at a time: a slow terminal holds the node back.
-        let (to, mut from) = mpsc::channel(1);
+        let (to, mut from) = mpsc::channel::<Vec<LogLine>>(1);
         let print = async {
             while let Some(lines) = from.recv().await {
                 for line in &lines {

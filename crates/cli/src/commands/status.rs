@@ -50,7 +50,7 @@ fn failed(error: realm_rpc::RpcError) -> CliError {
 }
 
 async fn watch(args: &Args, connection: &Connection, output: &Output) -> Result<()> {
-    let (to, mut from) = mpsc::channel(1);
+    let (to, mut from) = mpsc::channel::<Status>(1);
     let show_all = async {
         while let Some(status) = from.recv().await {
             show(args, &status, output)?;

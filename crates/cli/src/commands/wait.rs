@@ -60,7 +60,7 @@ async fn watch(
     session: &Session,
     last: &mut Option<Status>,
 ) -> Result<ExitCode> {
-    let (to, mut from) = mpsc::channel(1);
+    let (to, mut from) = mpsc::channel::<Status>(1);
     let mut following = Box::pin(connection.operator.watch(to));
     let mut said = String::new();
     loop {

@@ -1,0 +1,173 @@
+//! `realm run`: a program right here, with no key and no agent, under the same limits and grants.
+
+use std::{path::PathBuf, sync::Arc};
+
+use realm_manifest::{Outbound, Volume, VolumeSource, units};
+use realm_runtime::{
+    CellConfig, CompilerConfig, ExitStatus, Flavour, Mount, PreparedKind, Runtime, RuntimeConfig,
+    Stdio,
+};
+
+use crate::{
+    artifact,
+    commands::Session,
+    connection,
+    error::{CliError, Context as _, ExitCode, Result},
+    file, keystore,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  realm run hello.wasm\n  realm run tool.wasm --volume $PWD:/data:rw -- --verbose /data/in\n  realm run client.wasm --allow https://example.org"
+)]
+pub struct Args {
+    /// A WebAssembly component or core module.
+    pub file: PathBuf,
+    /// Arguments of the program.
+    #[arg(last = true)]
+    pub args: Vec<String>,
+    /// An environment variable; repeatable.
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = units::pair)]
+    pub env: Vec<(String, String)>,
+    /// A host directory: SRC:GUEST[:ro|rw]; repeatable.
+    #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]")]
+    pub volumes: Vec<Volume>,
+    /// An address it may connect to: scheme://host[:port]; repeatable.
+    #[arg(long = "allow", value_name = "ADDRESS")]
+    pub allow: Vec<Outbound>,
+    /// Memory, in MiB.
+    #[arg(long, value_name = "MIB")]
+    pub memory_max_mb: Option<u32>,
+    /// Fuel in total; 0 is unlimited.
+    #[arg(long)]
+    pub fuel: Option<u64>,
+    /// Fuel per second; 0 is unlimited.
+    #[arg(long, value_name = "FUEL")]
+    pub fuel_per_sec: Option<u64>,
+    /// The longest it runs before others get their turn.
+    #[arg(long, value_name = "MS")]
+    pub epoch_ms: Option<u32>,
+    /// Longest the run may take.
+    #[arg(long, value_name = "MS")]
+    pub deadline_ms: Option<u64>,
+    /// Compile although this kernel cannot confine the compiler.
+    #[arg(long)]
+    pub allow_unsandboxed_compile: bool,
+}
+
+/// Answers with the guest's exit code.
+pub fn run(args: &Args, session: &Session) -> Result<u8> {
+    let name = args.file.display();
+    let wasm = artifact::read(&args.file).map_err(|mut error| {
+        error.code = match error.code {
+            ExitCode::NotFound => ExitCode::NoSuchProgram,
+            _ => ExitCode::NotRunnable,
+        };
+        error
+    })?;
+    let cell = cell(args)?;
+    connection::block_on(async {
+        let runtime = runtime(args, session)?;
+        let prepared = runtime
+            .prepare(Arc::from(wasm), Flavour::of(&cell.limits))
+            .await;
+        let prepared =
+            prepared.context_code(ExitCode::NotRunnable, format!("cannot run {name}"))?;
+        if let PreparedKind::Library { exports } = prepared.kind() {
+            return Err(CliError::new(
+                ExitCode::Usage,
+                format!("{name} is a library: it has nothing to run"),
+            )
+            .help(format!("it exports {}", exports.join(", "))));
+        }
+        let handle = runtime
+            .start(&prepared, cell)
+            .context_code(ExitCode::RunFailed, format!("cannot run {name}"))?;
+        let status = handle.wait().await;
+        runtime.shutdown().await;
+        exit_code(status)
+    })
+    .map_err(|mut error| {
+        // What is ours is told from what is the guest's.
+        if error.code == ExitCode::Failed && error.message.starts_with("cannot") {
+            error.code = ExitCode::RunFailed;
+        }
+        error
+    })
+}
+
+fn exit_code(status: ExitStatus) -> Result<u8> {
+    match status {
+        // As a shell does: only the low byte of an exit code counts.
+        ExitStatus::Exited(code) => Ok((code & 0xff) as u8),
+        ExitStatus::LimitHit(hit) => Err(CliError::failed(format!("the program ended: {hit}"))),
+        ExitStatus::Failed { message } => Err(CliError::new(
+            ExitCode::RunFailed,
+            format!("the program could not run: {message}"),
+        )),
+        status => Err(CliError::failed(format!("the program {status}"))),
+    }
+}
+
+fn cell(args: &Args) -> Result<CellConfig> {
+    let stem = args
+        .file
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    let mut cell = CellConfig::new(stem.unwrap_or_default(), Stdio::Inherit { rate: None });
+    let limits = &mut cell.limits;
+    limits.memory_max_mb = args.memory_max_mb.unwrap_or(limits.memory_max_mb);
+    limits.fuel = args.fuel.unwrap_or(limits.fuel);
+    limits.fuel_per_sec = args.fuel_per_sec.unwrap_or(limits.fuel_per_sec);
+    limits.epoch_ms = args.epoch_ms.unwrap_or(limits.epoch_ms);
+    limits.deadline_ms = args.deadline_ms.or(limits.deadline_ms);
+    cell.grants.args = args.args.clone();
+    cell.grants.env =
+        units::sorted_pairs(args.env.clone()).context_code(ExitCode::Usage, "cannot use --env")?;
+    cell.grants.allowed_outbound = args.allow.clone();
+    for volume in &args.volumes {
+        let VolumeSource::Host(host) = &volume.source else {
+            return Err(
+                CliError::new(ExitCode::Usage, "named volumes exist on nodes only")
+                    .help("name a directory of this machine: /path:/guest"),
+            );
+        };
+        cell.mounts.push(Mount {
+            host: PathBuf::from(host),
+            guest: volume.guest.clone(),
+            mode: volume.mode,
+        });
+    }
+    Ok(cell)
+}
+
+/// Compiled code is kept beside the command line's state, and trusted by a key that lies there.
+fn runtime(args: &Args, session: &Session) -> Result<Runtime> {
+    let state = session.settings.state_dir();
+    let exe = std::env::current_exe().context("cannot find this program itself")?;
+    let mut compiler = CompilerConfig::new(exe, vec!["__compile".into()]);
+    compiler.allow_unsandboxed = args.allow_unsandboxed_compile;
+    let key = cache_key(&state.join("cache.key"))?;
+    let mut config = RuntimeConfig::new(state.join("compiled"), key, compiler);
+    // One program: little address space, and no waiting for the pools.
+    config.max_cells = 1;
+    Runtime::new(config).context("cannot start the runtime")
+}
+
+fn cache_key(path: &std::path::Path) -> Result<[u8; 32]> {
+    let described = "cannot keep the key of compiled code";
+    let kept = || file::read(path, 32).context(described);
+    if let Some(Ok(key)) = kept()?.map(|bytes| <[u8; 32]>::try_from(bytes)) {
+        return Ok(key);
+    }
+    let key = keystore::random()?;
+    match file::create(path, &key) {
+        Ok(()) => Ok(key),
+        // Another run was faster, or the file is damaged and code made under it is not trusted.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match kept()? {
+            Some(bytes) if bytes.len() == 32 => Ok(bytes.try_into().unwrap_or(key)),
+            _ => file::replace(path, &key).context(described).map(|()| key),
+        },
+        Err(error) => Err(error).context(described),
+    }
+}
