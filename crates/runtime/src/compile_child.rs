@@ -93,12 +93,11 @@ fn confine(cpu: u64, memory: u64, allowed: bool) -> Result<(), Failure> {
 }
 
 fn compile(flavour: Flavour, kind: Kind) -> Result<(), Failure> {
-    let bad = |error: &dyn std::fmt::Display| Failure(Outcome::Bad, error.to_string());
     let mut wasm = Vec::new();
     io::stdin()
         .lock()
         .read_to_end(&mut wasm)
-        .map_err(|error| bad(&error))?;
+        .map_err(|error| Failure(Outcome::Usage, error.to_string()))?;
     let mut config = base_config(flavour);
     config.parallel_compilation(false);
     let engine =
@@ -117,5 +116,5 @@ fn compile(flavour: Flavour, kind: Kind) -> Result<(), Failure> {
     stdout
         .write_all(&code)
         .and_then(|()| stdout.flush())
-        .map_err(|error| bad(&error))
+        .map_err(|error| Failure(Outcome::Usage, error.to_string()))
 }

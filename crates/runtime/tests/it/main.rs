@@ -1,0 +1,11 @@
+//! Cells from outside: guests that meet each limit, and what is seen of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed step fails the test"
+)]
+
+mod compile;
+mod inspect;
+mod limits;
+mod scene;

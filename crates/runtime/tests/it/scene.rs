@@ -1,0 +1,89 @@
+//! A runtime of its own for each test, and guests written as text.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use realm_manifest::Limits;
+use realm_runtime::{
+    CellConfig, CellHandle, CompilerConfig, ExitStatus, Flavour, LogRing, PrepareError, Prepared,
+    Runtime, RuntimeConfig, Stdio,
+};
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub struct Scene {
+    pub runtime: Runtime,
+    /// Holds the cache for as long as the runtime needs it.
+    _dir: tempfile::TempDir,
+}
+
+pub fn child() -> PathBuf {
+    env!("CARGO_BIN_EXE_realm-compile-child").into()
+}
+
+pub fn scene() -> Scene {
+    let dir = tempfile::tempdir().unwrap();
+    Scene {
+        runtime: runtime(&dir),
+        _dir: dir,
+    }
+}
+
+pub fn runtime(dir: &tempfile::TempDir) -> Runtime {
+    let mut config = RuntimeConfig::new(
+        dir.path().into(),
+        [7; 32],
+        CompilerConfig::new(child(), Vec::new()),
+    );
+    config.max_cells = 64;
+    config.guest_threads = 2;
+    Runtime::new(config).unwrap()
+}
+
+pub fn wasm(text: &str) -> Arc<[u8]> {
+    wat::parse_str(text).unwrap().into()
+}
+
+impl Scene {
+    pub async fn prepare(&self, text: &str, limits: &Limits) -> Result<Prepared, PrepareError> {
+        self.runtime.prepare(wasm(text), Flavour::of(limits)).await
+    }
+
+    pub async fn start(&self, text: &str, limits: Limits) -> (CellHandle, LogRing) {
+        let prepared = self.prepare(text, &limits).await.unwrap();
+        let ring = LogRing::new();
+        let mut config = CellConfig::new("test", Stdio::Log(ring.clone()));
+        config.limits = limits;
+        (self.runtime.start(&prepared, config).unwrap(), ring)
+    }
+
+    pub async fn run(&self, text: &str, limits: Limits) -> ExitStatus {
+        let (cell, _) = self.start(text, limits).await;
+        end(&cell).await
+    }
+}
+
+pub async fn end(cell: &CellHandle) -> ExitStatus {
+    tokio::time::timeout(PATIENCE, cell.wait())
+        .await
+        .expect("the cell ends")
+}
+
+/// Looks until it holds; the bound is only for a broken build.
+pub async fn until(mut holds: impl FnMut() -> bool) {
+    let poll = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, poll)
+        .await
+        .expect("it happens in time");
+}
+
+/// Resident memory of this process.
+pub fn rss() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
