@@ -1,22 +1,34 @@
-# A thin list: what needs logic is Rust in xtask.
-.PHONY: help build test ci fmt lint
+# A thin list: what needs logic is Rust in xtask, or a script.
+.PHONY: help build demo test ci fmt lint check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 build: ## Build the realm binary
-	cargo build -p realm
+	cargo build --locked -p realm
+
+demo: ## Start two agents here, push a program, follow its log
+	@scripts/demo.sh
 
 fmt: ## Format the code
 	cargo fmt --all
+	cd guests && cargo fmt --all
 
 lint: ## Check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-test: lint ## Run every test; installs what it needs
-	@cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
-	cargo nextest run --workspace --locked
+check: ## Check layers, coverage, tidiness, guests' record and dependencies
+	cargo xtask check
+	@if cargo deny --version >/dev/null 2>&1; then scripts/deny.sh; \
+	else echo "cargo-deny is not installed: dependency rules were NOT checked here (CI does)"; fi
+
+test: lint check ## Run every test; installs what it needs
+	@if ! cargo nextest --version >/dev/null 2>&1; then \
+	  cargo install --locked cargo-nextest || echo "cargo-nextest did not install: using cargo test"; fi
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --locked; \
+	else cargo test --workspace --locked; fi
 	cargo test --workspace --locked --doc --quiet
 
-ci: test ## What CI runs
+ci: ## What CI runs
+	.ci/run
