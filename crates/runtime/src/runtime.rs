@@ -74,13 +74,16 @@ pub enum RuntimeError {
 #[derive(Debug, Clone)]
 pub struct Runtime(Arc<Parts>);
 
+/// The artifact's digest, and what it was compiled for.
+type Version = ([u8; 32], Flavour);
+
 #[derive(Debug)]
 struct Parts {
     epoch: Engine,
     fuel: Engine,
     cache: Cache,
     compiler: Compiler,
-    prepared: Mutex<HashMap<([u8; 32], Flavour), Weak<Inner>>>,
+    prepared: Mutex<HashMap<Version, Weak<Inner>>>,
     cells: Arc<AtomicU32>,
     max_cells: u32,
     tasks: TaskTracker,
@@ -263,7 +266,7 @@ impl Runtime {
             .map_err(|_| StartError::Full { max })
     }
 
-    fn known(&self, key: &([u8; 32], Flavour)) -> Option<Arc<Inner>> {
+    fn known(&self, key: &Version) -> Option<Arc<Inner>> {
         self.0
             .prepared
             .lock()

@@ -6,6 +6,7 @@
 )]
 
 mod compile;
+mod guests;
 mod inspect;
 mod limits;
 mod scene;
