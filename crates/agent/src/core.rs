@@ -183,12 +183,11 @@ impl Core {
         }
         self.claims = self.node.claims().cloned().collect();
         self.approve(now).await;
-        match self.trust.claim() {
-            Ok(Some(claim)) if !self.approved.contains_key(&self.key.public()) => {
-                self.take_up(&claim, now).await;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::error!(error = crate::fold::chain(&error), "the invite is lost"),
+        if self.state.is_some() {
+            self.present_claim(now);
+        } else if let Some(invite) = self.invite() {
+            // The realm's genesis is inside the invite; the claim follows once it is on disk.
+            self.node.handle(Event::Found { genesis: invite.genesis.clone() }, now);
         }
         self.ask_to_join(now);
         self.report(true).await;
@@ -196,27 +195,27 @@ impl Core {
         self.plan();
     }
 
-    /// Joins with the invite that was taken up: the realm's genesis is inside it. Without an
-    /// address to ask there is nobody else yet, and the first node vouches for itself.
-    async fn take_up(&mut self, claim: &Signed<realm_identity::Claim>, now: Now) {
-        let Ok(invite) = Signed::<realm_identity::Invite>::from_wire(&claim.invite) else {
-            return;
+    fn invite(&self) -> Option<Signed<realm_identity::Invite>> {
+        let claim = match self.trust.claim() {
+            Ok(claim) => claim?,
+            Err(error) => {
+                tracing::error!(error = crate::fold::chain(&error), "the invite is lost");
+                return None;
+            }
         };
-        self.node.handle(
-            Event::Found {
-                genesis: invite.genesis.clone(),
-            },
-            now,
-        );
-        self.carry_out().await;
-        self.node.handle(
-            Event::Claim {
-                claim: claim.to_wire(),
-            },
-            now,
-        );
+        Signed::from_wire(&claim.invite).ok()
+    }
+
+    /// Shows the claim of the invite that was taken up to everyone, until it is witnessed. Without
+    /// an address to ask there is nobody else yet, and the first node vouches for itself.
+    pub(crate) fn present_claim(&mut self, now: Now) {
+        let (Some(invite), Ok(Some(claim))) = (self.invite(), self.trust.claim()) else { return };
+        if self.approved.contains_key(&self.key.public()) {
+            return;
+        }
+        self.node.handle(Event::Claim { claim: claim.to_wire() }, now);
         if invite.addresses.is_empty() && self.approved.is_empty() {
-            self.witness(claim.clone(), now);
+            self.witness(claim, now);
         }
         for address in &invite.addresses {
             self.dial(address.clone());

@@ -50,7 +50,7 @@ pub struct Agent {
     pub key: PublicKey,
     /// Where the HTTP endpoint was bound.
     pub http: SocketAddr,
-    view: watch::Receiver<View>,
+    pinned: bool,
     readiness: watch::Receiver<Option<String>>,
     network: realm_p2p::NetworkHandle,
     cancel: CancellationToken,
@@ -108,6 +108,7 @@ impl Agent {
             enroll(&mut trust, token, &key)?;
         }
 
+        let pinned = trust.pin().owner().is_some();
         let ledger_path = dir.path().join("ledger.redb");
         let new = !ledger_path.exists();
         if let Some(realm) = trust
@@ -250,7 +251,7 @@ impl Agent {
         Ok(Self {
             key: key.public(),
             http: server.address,
-            view,
+            pinned,
             readiness,
             network,
             cancel,
@@ -273,9 +274,9 @@ impl Agent {
         let _ = readiness.wait_for(Option::is_none).await;
     }
 
-    /// The realm this node is in.
-    pub fn realm(&self) -> Option<realm_identity::RealmId> {
-        self.view.borrow().realm
+    /// Whether this node knows whom to trust.
+    pub fn has_owner(&self) -> bool {
+        self.pinned
     }
 
     /// Stops everything in order: no new work, the cells, the disk, the network.

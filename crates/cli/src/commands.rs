@@ -13,7 +13,7 @@ use crate::{
     settings::Settings,
 };
 
-mod agent;
+pub mod agent;
 mod config;
 mod history;
 mod init;

@@ -1,16 +1,15 @@
 //! Finds a node and proves the owner's key to it. The only place that knows how nodes are reached.
 
-use std::{path::Path, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
+use realm_agent::agent_file;
 use realm_identity::{PublicKey, SecretKey};
 use realm_p2p::{DialRpcError, RpcConnection};
 use realm_rpc::{ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError};
-use serde::Deserialize;
 
 use crate::{
-    commands::Session,
+    commands::{Session, agent},
     error::{CliError, ExitCode, Result},
-    file,
     keystore::{self, OwnerKey},
     realms::Realm,
 };
@@ -19,10 +18,6 @@ use crate::{
 const DIAL: Duration = Duration::from_secs(5);
 /// Nodes of the local network answer within this.
 const DISCOVERY: Duration = Duration::from_secs(2);
-/// Where an agent writes how to reach it, in its data directory and in the runtime directory.
-const AGENT_FILE: &str = "agent.json";
-const MAX_AGENT_FILE: u64 = 64 * 1024;
-
 /// One node, with the owner's key proven to it.
 #[derive(Debug)]
 pub struct Connection {
@@ -30,12 +25,6 @@ pub struct Connection {
     pub owner: Rc<OwnerKey>,
     /// The transport below, which lasts as long as this value.
     _transport: RpcConnection,
-}
-
-/// What a running agent says of itself.
-#[derive(Debug, Deserialize)]
-struct AgentFile {
-    addresses: Vec<String>,
 }
 
 /// Runs `command` on one thread, as Cap'n Proto wants; Ctrl-C ends it at once.
@@ -134,20 +123,14 @@ async fn dial_all(
 
 /// Addresses of the agents that run on this machine for this person.
 fn local_agents(session: &Session) -> Vec<String> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
-        .filter(|dir| !dir.is_empty())
-        .map(|dir| Path::new(&dir).join("realm"));
-    let dirs = [Some(session.settings.data_dir()), runtime];
-    let mut addresses = Vec::new();
-    for dir in dirs.into_iter().flatten() {
-        // A file that is missing, damaged or another user's says nothing; other ways remain.
-        if let Ok(Some(bytes)) = file::read(&dir.join(AGENT_FILE), MAX_AGENT_FILE)
-            && let Ok(agent) = serde_json::from_slice::<AgentFile>(&bytes)
-        {
-            addresses.extend(agent.addresses);
-        }
-    }
-    addresses
+    let found = agent_file::find(
+        &session.settings.data_dir(),
+        agent::runtime_dir().as_deref(),
+    );
+    found
+        .into_iter()
+        .flat_map(|agent| agent.addresses)
+        .collect()
 }
 
 fn not_ours(info: &PublicInfo, realm: &Realm) -> CliError {

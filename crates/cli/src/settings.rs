@@ -104,6 +104,12 @@ impl Settings {
         PathBuf::from(self.value("data-dir").unwrap_or_default())
     }
 
+    /// The data directory, where a flag, a variable or a file names one.
+    pub fn explicit_data_dir(&self) -> Option<PathBuf> {
+        let setting = self.values.get("data-dir")?;
+        (setting.origin != Origin::Default).then(|| PathBuf::from(&setting.value))
+    }
+
     pub fn key_path(&self) -> PathBuf {
         PathBuf::from(self.value("key").unwrap_or_default())
     }

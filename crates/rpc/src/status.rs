@@ -87,7 +87,8 @@ pub struct Cell {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drift {
     pub component: String,
-    pub node: String,
+    /// None where no node is found that could take it.
+    pub node: Option<String>,
     pub index: Option<u32>,
     pub want: String,
     pub have: String,

@@ -134,6 +134,7 @@ impl Core {
             tracing::warn!("the network has stopped");
         }
         self.approve(now).await;
+        self.present_claim(now);
     }
 
     async fn head_advanced(&mut self, seq: u64, state: &[u8], now: Now) {

@@ -13,6 +13,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Args {
     /// Return once it is everywhere as asked; `all` counts lost nodes too.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "present", value_name = "present|all")]

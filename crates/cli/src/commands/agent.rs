@@ -1,0 +1,185 @@
+//! `realm agent`: runs this machine as a node, until it is told to stop.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use realm_agent::{Agent, Config, SYSTEM_CONFIG, SYSTEM_CONFIG_DIR};
+use realm_manifest::{NodeName, Tag};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    commands::Session,
+    error::{CliError, Context as _, ExitCode, Result},
+    file,
+};
+
+/// A token is shorter than this, whatever is in it.
+const MAX_TOKEN_BYTES: u64 = 16 * 1024;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  realm agent                                a node of this machine\n  realm agent --enroll-file token --tag edge  join with an invite\n  realm agent --data n1 --listen /ip4/127.0.0.1/udp/0/quic-v1 --http 127.0.0.1:0"
+)]
+pub struct Args {
+    /// Data directory: keys, log, artifacts, volumes.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// What the node calls itself until its owner names it.
+    #[arg(long)]
+    pub name: Option<NodeName>,
+    /// A tag of this node; repeatable.
+    #[arg(long = "tag", visible_alias = "role")]
+    pub tags: Vec<Tag>,
+    /// Multiaddr to listen on; repeatable. Port 2020 over QUIC and TCP by default.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Address of the read-only HTTP endpoints.
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+    /// Multiaddr of a node to dial; repeatable.
+    #[arg(long, value_name = "ADDR")]
+    pub bootstrap: Vec<String>,
+    /// An invite token to join with. Others on this machine can read arguments: prefer --enroll-file.
+    #[arg(long, value_name = "TOKEN")]
+    pub enroll: Option<String>,
+    /// A file with an invite token; - is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "enroll")]
+    pub enroll_file: Option<PathBuf>,
+    /// Do not look for nodes on the local network.
+    #[arg(long)]
+    pub no_mdns: bool,
+    /// Take the first owner key that proves itself within this time; closes after one.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub trust_first_use: Option<Duration>,
+    /// A config file to read after the system's and the user's.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Compile untrusted code although this kernel cannot sandbox the compiler.
+    #[arg(long)]
+    pub allow_unsandboxed_compile: bool,
+}
+
+pub fn run(args: &Args, session: &Session) -> Result<()> {
+    let config = config(args, session)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(serve(config, session))
+}
+
+/// Defaults, then the system's files, the user's, the named one, then flags.
+fn config(args: &Args, session: &Session) -> Result<Config> {
+    let exe = std::env::current_exe().context("cannot tell where this program is")?;
+    let mut config = Config::new(session.settings.data_dir(), exe);
+    config.runtime_dir = runtime_dir();
+    let unusable = "the agent's settings cannot be used";
+    config
+        .read_file(SYSTEM_CONFIG.as_ref())
+        .context_code(ExitCode::Usage, unusable)?;
+    config
+        .read_dir(SYSTEM_CONFIG_DIR.as_ref())
+        .context_code(ExitCode::Usage, unusable)?;
+    let user = session.settings.config_dir().join("agent.toml");
+    config
+        .read_file(&user)
+        .context_code(ExitCode::Usage, unusable)?;
+    if let Some(path) = &args.config
+        && !config
+            .read_file(path)
+            .context_code(ExitCode::Usage, unusable)?
+    {
+        return Err(CliError::new(
+            ExitCode::NotFound,
+            format!("there is no file {}", path.display()),
+        ));
+    }
+    if let Some(data) = session.settings.explicit_data_dir() {
+        config.data = data;
+    }
+    if let Some(data) = &args.data {
+        config.data.clone_from(data);
+    }
+    if let Some(http) = args.http {
+        config.http = http;
+    }
+    config.name = args.name.clone().or(config.name);
+    if !args.tags.is_empty() {
+        config.tags.clone_from(&args.tags);
+    }
+    if !args.listen.is_empty() {
+        config.listen.clone_from(&args.listen);
+    }
+    if !args.bootstrap.is_empty() {
+        config.bootstrap.clone_from(&args.bootstrap);
+    }
+    config.mdns &= !args.no_mdns;
+    config.trust_first_use = args.trust_first_use;
+    config.allow_unsandboxed_compile |= args.allow_unsandboxed_compile;
+    config.enroll = match (&args.enroll, &args.enroll_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(path)) => Some(read_token(path)?),
+        (None, None) => None,
+    };
+    Ok(config)
+}
+
+async fn serve(config: Config, session: &Session) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let data = config.data.clone();
+    let agent = Agent::start(config)
+        .await
+        .context("the agent cannot start")?;
+    let output = &session.output;
+    output.say(format!("agent {}", agent.key));
+    for address in agent.addresses().await {
+        output.say(format!("  listening  {address}"));
+    }
+    output.say(format!("  http       http://{}/readyz", agent.http));
+    output.say(format!("  data       {}", data.display()));
+    if !agent.has_owner() {
+        output.say("no owner yet. Next: realm invite, then realm agent --enroll-file TOKEN");
+    }
+    // Without systemd there is nobody to tell.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    output.say("stopping");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+    tokio::select! {
+        () = agent.shutdown() => Ok(()),
+        // The second Ctrl-C does not wait.
+        _ = tokio::signal::ctrl_c() => Err(CliError::new(ExitCode::Interrupted, "stopped at once")),
+    }
+}
+
+/// Reads an invite token from a file, or from standard input.
+pub fn read_token(path: &std::path::Path) -> Result<String> {
+    use std::io::Read as _;
+
+    let described = || format!("cannot read the token in {}", path.display());
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin()
+            .take(MAX_TOKEN_BYTES)
+            .read_to_end(&mut bytes)
+            .context(described())?;
+    } else {
+        bytes = file::read(path, MAX_TOKEN_BYTES)
+            .context(described())?
+            .ok_or_else(|| CliError::new(ExitCode::NotFound, described()))?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// Where running agents say how they are reached: `XDG_RUNTIME_DIR/realm`.
+pub fn runtime_dir() -> Option<PathBuf> {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
+    Some(PathBuf::from(dir).join("realm"))
+}

@@ -1,0 +1,114 @@
+//! `realm configure` and `realm enroll`: first trust, which is always a local act on the node.
+
+use std::path::PathBuf;
+
+use realm_agent::trust::{self, Trust};
+use realm_identity::{InviteToken, PublicKey, format};
+use realm_store::DataDir;
+
+use crate::{
+    commands::{Session, agent},
+    error::{Context as _, ExitCode, Result},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct ConfigureArgs {
+    /// The owner's public key, as realm key show prints it.
+    #[arg(long, value_parser = public_key)]
+    pub owner: PublicKey,
+    /// Multiaddr of a node to dial at every start; repeatable.
+    #[arg(long, num_args = 1.., value_name = "ADDR")]
+    pub bootstrap: Vec<String>,
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct EnrollArgs {
+    /// The token that realm invite printed; - reads it from standard input.
+    #[arg(required_unless_present = "token")]
+    pub invite: Option<String>,
+    #[arg(long, conflicts_with = "invite")]
+    pub token: Option<String>,
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+pub fn configure(args: &ConfigureArgs, session: &Session) -> Result<()> {
+    let dir = open(args.data.as_ref(), session)?;
+    let mut trust = Trust::load(&dir).context("cannot read whom this node trusts")?;
+    trust
+        .configure(args.owner)
+        .context_code(ExitCode::NotAuthorised, "the owner was not set")?;
+    save_peers(&dir, &args.bootstrap)?;
+    session
+        .output
+        .say(format!("✓ {} trusts {}", dir.path().display(), args.owner));
+    session
+        .output
+        .say("Next: realm agent, and where the owner's key is: realm nodes approve");
+    Ok(())
+}
+
+pub fn enroll(args: &EnrollArgs, session: &Session) -> Result<()> {
+    let text = args
+        .invite
+        .as_ref()
+        .or(args.token.as_ref())
+        .map_or("-", String::as_str);
+    let text = if text == "-" {
+        agent::read_token("-".as_ref())?
+    } else {
+        text.to_owned()
+    };
+    let token: InviteToken = text
+        .parse()
+        .context_code(ExitCode::Usage, "this is not a usable invite token")?;
+    let dir = open(args.data.as_ref(), session)?;
+    let key = trust::node_key(&dir).context("cannot make the node's key")?;
+    let mut trust = Trust::load(&dir).context("cannot read whom this node trusts")?;
+    trust
+        .enroll(&token, &key)
+        .context_code(ExitCode::NotAuthorised, "the invite was not taken up")?;
+    save_peers(&dir, &token.invite().addresses)?;
+    session.output.say(format!(
+        "✓ {} trusts {}",
+        dir.path().display(),
+        token.invite().owner
+    ));
+    session.output.say(format!("  node key  {}", key.public()));
+    session.output.say("Next: realm agent");
+    Ok(())
+}
+
+fn open(data: Option<&PathBuf>, session: &Session) -> Result<DataDir> {
+    let path = data.cloned().unwrap_or_else(|| session.settings.data_dir());
+    DataDir::open(&path)
+        .context("the data directory cannot be used")
+        .map_err(|error| error.help("stop the agent first, or name another directory with --data"))
+}
+
+fn save_peers(dir: &DataDir, addresses: &[String]) -> Result<()> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let file = dir.state_file("peers");
+    let known = file
+        .read()
+        .context("cannot read the saved peers")?
+        .unwrap_or_default();
+    let mut lines: Vec<String> = addresses.to_vec();
+    for line in String::from_utf8_lossy(&known).lines() {
+        if !lines.iter().any(|other| other == line) {
+            lines.push(line.to_owned());
+        }
+    }
+    file.write(lines.join("\n").as_bytes())
+        .context("cannot save the peers")
+}
+
+fn public_key(text: &str) -> std::result::Result<PublicKey, String> {
+    format::read_public(text).map_err(|error| error.to_string())
+}
