@@ -29,6 +29,10 @@ pub const MAX_CLAIMS: usize = 4096;
 pub const MAX_CLAIM_HASHES: usize = MAX_CLAIMS;
 /// Claims in one frame; 16 of the largest stay below a quarter of a frame.
 pub const MAX_CLAIMS_PER_FRAME: usize = 16;
+/// Frames of claims that a newcomer is sent at once; it asks for the rest when it trusts somebody.
+pub const MAX_CLAIM_FRAMES: usize = 4;
+/// Claims kept whose witness is not approved yet: anyone may send such.
+pub const MAX_WAITING_CLAIMS: usize = 256;
 /// Join requests waiting for the owner (contract 10).
 pub const MAX_PENDING_JOINS: usize = 64;
 /// Largest join request.

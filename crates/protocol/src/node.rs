@@ -279,14 +279,15 @@ impl<F: Fold + Clone> Node<F> {
             Frame::Genesis(wire) => self.genesis(from, &wire, now),
             Frame::Claim(claim) => self.claim_presented(from, claim),
             Frame::Join(request) => self.join(from, &request),
+            // Owners and witnesses signed these: who brings them does not matter.
+            Frame::Claims(claims) => claims
+                .iter()
+                .for_each(|claim| self.add_claim(Some(from), &claim.0)),
             // The rest is for approved nodes. A peer cannot know what this node thinks of it,
             // so that asking is no offence.
             _ if !approved => {}
             Frame::GetEntry(hash) => self.get_entry(from, hash),
             Frame::ClaimsHave(hashes) => self.claims_have(from, &hashes),
-            Frame::Claims(claims) => claims
-                .iter()
-                .for_each(|claim| self.add_claim(Some(from), &claim.0)),
             Frame::Swim(packet) => self.swim_packet(from, &packet, now),
             Frame::GetReport { node, boot_id, seq } => self.get_report(from, node, boot_id, seq),
             Frame::Report(wire) => self.take_report(from, wire),

@@ -10,6 +10,8 @@ use crate::{Effect, Fold, Frame, JoinRequest, Offence, Op, frame::Bytes, limits:
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     set: BTreeMap<Hash, WitnessedClaim>,
+    /// Claims whose witness is not approved here yet: its own claim may be on the way.
+    waiting: Vec<Vec<u8>>,
 }
 
 impl<F: Fold + Clone> Node<F> {
@@ -57,6 +59,26 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
+    /// Everything a node needs that was just approved and may not trust anybody yet.
+    pub(super) fn send_claims(&mut self, peer: PublicKey) {
+        let claims: Vec<_> = self
+            .claims
+            .set
+            .values()
+            .map(|claim| Bytes(claim.to_wire()))
+            .collect();
+        for claims in claims.chunks(MAX_CLAIMS_PER_FRAME).take(MAX_CLAIM_FRAMES) {
+            self.send(peer, &Frame::Claims(claims.to_vec()));
+        }
+    }
+
+    /// Looks again at claims whose witness was not approved.
+    pub(super) fn retry_claims(&mut self) {
+        for wire in std::mem::take(&mut self.claims.waiting) {
+            self.add_claim(None, &wire);
+        }
+    }
+
     pub(super) fn claims_have(&mut self, from: PublicKey, have: &[Hash]) {
         let lacking = self
             .claims
@@ -85,7 +107,12 @@ impl<F: Fold + Clone> Node<F> {
         match self.verify_claim(wire) {
             Ok(claim) => self.keep_claim(hash, claim, wire),
             // The approval of the witness may not have reached this node yet.
-            Err(ClaimError::NotWitness(_)) => {}
+            Err(ClaimError::NotWitness(_)) => {
+                let known = self.claims.waiting.iter().any(|other| other == wire);
+                if !known && self.claims.waiting.len() < MAX_WAITING_CLAIMS {
+                    self.claims.waiting.push(wire.to_vec());
+                }
+            }
             Err(error) => {
                 tracing::debug!(%error, "claim refused");
                 if let Some(from) = from {

@@ -75,6 +75,7 @@ impl<F: Fold + Clone> Node<F> {
             let frames = [Frame::Genesis(log.genesis().to_wire()), log.locator()];
             frames.iter().for_each(|frame| self.send(peer, frame));
         }
+        self.send_claims(peer);
         self.send_claims_have(peer);
         if self.approved.contains(&self.me) {
             self.swim.announce(peer, now.mono);
@@ -91,6 +92,7 @@ impl<F: Fold + Clone> Node<F> {
         if self.approved.contains(&self.me) {
             self.asking.clear();
         }
+        self.retry_claims();
         let news = |peer: &&PublicKey| {
             self.approved.contains(peer) && (!before.contains(peer) || !before.contains(&self.me))
         };
