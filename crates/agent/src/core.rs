@@ -187,7 +187,12 @@ impl Core {
             self.present_claim(now);
         } else if let Some(invite) = self.invite() {
             // The realm's genesis is inside the invite; the claim follows once it is on disk.
-            self.node.handle(Event::Found { genesis: invite.genesis.clone() }, now);
+            self.node.handle(
+                Event::Found {
+                    genesis: invite.genesis.clone(),
+                },
+                now,
+            );
         }
         self.ask_to_join(now);
         self.report(true).await;
@@ -209,11 +214,18 @@ impl Core {
     /// Shows the claim of the invite that was taken up to everyone, until it is witnessed. Without
     /// an address to ask there is nobody else yet, and the first node vouches for itself.
     pub(crate) fn present_claim(&mut self, now: Now) {
-        let (Some(invite), Ok(Some(claim))) = (self.invite(), self.trust.claim()) else { return };
+        let (Some(invite), Ok(Some(claim))) = (self.invite(), self.trust.claim()) else {
+            return;
+        };
         if self.approved.contains_key(&self.key.public()) {
             return;
         }
-        self.node.handle(Event::Claim { claim: claim.to_wire() }, now);
+        self.node.handle(
+            Event::Claim {
+                claim: claim.to_wire(),
+            },
+            now,
+        );
         if invite.addresses.is_empty() && self.approved.is_empty() {
             self.witness(claim, now);
         }

@@ -157,7 +157,7 @@ fn runtime(args: &Args, session: &Session) -> Result<Runtime> {
 fn cache_key(path: &std::path::Path) -> Result<[u8; 32]> {
     let described = "cannot keep the key of compiled code";
     let kept = || file::read(path, 32).context(described);
-    if let Some(Ok(key)) = kept()?.map(|bytes| <[u8; 32]>::try_from(bytes)) {
+    if let Some(Ok(key)) = kept()?.map(<[u8; 32]>::try_from) {
         return Ok(key);
     }
     let key = keystore::random()?;
