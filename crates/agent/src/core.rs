@@ -182,6 +182,15 @@ impl Core {
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
         self.claims = self.node.claims().cloned().collect();
+        let known: Vec<_> = self
+            .reports
+            .iter()
+            .map(|(key, seen)| (*key, seen.report.addresses.clone()))
+            .collect();
+        for (key, addresses) in known {
+            self.learn_addresses(key, &addresses).await;
+            self.connect(key);
+        }
         self.approve(now).await;
         if self.state.is_some() {
             self.present_claim(now);
@@ -228,9 +237,6 @@ impl Core {
         );
         if invite.addresses.is_empty() && self.approved.is_empty() {
             self.witness(claim, now);
-        }
-        for address in &invite.addresses {
-            self.dial(address.clone());
         }
     }
 
@@ -558,7 +564,26 @@ impl Core {
         self.node.handle(event, now);
     }
 
+    /// Where another node says it is reached, for when it must be dialled.
+    pub(crate) async fn learn_addresses(&self, key: PublicKey, addresses: &[String]) {
+        if key == self.key.public() {
+            return;
+        }
+        for address in addresses {
+            if let Err(error) = self.network.add_address(key, address).await {
+                tracing::debug!(
+                    address,
+                    error = crate::fold::chain(&error),
+                    "not an address"
+                );
+            }
+        }
+    }
+
     pub(crate) fn connect(&mut self, key: PublicKey) {
+        if key == self.key.public() {
+            return;
+        }
         if self.dials.len() >= MAX_DIALS {
             return;
         }

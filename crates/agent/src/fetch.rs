@@ -19,7 +19,7 @@ const PARALLEL: usize = 8;
 /// One range of at most 1 MiB from one source.
 const RANGE_TIME: Duration = Duration::from_secs(30);
 /// Rounds in which no source gave a single range, before the pull is given up for now.
-const EMPTY_ROUNDS: u32 = 3;
+const EMPTY_ROUNDS: u32 = 20;
 /// Between two such rounds: sources come and go.
 const ROUND_WAIT: Duration = Duration::from_millis(500);
 
@@ -93,6 +93,7 @@ impl Fetcher {
         let blobs = self.blobs.clone();
         let mut partial = blocking(move || Ok(blobs.begin(artifact)?)).await?;
         let mut empty = 0;
+        let mut sources = self.sources.clone();
         while !partial.missing().is_empty() {
             let before = partial.received();
             partial = self.round(artifact, partial).await?;
@@ -104,8 +105,8 @@ impl Fetcher {
             if empty == EMPTY_ROUNDS {
                 return Err(PullError::NoSource(artifact.sha256));
             }
-            let mut sources = self.sources.clone();
             // Another source, or a moment: whichever comes first.
+            sources.mark_unchanged();
             let _ = tokio::time::timeout(ROUND_WAIT, sources.changed()).await;
         }
         let blobs = self.blobs.clone();

@@ -181,6 +181,12 @@ impl Agent {
             .chain(&saved_peers)
             .cloned()
             .collect();
+        // The invite says where the realm is; that holds after a restart, too.
+        if let Some(claim) = trust.claim()?
+            && let Ok(invite) = Signed::<realm_identity::Invite>::from_wire(&claim.invite)
+        {
+            net.bootstrap.extend(invite.addresses.iter().cloned());
+        }
         net.mdns = config.mdns;
         net.agent_version = VERSION.to_owned();
         net.tags = config.tags.iter().map(ToString::to_string).collect();

@@ -1,1 +1,240 @@
-//! placeholder
+//! A realm of several agents for tests: real processes of the real binary, on loopback.
+//!
+//! Everything lives in one temporary directory, ports are ephemeral, and every process is
+//! killed when the [`Cluster`] is dropped. Waiting is always for a condition, with a deadline.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot set its scene should say so and stop"
+)]
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Long enough for a loaded machine of two cores; a healthy one needs a fraction.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A person with an owner key, and the agents of that person's realm.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: TempDir,
+    realm: PathBuf,
+    nodes: Vec<NodeProcess>,
+}
+
+#[derive(Debug)]
+struct NodeProcess {
+    name: String,
+    /// Fixed after the first start, so that others find the node again.
+    listen: Vec<String>,
+    args: Vec<String>,
+    child: Option<Child>,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Printed {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Cluster {
+    /// A new owner key and realm; `realm` is the binary under test.
+    pub fn new(realm: impl Into<PathBuf>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = Self { dir, realm: realm.into(), nodes: Vec::new() };
+        cluster.ok(&["init", "--name", "test"]);
+        cluster
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The node's data directory.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.realm);
+        command
+            .env("HOME", self.path())
+            .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env("REALM_CONFIG_DIR", self.path().join("config"))
+            .env("REALM_STATE_DIR", self.path().join("state"))
+            .env("NO_COLOR", "1")
+            .env_remove("REALM_VIA")
+            .env_remove("REALM_REALM")
+            .env_remove("REALM_KEY")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `realm` with these arguments.
+    pub fn run(&self, args: &[&str]) -> Printed {
+        let output = self.command().args(args).output().unwrap();
+        Printed {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs `realm`, which must succeed; answers with its standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let printed = self.run(args);
+        assert_eq!(printed.code, 0, "realm {args:?}: {}{}", printed.stdout, printed.stderr);
+        printed.stdout
+    }
+
+    /// Starts a node with an invite of its own; the first node has nobody to ask.
+    pub fn add_node(&mut self, name: &str, tags: &[&str]) {
+        let mut invite = vec!["invite", "--quiet", "--name", name];
+        for tag in tags {
+            invite.extend(["--tag", tag]);
+        }
+        let bootstrap = self.nodes.first().map(|first| first.listen[0].clone());
+        if let Some(bootstrap) = &bootstrap {
+            invite.extend(["--bootstrap", bootstrap]);
+        }
+        let token = self.ok(&invite);
+        let token_file = self.path().join(format!("{name}.token"));
+        fs::write(&token_file, token).unwrap();
+        let args = vec!["--enroll-file".into(), token_file.display().to_string()];
+        self.nodes.push(NodeProcess { name: name.into(), listen: Vec::new(), args, child: None });
+        self.start(name);
+    }
+
+    /// Starts a node's agent, again where it ran before.
+    pub fn start(&mut self, name: &str) {
+        let data = self.data(name);
+        let info = data.join("agent.json");
+        // What a killed agent left would be taken for the new one's.
+        let _ = fs::remove_file(&info);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path().join(format!("{name}.log")))
+            .unwrap();
+        let mut command = self.command();
+        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        command.args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"]).arg(&data);
+        if node.listen.is_empty() {
+            command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
+        }
+        for address in &node.listen {
+            let address = address.split("/p2p/").next().unwrap();
+            command.args(["--listen", address]);
+        }
+        command.args(&node.args);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        node.child = Some(command.spawn().unwrap());
+        let listen = wait_for(&format!("{name} listens"), || {
+            let info: Value = serde_json::from_slice(&fs::read(&info).ok()?).ok()?;
+            let addresses: Vec<String> = info["addresses"]
+                .as_array()?
+                .iter()
+                .filter_map(|address| Some(address.as_str()?.to_owned()))
+                .collect();
+            (!addresses.is_empty()).then_some(addresses)
+        });
+        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        node.listen = listen;
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, name: &str) {
+        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        let mut child = node.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the orderly end; answers with the exit code.
+    pub fn stop(&mut self, name: &str) -> i32 {
+        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        let mut child = node.child.take().unwrap();
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = wait_for(&format!("{name} stops"), || child.try_wait().unwrap());
+        status.code().unwrap_or(-1)
+    }
+
+    /// An address of a running node.
+    pub fn address(&self, name: &str) -> String {
+        self.nodes.iter().find(|node| node.name == name).unwrap().listen[0].clone()
+    }
+
+    /// What the node's agent wrote, for failures.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// The status as `name` sees it.
+    pub fn status(&self, name: &str) -> Option<Value> {
+        let printed = self.run(&["status", "-o", "json", "--via", &self.address(name)]);
+        (printed.code == 0).then(|| serde_json::from_str(&printed.stdout).unwrap())
+    }
+
+    /// Waits until the status that `name` gives is as `wanted`; prints everything if it never is.
+    pub fn wait_status(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let status = self.status(name);
+            if let Some(status) = status.as_ref().filter(|status| wanted(status)) {
+                return status.clone();
+            }
+            if started.elapsed() > PATIENCE {
+                for node in &self.nodes {
+                    eprintln!("--- {}\n{}", node.name, self.log(&node.name));
+                }
+                panic!("{what} did not come true; the last status was {status:#?}");
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until every node is ready in the eyes of `name`.
+    pub fn wait_ready(&self, name: &str) {
+        let count = self.nodes.len();
+        self.wait_status(name, "every node ready", |status| {
+            let nodes = status["nodes"].as_array().unwrap();
+            nodes.len() == count && nodes.iter().all(|node| node["state"] == "ready")
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut child) = node.child.take() {
+                // It may be gone already, which is as good.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// Looks until there is an answer, or patience ends.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(LOOK);
+    }
+}

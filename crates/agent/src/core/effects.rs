@@ -59,7 +59,9 @@ impl Core {
                 self.publish_view().await;
             }
             Effect::MemberChanged { node, state } => self.member_changed(node, state, now).await,
-            Effect::ReportUpdated { node, report } => self.report_updated(node, &report, now),
+            Effect::ReportUpdated { node, report } => {
+                self.report_updated(node, &report, now).await;
+            }
             Effect::JoinRequested { request } => {
                 let message = format!("{} asks to join: realm nodes approve", request.node);
                 self.pending_since.entry(request.node).or_insert(now.wall);
@@ -187,20 +189,26 @@ impl Core {
         self.replan = true;
     }
 
-    fn report_updated(&mut self, node: PublicKey, wire: &[u8], now: Now) {
+    async fn report_updated(&mut self, node: PublicKey, wire: &[u8], now: Now) {
         if node == self.key.public() {
             return;
         }
-        if let Ok(report) = Signed::<NodeReport>::from_wire(wire) {
-            self.reports.insert(
-                node,
-                Seen {
-                    report,
-                    at: now.wall,
-                },
-            );
-            self.replan = true;
+        let Ok(report) = Signed::<NodeReport>::from_wire(wire) else {
+            return;
+        };
+        let addresses = report.addresses.clone();
+        let seen = Seen {
+            report,
+            at: now.wall,
+        };
+        let op = seen.op(&node);
+        let before = self.reports.insert(node, seen);
+        // Where a node is reached must survive a crash; the rest is soon reported again.
+        if before.is_none_or(|before| before.report.addresses != addresses) {
+            self.learn_addresses(node, &addresses).await;
+            self.ledger.commit(None, vec![op]).await;
         }
+        self.replan = true;
     }
 
     fn claim_presented(&mut self, from: PublicKey, wire: &[u8], now: Now) {
