@@ -1,7 +1,7 @@
 //! Pulls artifacts by digest from any approved peer that has them, several at a time.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -116,12 +116,14 @@ impl Fetcher {
     /// Asks every source for a share of what is missing; a source that fails is left out.
     async fn round(&self, artifact: Artifact, mut partial: Partial) -> Result<Partial, PullError> {
         let mut sources = self.sources.borrow().clone();
-        let mut missing = partial.missing().into_iter();
+        let mut missing: VecDeque<Range<u64>> = partial.missing().into();
         let mut under_way = FuturesUnordered::new();
         let mut turn = 0;
         loop {
             while under_way.len() < PARALLEL && !sources.is_empty() {
-                let Some(range) = missing.next() else { break };
+                let Some(range) = missing.pop_front() else {
+                    break;
+                };
                 let source = sources[turn % sources.len()];
                 turn += 1;
                 under_way.push(self.range(source, artifact.sha256, range));
@@ -134,12 +136,15 @@ impl Fetcher {
                 Err(error) => {
                     tracing::debug!(%source, %error, "a range was not fetched");
                     sources.retain(|other| *other != source);
+                    // The next source may have it.
+                    missing.push_front(range);
                     continue;
                 }
             };
             let written;
+            let asked = range.clone();
             (partial, written) = blocking(move || {
-                let written = partial.write(range, &bytes);
+                let written = partial.write(asked, &bytes);
                 Ok((partial, written))
             })
             .await?;
@@ -148,6 +153,7 @@ impl Fetcher {
                 Err(BlobError::Range { .. }) => {
                     tracing::warn!(%source, digest = %artifact.sha256, "a peer sent bytes that do not verify");
                     sources.retain(|other| *other != source);
+                    missing.push_front(range);
                 }
                 Err(error) => return Err(error.into()),
             }

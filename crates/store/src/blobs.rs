@@ -11,7 +11,10 @@ use std::{
     ops::Range,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -44,6 +47,8 @@ pub struct Blobs {
     budget: u64,
     /// Files whose digest was checked since the start, as they were then.
     checked: Mutex<HashMap<Hash, Stamp>>,
+    /// Tells imports of this process apart.
+    imports: AtomicU64,
 }
 
 /// An artifact that is being pulled. Ranges may come in any order, from several sources.
@@ -98,20 +103,24 @@ impl Blobs {
             dir: dir.into(),
             budget,
             checked: Mutex::default(),
+            imports: AtomicU64::new(0),
         })
     }
 
     /// Takes the bytes of `reader`, at most `max` of them.
     pub fn import(&self, mut reader: impl Read, max: u64) -> Result<Artifact, BlobError> {
-        let path = self
-            .dir
-            .join("partial")
-            .join(format!("import-{}", std::process::id()));
+        let path = self.dir.join("partial").join(format!(
+            "import-{}-{}",
+            std::process::id(),
+            self.imports.fetch_add(1, Ordering::Relaxed)
+        ));
         let io_error = |source| BlobError::Io {
             path: path.clone(),
             source,
         };
         let file = private_file(&path).map_err(io_error)?;
+        // A crash may have left a file of this name.
+        file.set_len(0).map_err(io_error)?;
         let copied = self.copy_in(&mut reader, &file, max);
         let result = copied.and_then(|artifact| self.adopt(&path, &file, artifact));
         if result.is_err() {
@@ -286,6 +295,10 @@ impl Blobs {
     /// The file of a whole artifact, its digest checked since the start of this process and
     /// again whenever the file changed.
     pub fn open_path(&self, artifact: &Artifact) -> Result<PathBuf, BlobError> {
+        // The stored descriptor decides, so that a wrong one asked for harms no good file.
+        if self.descriptor(&artifact.sha256)? != Some(*artifact) {
+            return Err(BlobError::NotFound(artifact.sha256));
+        }
         let path = self.path(&artifact.sha256);
         let io_error = |source| BlobError::Io {
             path: path.clone(),

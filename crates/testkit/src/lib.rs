@@ -52,7 +52,11 @@ impl Cluster {
     /// A new owner key and realm; `realm` is the binary under test.
     pub fn new(realm: impl Into<PathBuf>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cluster = Self { dir, realm: realm.into(), nodes: Vec::new() };
+        let cluster = Self {
+            dir,
+            realm: realm.into(),
+            nodes: Vec::new(),
+        };
         cluster.ok(&["init", "--name", "test"]);
         cluster
     }
@@ -94,7 +98,11 @@ impl Cluster {
     /// Runs `realm`, which must succeed; answers with its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let printed = self.run(args);
-        assert_eq!(printed.code, 0, "realm {args:?}: {}{}", printed.stdout, printed.stderr);
+        assert_eq!(
+            printed.code, 0,
+            "realm {args:?}: {}{}",
+            printed.stdout, printed.stderr
+        );
         printed.stdout
     }
 
@@ -112,7 +120,12 @@ impl Cluster {
         let token_file = self.path().join(format!("{name}.token"));
         fs::write(&token_file, token).unwrap();
         let args = vec!["--enroll-file".into(), token_file.display().to_string()];
-        self.nodes.push(NodeProcess { name: name.into(), listen: Vec::new(), args, child: None });
+        self.nodes.push(NodeProcess {
+            name: name.into(),
+            listen: Vec::new(),
+            args,
+            child: None,
+        });
         self.start(name);
     }
 
@@ -128,8 +141,14 @@ impl Cluster {
             .open(self.path().join(format!("{name}.log")))
             .unwrap();
         let mut command = self.command();
-        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
-        command.args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"]).arg(&data);
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
+        command
+            .args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"])
+            .arg(&data);
         if node.listen.is_empty() {
             command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
         }
@@ -149,13 +168,21 @@ impl Cluster {
                 .collect();
             (!addresses.is_empty()).then_some(addresses)
         });
-        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
         node.listen = listen;
     }
 
     /// kill -9.
     pub fn kill(&mut self, name: &str) {
-        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
         let mut child = node.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -163,17 +190,32 @@ impl Cluster {
 
     /// SIGTERM, and waits for the orderly end; answers with the exit code.
     pub fn stop(&mut self, name: &str) -> i32 {
-        let node = self.nodes.iter_mut().find(|node| node.name == name).unwrap();
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
         let mut child = node.child.take().unwrap();
         let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let status = wait_for(&format!("{name} stops"), || child.try_wait().unwrap());
         status.code().unwrap_or(-1)
     }
 
     /// An address of a running node.
     pub fn address(&self, name: &str) -> String {
-        self.nodes.iter().find(|node| node.name == name).unwrap().listen[0].clone()
+        self.nodes
+            .iter()
+            .find(|node| node.name == name)
+            .unwrap()
+            .listen[0]
+            .clone()
     }
 
     /// What the node's agent wrote, for failures.
@@ -196,9 +238,6 @@ impl Cluster {
                 return status.clone();
             }
             if started.elapsed() > PATIENCE {
-                for node in &self.nodes {
-                    eprintln!("--- {}\n{}", node.name, self.log(&node.name));
-                }
                 panic!("{what} did not come true; the last status was {status:#?}");
             }
             std::thread::sleep(LOOK);
@@ -217,6 +256,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                eprintln!("--- {}\n{}", node.name, self.log(&node.name));
+            }
+        }
         for node in &mut self.nodes {
             if let Some(mut child) = node.child.take() {
                 // It may be gone already, which is as good.
@@ -234,7 +278,10 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
         std::thread::sleep(LOOK);
     }
 }

@@ -8,13 +8,20 @@ use crate::{cluster, guest};
 fn init_makes_a_private_key_once() {
     let person = cluster();
     let key = person.path().join("config/owner.key");
-    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let before = std::fs::read(&key).unwrap();
     let again = person.run(&["init", "--name", "test"]);
     assert_eq!(again.code, 1);
     assert!(again.stderr.contains("realm use test"), "{}", again.stderr);
     person.ok(&["init", "--name", "other"]);
-    assert_eq!(std::fs::read(&key).unwrap(), before, "the key is never overwritten");
+    assert_eq!(
+        std::fs::read(&key).unwrap(),
+        before,
+        "the key is never overwritten"
+    );
     assert!(person.ok(&["ls"]).contains("other"));
     person.ok(&["use", "test"]);
     assert!(person.ok(&["key", "show"]).starts_with("ed25519:"));
@@ -26,16 +33,37 @@ fn keys_are_exported_imported_and_read_by_others() {
     let file = person.path().join("exported");
     let path = file.display().to_string();
     person.ok(&["key", "export", &path]);
-    assert_ne!(person.run(&["key", "export", &path]).code, 0, "export never overwrites");
+    assert_ne!(
+        person.run(&["key", "export", &path]).code,
+        0,
+        "export never overwrites"
+    );
     let other = cluster_without_key();
-    other.ok(&["key", "import", &path, "--key", &other.path().join("k").display().to_string()]);
-    let shown = other.ok(&["key", "show", "--key", &other.path().join("k").display().to_string()]);
+    other.ok(&[
+        "key",
+        "import",
+        &path,
+        "--key",
+        &other.path().join("k").display().to_string(),
+    ]);
+    let shown = other.ok(&[
+        "key",
+        "show",
+        "--key",
+        &other.path().join("k").display().to_string(),
+    ]);
     assert_eq!(shown, person.ok(&["key", "show"]));
-    match Command::new("ssh-keygen").args(["-y", "-f", &path]).output() {
+    match Command::new("ssh-keygen")
+        .args(["-y", "-f", &path])
+        .output()
+    {
         Ok(output) => {
             let theirs = String::from_utf8_lossy(&output.stdout).into_owned();
             let ours = person.ok(&["key", "show", "--format", "openssh"]);
-            assert_eq!(theirs.split(' ').nth(1).unwrap().trim(), ours.split(' ').nth(1).unwrap().trim());
+            assert_eq!(
+                theirs.split(' ').nth(1).unwrap().trim(),
+                ours.split(' ').nth(1).unwrap().trim()
+            );
         }
         Err(_) => eprintln!("SKIPPED: ssh-keygen is not installed"),
     }
@@ -52,29 +80,79 @@ fn a_passphrase_protects_the_key_at_rest() {
     std::fs::write(&words, "correct horse\n").unwrap();
     let words = words.display().to_string();
     let key = person.path().join("locked").display().to_string();
-    person.ok(&["init", "--name", "locked", "--passphrase", "--passphrase-file", &words, "--key", &key]);
+    person.ok(&[
+        "init",
+        "--name",
+        "locked",
+        "--passphrase",
+        "--passphrase-file",
+        &words,
+        "--key",
+        &key,
+    ]);
     let bare = person.run(&["key", "export", "-", "--key", &key]);
     assert_eq!(bare.code, 4, "{}", bare.stderr);
     std::fs::write(person.path().join("wrong"), "wrong\n").unwrap();
     let wrong = person.path().join("wrong").display().to_string();
-    assert_eq!(person.run(&["key", "export", "-", "--key", &key, "--passphrase-file", &wrong]).code, 4);
-    let secret = person.ok(&["key", "export", "-", "--key", &key, "--passphrase-file", &words]);
+    assert_eq!(
+        person
+            .run(&[
+                "key",
+                "export",
+                "-",
+                "--key",
+                &key,
+                "--passphrase-file",
+                &wrong
+            ])
+            .code,
+        4
+    );
+    let secret = person.ok(&[
+        "key",
+        "export",
+        "-",
+        "--key",
+        &key,
+        "--passphrase-file",
+        &words,
+    ]);
     assert!(secret.contains("OPENSSH PRIVATE KEY"));
 }
 
 #[test]
 fn config_show_names_the_layer_that_won() {
     let person = cluster();
-    std::fs::write(person.path().join("config/config.toml"), "via = \"/ip4/192.0.2.1/tcp/1\"\n").unwrap();
+    std::fs::write(
+        person.path().join("config/config.toml"),
+        "via = \"/ip4/192.0.2.1/tcp/1\"\n",
+    )
+    .unwrap();
     let shown = person.ok(&["config", "show", "--origin"]);
-    assert!(shown.contains("/ip4/192.0.2.1/tcp/1") && shown.contains("user "), "{shown}");
+    assert!(
+        shown.contains("/ip4/192.0.2.1/tcp/1") && shown.contains("user "),
+        "{shown}"
+    );
     assert!(shown.contains("variable REALM_CONFIG_DIR"), "{shown}");
-    let flag = person.ok(&["config", "show", "--origin", "--via", "/ip4/192.0.2.2/tcp/1"]);
-    assert!(flag.contains("/ip4/192.0.2.2/tcp/1") && flag.contains("flag"), "{flag}");
+    let flag = person.ok(&[
+        "config",
+        "show",
+        "--origin",
+        "--via",
+        "/ip4/192.0.2.2/tcp/1",
+    ]);
+    assert!(
+        flag.contains("/ip4/192.0.2.2/tcp/1") && flag.contains("flag"),
+        "{flag}"
+    );
     std::fs::write(person.path().join("config/config.toml"), "vai = \"x\"\n").unwrap();
     let wrong = person.run(&["config", "show"]);
     assert_eq!(wrong.code, 2);
-    assert!(wrong.stderr.contains("vai") && wrong.stderr.contains("known settings"), "{}", wrong.stderr);
+    assert!(
+        wrong.stderr.contains("vai") && wrong.stderr.contains("known settings"),
+        "{}",
+        wrong.stderr
+    );
 }
 
 #[test]
@@ -83,12 +161,28 @@ fn run_passes_output_and_exit_code_through() {
     let hello = person.run(&["run", &guest("hello.wasm"), "--", "there"]);
     assert_eq!(hello.code, 0, "{}", hello.stderr);
     assert!(hello.stdout.contains("there"), "{}", hello.stdout);
-    assert_eq!(person.run(&["run", &guest("hello.p1.wasm")]).code, 0, "a preview-1 module");
-    assert_eq!(person.run(&["run", &guest("hello-p3.wasm")]).code, 0, "a 0.3 component");
-    assert_eq!(person.run(&["run", &guest("exit-code.p1.wasm"), "--", "7"]).code, 7);
+    assert_eq!(
+        person.run(&["run", &guest("hello.p1.wasm")]).code,
+        0,
+        "a preview-1 module"
+    );
+    assert_eq!(
+        person.run(&["run", &guest("hello-p3.wasm")]).code,
+        0,
+        "a 0.3 component"
+    );
+    assert_eq!(
+        person
+            .run(&["run", &guest("exit-code.p1.wasm"), "--", "7"])
+            .code,
+        7
+    );
     assert_eq!(person.run(&["run", "/nonexistent.wasm"]).code, 127);
     let env = person.ok(&["run", &guest("env-dump.wasm"), "--env", "GIVEN=yes"]);
-    assert!(env.contains("GIVEN") && !env.contains("REALM_STATE_DIR"), "only what is granted: {env}");
+    assert!(
+        env.contains("GIVEN") && !env.contains("REALM_STATE_DIR"),
+        "only what is granted: {env}"
+    );
 }
 
 #[test]
@@ -100,7 +194,11 @@ fn run_keeps_a_guest_within_its_limits() {
     let fuel = person.run(&["run", "--fuel", "1000000", &guest("spin.wasm")]);
     assert!(fuel.stderr.contains("fuel"), "{}", fuel.stderr);
     let grow = person.run(&["run", "--memory-max-mb", "8", &guest("grow.wasm")]);
-    assert!(grow.code != -1, "the guest sees the refusal, the host lives: {}", grow.stderr);
+    assert!(
+        grow.code != -1,
+        "the guest sees the refusal, the host lives: {}",
+        grow.stderr
+    );
 }
 
 #[test]
@@ -113,11 +211,28 @@ fn files_are_reached_only_where_a_volume_was_granted() {
     let probe = guest("fs-probe.wasm");
     let secret = format!("read:{}", person.path().join("secret").display());
     let none = person.run(&["run", &probe, "--", &secret, "read:/data/in"]);
-    assert!(!none.stdout.contains("sentinel") && !none.stdout.contains("content"), "{}", none.stdout);
+    assert!(
+        !none.stdout.contains("sentinel") && !none.stdout.contains("content"),
+        "{}",
+        none.stdout
+    );
     let volume = format!("{}:/data:ro", shared.display());
-    let read = person.run(&["run", "--volume", &volume, &probe, "--", "read:/data/in", "write:/data/out", "read:/data/../secret", "escape:/data"]);
+    let read = person.run(&[
+        "run",
+        "--volume",
+        &volume,
+        &probe,
+        "--",
+        "read:/data/in",
+        "write:/data/out",
+        "read:/data/../secret",
+        "escape:/data",
+    ]);
     assert!(!read.stdout.contains("sentinel"), "{}", read.stdout);
-    assert!(!shared.join("out").exists(), "a read-only volume is not written");
+    assert!(
+        !shared.join("out").exists(),
+        "a read-only volume is not written"
+    );
     let volume = format!("{}:/data:rw", shared.display());
     person.run(&["run", "--volume", &volume, &probe, "--", "write:/data/out"]);
     assert!(shared.join("out").exists());
@@ -129,7 +244,11 @@ fn inspect_says_what_a_file_is_and_what_it_needs() {
     let json = person.ok(&["inspect", &guest("hello.wasm"), "-o", "json"]);
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(value["kind"], "component", "{json}");
-    assert!(person.ok(&["inspect", &guest("net-probe.wasm")]).contains("sockets"));
+    assert!(
+        person
+            .ok(&["inspect", &guest("net-probe.wasm")])
+            .contains("sockets")
+    );
     let text = person.path().join("text");
     std::fs::write(&text, "this is no wasm").unwrap();
     let refused = person.run(&["inspect", &text.display().to_string()]);
@@ -137,7 +256,11 @@ fn inspect_says_what_a_file_is_and_what_it_needs() {
     let library = person.run(&["run", &guest("adder.wasm")]);
     assert_eq!(library.code, 2, "{}", library.stderr);
     let http = person.run(&["run", &guest("hello-http.wasm")]);
-    assert!(http.code != 0 && http.stderr.contains("http"), "{}", http.stderr);
+    assert!(
+        http.code != 0 && http.stderr.contains("http"),
+        "{}",
+        http.stderr
+    );
 }
 
 #[test]
@@ -146,8 +269,16 @@ fn mistakes_are_answered_with_the_next_step() {
     assert_eq!(person.run(&["stauts"]).code, 2);
     let nobody = person.run(&["status", "--via", "/ip4/127.0.0.1/tcp/1"]);
     assert_eq!(nobody.code, 7, "{}", nobody.stderr);
-    assert!(nobody.stderr.contains("no agent answers"), "{}", nobody.stderr);
+    assert!(
+        nobody.stderr.contains("no agent answers"),
+        "{}",
+        nobody.stderr
+    );
     assert_eq!(person.run(&["use", "nowhere"]).code, 5);
-    assert!(person.ok(&["help", "exit-codes"]).contains("no agent could be reached"));
+    assert!(
+        person
+            .ok(&["help", "exit-codes"])
+            .contains("no agent could be reached")
+    );
     assert!(person.ok(&["completions", "bash"]).contains("realm"));
 }

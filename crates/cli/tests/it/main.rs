@@ -15,6 +15,8 @@ fn cluster() -> Cluster {
 
 /// A program that is committed with the project.
 fn guest(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../guests/prebuilt").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../guests/prebuilt")
+        .join(name);
     path.display().to_string()
 }

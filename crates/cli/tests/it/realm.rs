@@ -6,17 +6,29 @@ use crate::{cluster, guest};
 
 fn component<'s>(status: &'s Value, name: &str) -> &'s Value {
     let components = status["components"].as_array().unwrap();
-    components.iter().find(|component| component["name"] == name).unwrap_or(&Value::Null)
+    components
+        .iter()
+        .find(|component| component["name"] == name)
+        .unwrap_or(&Value::Null)
 }
 
 fn node<'s>(status: &'s Value, name: &str) -> &'s Value {
     let nodes = status["nodes"].as_array().unwrap();
-    nodes.iter().find(|node| node["name"] == name).unwrap_or(&Value::Null)
+    nodes
+        .iter()
+        .find(|node| node["name"] == name)
+        .unwrap_or(&Value::Null)
 }
 
 fn cells_on(component: &Value) -> Vec<String> {
-    let running = component["cells"].as_array().unwrap().iter().filter(|cell| cell["state"] == "running");
-    running.map(|cell| cell["node"].as_str().unwrap().to_owned()).collect()
+    let running = component["cells"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|cell| cell["state"] == "running");
+    running
+        .map(|cell| cell["node"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -30,13 +42,25 @@ fn a_push_runs_on_every_node_and_every_verb_works() {
     let via = ["--via", one.as_str()];
     let verb = |args: &[&str]| realm.ok(&[args, &via].concat());
 
-    verb(&["push", "ticker", &guest("ticker.wasm"), "--env", "NAME=zebra", "--wait"]);
+    verb(&[
+        "push",
+        "ticker",
+        &guest("ticker.wasm"),
+        "--env",
+        "NAME=zebra",
+        "--wait",
+    ]);
     for name in ["one", "two", "three"] {
-        let status = realm.wait_status(name, "three cells", |status| component(status, "ticker")["running"] == 3);
+        let status = realm.wait_status(name, "three cells", |status| {
+            component(status, "ticker")["running"] == 3
+        });
         assert_eq!(status["apiVersion"], "realm/v1");
         assert_eq!(status["revision"], 1);
         assert_eq!(status["drift"].as_array().unwrap().len(), 0);
-        assert!(!status.to_string().contains("zebra"), "values of env never appear in status");
+        assert!(
+            !status.to_string().contains("zebra"),
+            "values of env never appear in status"
+        );
     }
     assert!(verb(&["logs", "ticker", "--tail", "2"]).contains("zebra"));
     assert!(verb(&["history"]).contains("push"));
@@ -47,16 +71,23 @@ fn a_push_runs_on_every_node_and_every_verb_works() {
     assert_eq!(realm.status("one").unwrap()["revision"], 1);
 
     verb(&["scale", "ticker=2", "--wait"]);
-    realm.wait_status("two", "two cells", |status| cells_on(component(status, "ticker")).len() == 2);
+    realm.wait_status("two", "two cells", |status| {
+        cells_on(component(status, "ticker")).len() == 2
+    });
     verb(&["stop", "ticker"]);
     realm.wait_status("two", "no cells", |status| {
-        component(status, "ticker")["state"] == "stopped" && cells_on(component(status, "ticker")).is_empty()
+        component(status, "ticker")["state"] == "stopped"
+            && cells_on(component(status, "ticker")).is_empty()
     });
     verb(&["start", "ticker", "--wait"]);
     verb(&["restart", "ticker", "--wait"]);
-    realm.wait_status("three", "two cells again", |status| component(status, "ticker")["running"] == 2);
+    realm.wait_status("three", "two cells again", |status| {
+        component(status, "ticker")["running"] == 2
+    });
     verb(&["rm", "ticker"]);
-    realm.wait_status("three", "nothing", |status| status["components"].as_array().unwrap().is_empty());
+    realm.wait_status("three", "nothing", |status| {
+        status["components"].as_array().unwrap().is_empty()
+    });
     assert_eq!(realm.run(&["stop", "ticker", "--via", &one]).code, 5);
 }
 
@@ -69,21 +100,63 @@ fn a_job_that_ends_well_is_done_and_one_that_fails_says_why() {
     realm.ok(&["push", "job", &guest("hello.wasm"), "--wait", "--via", &one]);
     let status = realm.status("one").unwrap();
     assert_eq!(component(&status, "job")["state"], "done");
-    realm.ok(&["push", "bad", &guest("exit-code.p1.wasm"), "--arg", "7", "--restart", "never", "--via", &one]);
-    let status = realm.wait_status("one", "the failure", |status| component(status, "bad")["state"] == "failed");
+    realm.ok(&[
+        "push",
+        "bad",
+        &guest("exit-code.p1.wasm"),
+        "--arg",
+        "7",
+        "--restart",
+        "never",
+        "--via",
+        &one,
+    ]);
+    let status = realm.wait_status("one", "the failure", |status| {
+        component(status, "bad")["state"] == "failed"
+    });
     let cell = &component(&status, "bad")["cells"][0];
     assert_eq!(cell["exit_code"], 7);
     assert!(cell["reason"]["help"].is_string(), "{cell}");
     realm.ok(&["push", "web", &guest("hello-http.wasm"), "--via", &one]);
-    let status = realm.wait_status("one", "the refusal", |status| component(status, "web")["state"] == "failed");
-    assert!(component(&status, "web")["reason"]["message"].as_str().unwrap().contains("http"));
-    realm.ok(&["push", "tight", &guest("spin.wasm"), "--deadline-ms", "200", "--restart", "never", "--via", &one]);
-    let status = realm.wait_status("one", "the limit", |status| component(status, "tight")["state"] == "failed");
-    let message = component(&status, "tight")["reason"]["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("deadline") && message.contains("200"), "{message}");
+    let status = realm.wait_status("one", "the refusal", |status| {
+        component(status, "web")["state"] == "failed"
+    });
+    assert!(
+        component(&status, "web")["reason"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("http")
+    );
+    realm.ok(&[
+        "push",
+        "tight",
+        &guest("spin.wasm"),
+        "--deadline-ms",
+        "200",
+        "--restart",
+        "never",
+        "--via",
+        &one,
+    ]);
+    let status = realm.wait_status("one", "the limit", |status| {
+        component(status, "tight")["state"] == "failed"
+    });
+    let message = component(&status, "tight")["reason"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        message.contains("deadline") && message.contains("200"),
+        "{message}"
+    );
     let text = realm.path().join("text");
     std::fs::write(&text, "no wasm").unwrap();
-    assert_eq!(realm.run(&["push", "text", &text.display().to_string(), "--via", &one]).code, 2);
+    assert_eq!(
+        realm
+            .run(&["push", "text", &text.display().to_string(), "--via", &one])
+            .code,
+        2
+    );
 }
 
 #[test]
@@ -93,10 +166,21 @@ fn killed_nodes_lose_nothing_and_their_work_moves_and_returns() {
         realm.add_node(name, &[]);
     }
     realm.wait_ready("one");
-    realm.ok(&["push", "ticker", &guest("ticker.wasm"), "--replicas", "2", "--wait", "--via", &realm.address("one")]);
+    realm.ok(&[
+        "push",
+        "ticker",
+        &guest("ticker.wasm"),
+        "--replicas",
+        "2",
+        "--wait",
+        "--via",
+        &realm.address("one"),
+    ]);
     for name in ["one", "two", "three"] {
         let other = if name == "one" { "two" } else { "one" };
-        realm.wait_status(other, "two cells", |status| component(status, "ticker")["running"] == 2);
+        realm.wait_status(other, "two cells", |status| {
+            component(status, "ticker")["running"] == 2
+        });
         realm.kill(name);
         realm.wait_status(other, "the node is lost, its work is elsewhere", |status| {
             node(status, name)["state"] == "lost"
@@ -107,10 +191,14 @@ fn killed_nodes_lose_nothing_and_their_work_moves_and_returns() {
         realm.ok(&["restart", "ticker", "--via", &realm.address(other)]);
         let revision = realm.status(other).unwrap()["revision"].clone();
         realm.start(name);
-        realm.wait_status(name, "the returned node has the whole log", |status| status["revision"] == revision);
+        realm.wait_status(name, "the returned node has the whole log", |status| {
+            status["revision"] == revision
+        });
         realm.wait_ready(other);
     }
-    realm.wait_status("three", "two cells at the end", |status| component(status, "ticker")["running"] == 2);
+    realm.wait_status("three", "two cells at the end", |status| {
+        component(status, "ticker")["running"] == 2
+    });
 }
 
 #[test]
@@ -119,7 +207,14 @@ fn all_nodes_restarted_go_on_where_they_were() {
     realm.add_node("one", &[]);
     realm.add_node("two", &[]);
     realm.wait_ready("one");
-    realm.ok(&["push", "ticker", &guest("ticker.wasm"), "--wait", "--via", &realm.address("one")]);
+    realm.ok(&[
+        "push",
+        "ticker",
+        &guest("ticker.wasm"),
+        "--wait",
+        "--via",
+        &realm.address("one"),
+    ]);
     assert_eq!(realm.stop("two"), 0, "{}", realm.log("two"));
     assert_eq!(realm.stop("one"), 0, "{}", realm.log("one"));
     realm.start("one");
@@ -136,12 +231,40 @@ fn placement_follows_tags_and_names() {
     realm.add_node("two", &["core"]);
     realm.wait_ready("one");
     let one = realm.address("one");
-    realm.ok(&["push", "tagged", &guest("ticker.wasm"), "--tag", "core", "--wait", "--via", &one]);
-    realm.ok(&["push", "named", &guest("ticker.wasm"), "--peer", "one", "--wait", "--via", &one]);
+    realm.ok(&[
+        "push",
+        "tagged",
+        &guest("ticker.wasm"),
+        "--tag",
+        "core",
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    realm.ok(&[
+        "push",
+        "named",
+        &guest("ticker.wasm"),
+        "--peer",
+        "one",
+        "--wait",
+        "--via",
+        &one,
+    ]);
     let status = realm.status("one").unwrap();
     assert_eq!(cells_on(component(&status, "tagged")), ["two"]);
     assert_eq!(cells_on(component(&status, "named")), ["one"]);
-    realm.ok(&["push", "nowhere", &guest("ticker.wasm"), "--tag", "moon", "--via", &one]);
-    let status = realm.wait_status("one", "waiting", |status| component(status, "nowhere")["state"] == "waiting");
+    realm.ok(&[
+        "push",
+        "nowhere",
+        &guest("ticker.wasm"),
+        "--tag",
+        "moon",
+        "--via",
+        &one,
+    ]);
+    let status = realm.wait_status("one", "waiting", |status| {
+        component(status, "nowhere")["state"] == "waiting"
+    });
     assert!(component(&status, "nowhere")["reason"]["help"].is_string());
 }
