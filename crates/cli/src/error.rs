@@ -69,6 +69,11 @@ impl CliError {
         Self::new(ExitCode::Failed, message)
     }
 
+    /// Ends a command quietly: nobody reads its output any more.
+    pub fn reader_left() -> Self {
+        Self::new(ExitCode::Ok, "")
+    }
+
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -87,6 +92,9 @@ impl CliError {
 
     /// Prints to standard error: `error:`, the causes, then the help.
     pub fn print(&self, json: bool) {
+        if self.code == ExitCode::Ok {
+            return;
+        }
         if json {
             let object = serde_json::json!({
                 "error": { "message": self.message, "causes": self.causes, "help": self.help, "exit_code": self.code as u8 }

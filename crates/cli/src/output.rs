@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::error::{Context as _, Result};
+use crate::error::{CliError, Context as _, Result};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -34,7 +34,11 @@ impl Output {
     /// Data, on standard output.
     pub fn line(&self, text: &str) -> Result<()> {
         let mut out = anstream::stdout().lock();
-        writeln!(out, "{text}").context("cannot write to standard output")
+        match writeln!(out, "{text}") {
+            // Whoever read has seen enough, as in `realm history | head`.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::reader_left()),
+            written => written.context("cannot write to standard output"),
+        }
     }
 
     /// One JSON object, indented, on standard output.

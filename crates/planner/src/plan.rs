@@ -170,6 +170,7 @@ fn stop_reason(
                         other.component == cell.component
                             && other.index == cell.index
                             && other.spec == digest
+                            && other.generation >= component.generation
                             && matches!(
                                 other.state,
                                 CellState::Running | CellState::Done | CellState::Library

@@ -104,11 +104,29 @@ fn one(
             }
         }
     }
+    // A component that runs everywhere is asked of every node that matches and is here, also of
+    // one that declined it or has no room: what a node cannot do must show.
+    let refused: Vec<PublicKey> = placement::chosen(component, nodes)
+        .into_iter()
+        .filter(|_| component.run && component.spec.replicas.is_none())
+        .filter(|key| nodes.get(key).is_some_and(|view| view.present))
+        .filter(|key| !desired_nodes.contains(key))
+        .collect();
+    for node in &refused {
+        drift.push(Drift {
+            node: Some(*node),
+            index: 0,
+            want: true,
+            have: None,
+            reason: Some(refusal(name, nodes, node)),
+        });
+    }
     let desired = match component.spec.replicas {
         _ if !component.run => 0,
         Some(replicas) => replicas,
-        None => placed_cells,
+        None => placed_cells + u32::try_from(refused.len()).unwrap_or(u32::MAX),
     };
+    desired_nodes.extend(refused);
     for index in 0..component
         .spec
         .replicas
@@ -142,7 +160,7 @@ fn judge(
     good: &[CellState],
     drift: &[Drift],
 ) -> (ComponentState, Option<Reason>) {
-    if !component.run {
+    if !component.run || component.spec.replicas == Some(0) {
         return (ComponentState::Stopped, None);
     }
     if desired == 0 {
@@ -232,6 +250,22 @@ fn unplaced(name: &ComponentName, component: &Component, nodes: &Nodes, index: u
         want: true,
         have: None,
         reason,
+    }
+}
+
+/// Why this node has no cell of a component that it should run.
+fn refusal(name: &ComponentName, nodes: &Nodes, node: &PublicKey) -> Reason {
+    let report = nodes.get(node).and_then(|view| view.report.as_ref());
+    let declined = report
+        .into_iter()
+        .flat_map(|report| &report.declined)
+        .find(|declined| declined.component == *name);
+    match declined {
+        Some(declined) => declined.reason.clone(),
+        None => {
+            let help = "free memory on the node, or lower --memory-max-mb";
+            reason("no-room", "the node has no room for it".into(), Some(help))
+        }
     }
 }
 

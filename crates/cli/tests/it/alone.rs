@@ -282,3 +282,23 @@ fn mistakes_are_answered_with_the_next_step() {
     );
     assert!(person.ok(&["completions", "bash"]).contains("realm"));
 }
+
+#[test]
+fn a_reader_that_leaves_ends_a_command_quietly() {
+    let person = cluster();
+    let script = format!(
+        "set -o pipefail; for i in $(seq 20); do {} ls || exit 1; done | head -n 1 >/dev/null",
+        env!("CARGO_BIN_EXE_realm")
+    );
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .env("HOME", person.path())
+        .env("REALM_STATE_DIR", person.path().join("state"))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !stderr.contains("Broken pipe") && !stderr.contains("error"),
+        "{stderr}"
+    );
+}

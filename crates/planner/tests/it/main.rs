@@ -3,6 +3,7 @@
 
 mod fold;
 mod placement;
+mod status;
 
 use std::collections::BTreeMap;
 
