@@ -23,8 +23,8 @@ const DISCOVERY: Duration = Duration::from_secs(2);
 pub struct Connection {
     pub operator: Operator,
     pub owner: Rc<OwnerKey>,
-    /// The transport below, which lasts as long as this value.
-    _transport: RpcConnection,
+    /// The connection below, which lasts as long as this value.
+    transport: RpcConnection,
 }
 
 /// Runs `command` on one thread, as Cap'n Proto wants; Ctrl-C ends it at once.
@@ -51,7 +51,35 @@ pub async fn open(session: &Session, realm: &Realm) -> Result<Connection> {
         &session.settings.key_path(),
         &session.passphrase,
     )?);
-    let mut transport = dial(session, realm).await?;
+    let transport = dial(session, realm).await?;
+    let connection = prove(owner, realm, transport).await?;
+    tracing::debug!(address = connection.transport.address, "connected");
+    realm.save_peers(std::slice::from_ref(&connection.transport.address))?;
+    Ok(connection)
+}
+
+/// Connects to one certain node, with the key that is at hand already.
+pub async fn open_at(
+    owner: Rc<OwnerKey>,
+    realm: &Realm,
+    node: PublicKey,
+    address: &str,
+) -> Result<Connection> {
+    let secret = SecretKey::from_seed(&keystore::random()?);
+    let transport = dial_all(&[address.to_owned()], Some(node), &secret)
+        .await
+        .map_err(|error| {
+            CliError::new(ExitCode::NoAgent, format!("no agent answers at {address}"))
+                .because(&error)
+        })?;
+    prove(owner, realm, transport).await
+}
+
+async fn prove(
+    owner: Rc<OwnerKey>,
+    realm: &Realm,
+    mut transport: RpcConnection,
+) -> Result<Connection> {
     let stream = transport
         .stream
         .take()
@@ -72,12 +100,10 @@ pub async fn open(session: &Session, realm: &Realm) -> Result<Connection> {
         let adopted = operator.adopt(&realm.genesis.to_wire()).await;
         adopted.map_err(|error| rpc_failed("the node does not take the realm", &error))?;
     }
-    realm.save_peers(std::slice::from_ref(&transport.address))?;
-    tracing::debug!(address = transport.address, "connected");
     Ok(Connection {
         operator,
         owner,
-        _transport: transport,
+        transport,
     })
 }
 

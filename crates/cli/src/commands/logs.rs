@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use realm_manifest::ComponentName;
-use realm_rpc::{LogLine, LogQuery, LogStream};
+use realm_rpc::{
+    LogLine, LogQuery, LogStream,
+    status::{Link, Node, NodeState, Status},
+};
 use tokio::sync::mpsc;
 
 use crate::{
     clock,
     commands::Session,
-    connection::{self, rpc_failed},
-    error::{ExitCode, Result},
+    connection::{self, Connection, rpc_failed},
+    error::{CliError, ExitCode, Result},
     output::Output,
+    realms::Realm,
 };
 
 #[derive(Debug, clap::Args)]
@@ -59,23 +63,93 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     };
     connection::block_on(async {
         let realm = session.realm()?;
-        let connection = connection::open(session, &realm).await?;
-        // One batch at a time: a slow terminal holds the node back.
-        let (to, mut from) = mpsc::channel::<Vec<LogLine>>(1);
-        let print = async {
-            while let Some(lines) = from.recv().await {
-                for line in &lines {
-                    show(line, &session.output)?;
+        let first = connection::open(session, &realm).await?;
+        let status = first.operator.status().await;
+        let status = status.map_err(|error| rpc_failed("the node gives no status", &error))?;
+        let (sources, silent) = sources(args, &realm, first, &status).await?;
+        read(&sources, &query, &session.output).await?;
+        for (node, why) in &silent {
+            session.output.say(format!("no lines from {node}: {why}"));
+        }
+        Ok(if silent.is_empty() {
+            ExitCode::Ok
+        } else {
+            ExitCode::Partial
+        })
+    })
+}
+
+/// A node's name, and why it gives no lines.
+type Silent = Vec<(String, String)>;
+
+/// One connection for each node that has lines to give; each node keeps those of its own cells.
+async fn sources(
+    args: &Args,
+    realm: &Realm,
+    first: Connection,
+    status: &Status,
+) -> Result<(Vec<Connection>, Silent)> {
+    let wanted = |node: &&Node| args.node.as_ref().is_none_or(|name| *name == node.name);
+    let nodes: Vec<&Node> = status.nodes.iter().filter(wanted).collect();
+    if nodes.is_empty() {
+        let name = args.node.as_deref().unwrap_or_default();
+        return Err(
+            CliError::new(ExitCode::NotFound, format!("no node {name:?}"))
+                .help("list them: realm nodes ls"),
+        );
+    }
+    let owner = first.owner.clone();
+    let mut own = Some(first);
+    let (mut sources, mut silent) = (Vec::new(), Vec::new());
+    for node in nodes {
+        if node.link == Some(Link::Itself) {
+            sources.extend(own.take());
+            continue;
+        }
+        match (node.state, &node.address) {
+            (NodeState::Ready | NodeState::Draining, Some(address)) => {
+                match connection::open_at(owner.clone(), realm, node.key, address).await {
+                    Ok(connection) => sources.push(connection),
+                    Err(error) => silent.push((node.name.clone(), error.message)),
                 }
             }
-            Ok(())
-        };
-        let logs = connection.operator.logs(&query, to);
-        let (ended, printed) = tokio::join!(logs, print);
-        printed?;
-        ended.map_err(|error| rpc_failed("the node does not give logs", &error))?;
-        Ok(ExitCode::Ok)
-    })
+            // One that is not approved runs nothing.
+            (NodeState::Pending | NodeState::Revoked, _) => {}
+            (state, _) => silent.push((node.name.clone(), format!("it is {state}"))),
+        }
+    }
+    Ok((sources, silent))
+}
+
+/// Prints what all of them give: as it comes when following, else in the order of time.
+async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Result<()> {
+    // One batch at a time: a slow terminal holds the nodes back.
+    let (to, mut from) = mpsc::channel::<Vec<LogLine>>(1);
+    let print = async {
+        let mut kept = Vec::new();
+        while let Some(lines) = from.recv().await {
+            if !query.follow {
+                kept.extend(lines);
+                continue;
+            }
+            for line in &lines {
+                show(line, output)?;
+            }
+        }
+        kept.sort_by_key(|line| line.at);
+        kept.iter().try_for_each(|line| show(line, output))
+    };
+    let logs = sources
+        .iter()
+        .map(|source| source.operator.logs(query, to.clone()));
+    let logs = futures::future::join_all(logs);
+    drop(to);
+    let (ended, printed) = tokio::join!(logs, print);
+    printed?;
+    for end in ended {
+        end.map_err(|error| rpc_failed("a node does not give logs", &error))?;
+    }
+    Ok(())
 }
 
 fn show(line: &LogLine, output: &Output) -> Result<()> {

@@ -63,6 +63,10 @@ fn a_push_runs_on_every_node_and_every_verb_works() {
         );
     }
     assert!(verb(&["logs", "ticker", "--tail", "2"]).contains("zebra"));
+    let lines = verb(&["logs", "ticker"]);
+    for name in ["one", "two", "three"] {
+        assert!(lines.contains(&format!("{name}/ticker#0")), "{lines}");
+    }
     assert!(verb(&["history"]).contains("push"));
     verb(&["history", "verify"]);
 
