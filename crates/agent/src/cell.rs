@@ -7,12 +7,12 @@ use std::{
 };
 
 use realm_manifest::{
-    ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
+    ComponentName, ComponentSpec, Limits, RestartPolicy, Volume, VolumeSource,
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, LogRing, LogStream, Mount, PrepareError, Prepared,
-    PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
+    PrepareError, Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,11 @@ use crate::{
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// The cell while it runs, for measuring.
-#[derive(Debug, Clone, Default)]
-pub struct Live(Arc<Mutex<Weak<CellHandle>>>);
+#[derive(Debug, Clone)]
+pub struct Live {
+    handle: Arc<Mutex<Weak<CellHandle>>>,
+    limits: Limits,
+}
 
 /// The cell that this one replaces; it runs until this one does.
 #[derive(Debug)]
@@ -180,9 +183,9 @@ impl CellTask {
             report.started_at = Some(clock::wall());
             report.exit_code = None;
         }
-        *lock(&self.live.0) = Arc::downgrade(&handle);
+        *lock(&self.live.handle) = Arc::downgrade(&handle);
         let status = self.watch(&handle).await;
-        *lock(&self.live.0) = Weak::new();
+        *lock(&self.live.handle) = Weak::new();
         ring.finish();
         self.ended(status, started.elapsed(), &ring)
     }
@@ -345,9 +348,16 @@ impl CellTask {
 }
 
 impl Live {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            handle: Arc::default(),
+            limits,
+        }
+    }
+
     /// Fills in what only a running cell can tell.
     pub fn measure(&self, report: &mut CellReport) {
-        let Some(handle) = lock(&self.0).upgrade() else {
+        let Some(handle) = lock(&self.handle).upgrade() else {
             return;
         };
         let stats = handle.stats();
@@ -357,9 +367,31 @@ impl Live {
         if report.reason.is_none()
             && let Some((limit, count)) = stats.limit_hits.first()
         {
-            let message = format!("met its {limit} limit {count} times");
-            let help = "see the limit's remedy in the log, or raise it with realm push";
-            report.reason = Some(reason("limit", message, Some(help)));
+            report.reason = Some(self.met(*limit, *count));
+        }
+    }
+
+    fn met(&self, limit: Limit, count: u64) -> Reason {
+        match self.value(limit) {
+            Some(value) => {
+                let hit = LimitHit::new(limit, value);
+                reason("limit", format!("{hit} ({count} times)"), Some(&hit.remedy))
+            }
+            None => reason(
+                "limit",
+                format!("met its {limit} limit {count} times"),
+                None,
+            ),
+        }
+    }
+
+    /// Where a limit of the spec stands; None for the fixed ones.
+    fn value(&self, limit: Limit) -> Option<u64> {
+        match limit {
+            Limit::Output => Some(self.limits.output_bytes_per_sec),
+            Limit::FuelPerSec => Some(self.limits.fuel_per_sec),
+            Limit::Memory => Some(self.limits.memory_max_bytes()),
+            _ => None,
         }
     }
 }

@@ -165,7 +165,7 @@ impl Supervisor {
         let shared = Arc::new(Mutex::new(new_report(&key, digest, generation)));
         let declined = Arc::new(Mutex::new(None));
         let cancel = CancellationToken::new();
-        let handle = cell::Live::default();
+        let handle = cell::Live::new(spec.limits.clone());
         let predecessor = old.map(|slot| {
             let predecessor = cell::Predecessor {
                 cancel: slot.cancel.clone(),

@@ -138,7 +138,8 @@ fn one(
         }
     }
     let running = u32::try_from(good.len()).unwrap_or(u32::MAX);
-    let (state, reason) = judge(name, component, nodes, desired, &good, &drift);
+    let remark = cells.iter().find_map(|(_, cell)| cell.reason.clone());
+    let (state, reason) = judge(name, component, nodes, desired, &good, &drift, remark);
     desired_nodes.sort();
     ComponentStatus {
         name: name.clone(),
@@ -159,6 +160,7 @@ fn judge(
     desired: u32,
     good: &[CellState],
     drift: &[Drift],
+    remark: Option<Reason>,
 ) -> (ComponentState, Option<Reason>) {
     if !component.run || component.spec.replicas == Some(0) {
         return (ComponentState::Stopped, None);
@@ -170,15 +172,15 @@ fn judge(
         );
     }
     if drift.is_empty() {
-        let all_done = good.iter().all(|state| *state == CellState::Done);
-        return (
-            if all_done {
-                ComponentState::Done
-            } else {
-                ComponentState::Running
-            },
-            None,
-        );
+        // A library is in place and never runs: its reason says so. What met a limit and goes
+        // on says which.
+        let finished = |state: &CellState| matches!(state, CellState::Done | CellState::Library);
+        let state = if good.iter().all(finished) {
+            ComponentState::Done
+        } else {
+            ComponentState::Running
+        };
+        return (state, remark);
     }
     let reason = drift.iter().find_map(|drift| drift.reason.clone());
     let have = |wanted: &[CellState]| {

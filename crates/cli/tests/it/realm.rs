@@ -153,6 +153,30 @@ fn a_job_that_ends_well_is_done_and_one_that_fails_says_why() {
         message.contains("deadline") && message.contains("200"),
         "{message}"
     );
+    realm.ok(&[
+        "push",
+        "loud",
+        &guest("flood.wasm"),
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    let status = realm.wait_status("one", "the paced output", |status| {
+        component(status, "loud")["reason"]["message"].is_string()
+    });
+    let message = component(&status, "loud")["reason"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        message.contains("output") && message.contains("1048576"),
+        "{message}"
+    );
+    realm.ok(&["push", "lib", &guest("adder.wasm"), "--wait", "--via", &one]);
+    let status = realm.wait_status("one", "the library", |status| {
+        component(status, "lib")["state"] == "done"
+    });
+    assert_eq!(component(&status, "lib")["reason"]["code"], "library");
     let text = realm.path().join("text");
     std::fs::write(&text, "no wasm").unwrap();
     assert_eq!(
