@@ -1,8 +1,19 @@
 //! Who is obeyed, and who is not.
 
-use std::process::Command;
+use std::process::{Child, Command};
 
 use crate::{cluster, guest};
+
+/// An agent that a failing test does not leave behind.
+struct KilledAtTheEnd(Child);
+
+impl Drop for KilledAtTheEnd {
+    fn drop(&mut self) {
+        // It may be gone already, which is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 #[test]
 fn another_owner_is_told_no_and_changes_nothing() {
@@ -35,7 +46,7 @@ fn a_node_without_an_invite_waits_for_the_owner() {
         &data,
     ]);
     let log = std::fs::File::create(realm.path().join("two.log")).unwrap();
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_realm"))
+    let agent = Command::new(env!("CARGO_BIN_EXE_realm"))
         .args([
             "agent",
             "--no-mdns",
@@ -50,6 +61,7 @@ fn a_node_without_an_invite_waits_for_the_owner() {
         .stderr(log)
         .spawn()
         .unwrap();
+    let _agent = KilledAtTheEnd(agent);
     realm_testkit::wait_for("the join request", || {
         let nodes = realm.run(&["nodes", "ls", "--via", &one]);
         (nodes.stdout + &nodes.stderr)
@@ -75,8 +87,6 @@ fn a_node_without_an_invite_waits_for_the_owner() {
             .iter()
             .any(|node| node["state"] == "revoked")
     });
-    agent.kill().unwrap();
-    agent.wait().unwrap();
 }
 
 #[test]
