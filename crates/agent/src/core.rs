@@ -438,7 +438,6 @@ impl Core {
             own: &own,
         });
         for step in steps {
-            tracing::info!(?step, "plan");
             self.supervisor.apply(step);
         }
     }

@@ -133,6 +133,8 @@ impl Supervisor {
                 spec,
                 generation,
             } => {
+                // Never the spec: it holds values of env.
+                tracing::info!(%component, index, "starting a cell");
                 self.start((component, index), *spec, generation, None);
             }
             Step::Replace {
@@ -141,6 +143,7 @@ impl Supervisor {
                 spec,
                 generation,
             } => {
+                tracing::info!(%component, index, generation, "replacing a cell");
                 let old = self.cells.remove(&(component.clone(), index));
                 self.start((component, index), *spec, generation, old);
             }

@@ -40,8 +40,9 @@ impl Core {
             Effect::HeadAdvanced { seq, state, .. } => self.head_advanced(seq, &state, now).await,
             Effect::Forked { seq, .. } => {
                 self.forked = true;
-                let message =
-                    format!("two entries for revision {seq}: end it with realm history merge");
+                let message = format!(
+                    "two entries for revision {seq}: only a merge entry ends it, which this version of the command line cannot write yet"
+                );
                 self.events
                     .record(now.wall, "forked", format!("revision {seq}"), message);
             }

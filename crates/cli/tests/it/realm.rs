@@ -63,6 +63,14 @@ fn a_push_runs_on_every_node_and_every_verb_works() {
         );
     }
     assert!(verb(&["logs", "ticker", "--tail", "2"]).contains("zebra"));
+    for name in ["one", "two", "three"] {
+        let log = realm.log(name);
+        assert!(log.contains("starting a cell"), "{log}");
+        assert!(
+            !log.contains("zebra"),
+            "values of env never appear in the agent's log"
+        );
+    }
     let lines = verb(&["logs", "ticker"]);
     for name in ["one", "two", "three"] {
         assert!(lines.contains(&format!("{name}/ticker#0")), "{lines}");
