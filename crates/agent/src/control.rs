@@ -82,6 +82,14 @@ impl Host for Operator {
         self.0.view.borrow().epoch
     }
 
+    fn epoch_ended(&self, epoch: u64) -> LocalBoxFuture<'_, ()> {
+        let mut view = self.0.view.clone();
+        Box::pin(async move {
+            // An agent that stops ends every authority too.
+            let _ = view.wait_for(|view| view.epoch != epoch).await;
+        })
+    }
+
     fn authorise(
         &self,
         key: PublicKey,
@@ -319,6 +327,10 @@ impl Control for Operator {
 
     fn adopt(&self, genesis: Vec<u8>) -> Answer<'_, ()> {
         self.ask(move |reply| Command::Adopt { genesis, reply })
+    }
+
+    fn standing(&self) -> Answer<'_, Vec<Vec<u8>>> {
+        self.ask(Command::Standing)
     }
 }
 

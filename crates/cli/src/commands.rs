@@ -23,10 +23,12 @@ mod join;
 mod key;
 mod lifecycle;
 mod logs;
+mod merge;
 mod nodes;
 mod peer;
 mod push;
 mod realms;
+mod rotate;
 mod run;
 mod status;
 mod wait;
@@ -210,7 +212,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Init(args) => init::run(args, session)?,
         Command::Ls => realms::ls(session)?,
         Command::Use { name } => realms::select(name, session)?,
-        Command::Key(command) => key::run(command, session)?,
+        Command::Key(command) => return key::run(command, session),
         Command::Invite(args) => invite::run(args, session)?,
         Command::Agent(args) => agent::run(args, session)?,
         Command::Configure(args) => join::configure(args, session)?,

@@ -1,9 +1,9 @@
 //! Finds a node and proves the owner's key to it. The only place that knows how nodes are reached.
 
-use std::{rc::Rc, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use realm_agent::agent_file;
-use realm_identity::{PublicKey, SecretKey};
+use realm_identity::{PublicKey, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
 use realm_rpc::{ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError};
 
@@ -27,6 +27,17 @@ pub struct Connection {
     transport: RpcConnection,
 }
 
+impl Connection {
+    /// The node that answers.
+    pub const fn node(&self) -> PublicKey {
+        self.transport.peer
+    }
+
+    pub fn owner_key(&self) -> PublicKey {
+        self.owner.public()
+    }
+}
+
 /// Runs `command` on one thread, as Cap'n Proto wants; Ctrl-C ends it at once.
 pub fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     realm_p2p::install_crypto_provider();
@@ -47,10 +58,12 @@ pub fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
 
 /// Connects to a node of `realm` as its owner.
 pub async fn open(session: &Session, realm: &Realm) -> Result<Connection> {
-    let owner = Rc::new(keystore::load(
-        &session.settings.key_path(),
-        &session.passphrase,
-    )?);
+    open_as(&session.settings.key_path(), session, realm).await
+}
+
+/// Connects with the key in a certain file.
+pub async fn open_as(key: &Path, session: &Session, realm: &Realm) -> Result<Connection> {
+    let owner = Rc::new(keystore::load(key, &session.passphrase)?);
     let transport = dial(session, realm).await?;
     let connection = prove(owner, realm, transport).await?;
     tracing::debug!(address = connection.transport.address, "connected");
@@ -195,7 +208,7 @@ pub fn rpc_failed(message: impl Into<String>, error: &RpcError) -> CliError {
     let said = CliError::new(code, message).because(error);
     match (&error.help, &error.code) {
         (Some(help), _) => said.help(help.clone()),
-        (None, ErrorCode::Forked) => said.help("see the branches: realm history verify"),
+        (None, ErrorCode::Forked) => said.help("see the branches and end it: realm history merge"),
         (None, ErrorCode::Disconnected) => said.help("try again; another node may answer"),
         _ => said,
     }

@@ -28,6 +28,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// Renames within one directory, durably.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_dir(parent(to)?)
+}
+
 /// Writes a file that must not exist yet; never overwrites.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;

@@ -1,25 +1,32 @@
 //! Signs intents and hands them in: from a checked head, once, and never below what was seen.
 
-use realm_identity::{Entry, Genesis, Hash, Kind, Signed, Signer as _, Target};
+use std::time::Duration;
+
+use realm_identity::{PublicKey, Signed, Target};
 use realm_manifest::payload::Payload;
 use realm_planner::{State, fold, next_entry};
-use realm_rpc::{ErrorCode, Head};
+use realm_rpc::{ErrorCode, status::NodeState};
 
 use crate::{
     clock,
     connection::{Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
+    head::{self, Base},
     realms::Realm,
 };
 
 /// Another operator may be faster this often before we give up.
 const MAX_TRIES: u32 = 5;
+/// How often a node is asked again whether another one has the intent on disk too.
+const LOOK: Duration = Duration::from_millis(100);
 
-/// The desired state at a head that was checked.
-#[derive(Debug, Clone)]
-pub struct Base {
-    pub state: State,
-    pub head: Hash,
+/// On how many nodes an intent must be on disk before a command goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// On the node that took it.
+    OnOne,
+    /// On two, where two are here, within this time.
+    OnTwo(Duration),
 }
 
 /// What became of an intent.
@@ -43,32 +50,17 @@ impl Outcome {
     }
 }
 
-/// Asks for the head, checks it, and folds it.
-pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
-    let head = connection.operator.head().await;
-    let head = head.map_err(|error| rpc_failed("the node does not tell its head", &error))?;
-    let mark = realm.mark()?;
-    if head.seq < mark {
-        return Err(CliError::failed(format!(
-            "the node is at revision {}, you have seen {mark}",
-            head.seq
-        ))
-        .help("it has not caught up, or was set back: ask another node with --via ADDR"));
-    }
-    let base = fold_head(&head, realm, connection.owner.public())?;
-    realm.raise_mark(base.state.revision)?;
-    Ok(base)
-}
-
 /// Signs what `decide` makes of the state, and submits it; again on a new head if somebody was faster.
 pub async fn submit(
     connection: &Connection,
     realm: &Realm,
+    durable: Durable,
     mut decide: impl FnMut(&State) -> Result<(Target, Payload)>,
 ) -> Result<Outcome> {
     resend(connection, realm).await?;
+    head::wait_for_newest(connection, realm).await?;
     for _ in 0..MAX_TRIES {
-        let base = base(connection, realm).await?;
+        let base = head::base(connection, realm).await?;
         let (target, payload) = decide(&base.state)?;
         let changes = fold::would_change(&base.state, &target, &payload)
             .context_code(ExitCode::Usage, "this cannot be done")?;
@@ -77,33 +69,100 @@ pub async fn submit(
                 revision: base.state.revision,
             });
         }
-        let owner = &*connection.owner;
+        check_owner(&base, connection)?;
         let entry = next_entry(
             &base.state,
             base.head,
-            owner.public(),
+            connection.owner_key(),
             target,
             &payload,
             clock::now()?,
         );
-        let signed = Signed::sign(entry, owner).context("cannot sign the intent")?;
-        let (wire, payload) = (signed.to_wire(), payload.encode());
-        realm.put_outbox(&wire, &payload)?;
-        match connection.operator.submit(&wire, &payload).await {
-            Ok(submitted) => {
-                realm.raise_mark(submitted.seq)?;
-                realm.clear_outbox()?;
-                return Ok(Outcome::Done {
-                    revision: submitted.seq,
-                    durable_on: submitted.durable_on,
-                });
-            }
-            // Refused, not lost: the node has another head, so a new intent may be signed.
-            Err(error) if error.code == ErrorCode::Conflict => realm.clear_outbox()?,
-            Err(error) => return Err(not_submitted(realm, &error)),
+        if let Some(outcome) = send(connection, realm, durable, entry, &payload).await? {
+            return Ok(outcome);
         }
     }
     Err(CliError::failed("other operators were faster, again and again").help("try again"))
+}
+
+/// Signs and submits one entry. None where the node has another head, so that a new one may be signed.
+pub async fn send(
+    connection: &Connection,
+    realm: &Realm,
+    durable: Durable,
+    entry: realm_identity::Entry,
+    payload: &Payload,
+) -> Result<Option<Outcome>> {
+    let signed = Signed::sign(entry, &*connection.owner).context("cannot sign the intent")?;
+    let (wire, payload) = (signed.to_wire(), payload.encode());
+    realm.put_outbox(&wire, &payload)?;
+    let submitted = match connection.operator.submit(&wire, &payload).await {
+        Ok(submitted) => submitted,
+        // Refused, not lost.
+        Err(error) if error.code == ErrorCode::Conflict => {
+            realm.clear_outbox()?;
+            return Ok(None);
+        }
+        Err(error) => return Err(not_submitted(realm, &error)),
+    };
+    realm.raise_mark(submitted.seq)?;
+    realm.clear_outbox()?;
+    let mut durable_on = submitted.durable_on;
+    if let Durable::OnTwo(time) = durable
+        && durable_on < 2
+        && others_are_here(connection).await?
+    {
+        let again = on_two(connection, &wire, &payload);
+        durable_on = tokio::time::timeout(time, again)
+            .await
+            .unwrap_or_else(|_| Err(only_one(submitted.seq, time)))?;
+    }
+    Ok(Some(Outcome::Done {
+        revision: submitted.seq,
+        durable_on,
+    }))
+}
+
+/// Asks until a second node has the intent: submitting the same bytes again is harmless, and says where they are.
+async fn on_two(connection: &Connection, wire: &[u8], payload: &[u8]) -> Result<u32> {
+    loop {
+        let submitted = connection.operator.submit(wire, payload).await;
+        let submitted =
+            submitted.map_err(|error| rpc_failed("the node does not say who has it", &error))?;
+        if submitted.durable_on >= 2 {
+            return Ok(submitted.durable_on);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn others_are_here(connection: &Connection) -> Result<bool> {
+    let status = connection.operator.status().await;
+    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    let here = |state| matches!(state, NodeState::Ready | NodeState::Draining);
+    let nodes = status.nodes.iter();
+    Ok(nodes.filter(|node| here(node.state)).count() > 1)
+}
+
+fn only_one(revision: u64, time: Duration) -> CliError {
+    let time = humantime::format_duration(time);
+    CliError::new(
+        ExitCode::Partial,
+        format!("revision {revision} is on one node only, after {time}"),
+    )
+    .help("it is not lost unless that node is: see realm status")
+}
+
+fn check_owner(base: &Base, connection: &Connection) -> Result<()> {
+    let (owner, mine): (PublicKey, PublicKey) = (base.state.owner, connection.owner_key());
+    if owner == mine {
+        return Ok(());
+    }
+    Err(CliError::new(
+        ExitCode::NotAuthorised,
+        format!("the realm belongs to {owner} now, your key is {mine}"),
+    )
+    .help("use that key: --key FILE"))
 }
 
 /// Hands in the intent that was signed and never acknowledged, as it is.
@@ -136,49 +195,4 @@ fn not_submitted(realm: &Realm, error: &realm_rpc::RpcError) -> CliError {
     }
     rpc_failed("the intent was signed, but not acknowledged", error)
         .help("run the command again: the same intent is sent once more")
-}
-
-/// Trusts the author of the head to have signed the state before it, and folds one step.
-fn fold_head(head: &Head, realm: &Realm, owner: realm_identity::PublicKey) -> Result<Base> {
-    let described = || format!("the node's head, revision {}, cannot be trusted", head.seq);
-    let refused = |why: &str| CliError::new(ExitCode::NotAuthorised, described()).help(why);
-    if head.seq == 0 {
-        let genesis = Signed::<Genesis>::from_wire(&head.entry).context(described())?;
-        if genesis.realm_id() != realm.id {
-            return Err(refused("its first entry is another realm's"));
-        }
-        return Ok(Base {
-            state: State::genesis(&genesis),
-            head: realm.id,
-        });
-    }
-    let entry = Signed::<Entry>::from_wire(&head.entry).context(described())?;
-    if entry.realm != realm.id || entry.seq != head.seq {
-        return Err(refused("it is of another realm or revision"));
-    }
-    if entry.author != owner && entry.author != realm.genesis.owner() {
-        return Err(refused("it was signed by somebody else than you"));
-    }
-    let body = entry
-        .body
-        .as_ref()
-        .ok_or_else(|| refused("it was written by a later version of realm: update this one"))?;
-    if Hash::of(&head.parent_state) != body.state {
-        return Err(refused(
-            "the state it came with is not the one that was signed",
-        ));
-    }
-    if entry.kind() == Some(Kind::Merge) {
-        return Err(CliError::failed(described())
-            .help("it ends a fork; this version cannot build on a merge yet"));
-    }
-    let parent = State::decode(&head.parent_state).context(described())?;
-    if parent.realm != realm.id {
-        return Err(refused("its state is of another realm"));
-    }
-    let state = fold::apply(&parent, &entry, &head.payload).context(described())?;
-    Ok(Base {
-        state,
-        head: entry.hash(),
-    })
 }

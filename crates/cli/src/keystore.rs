@@ -17,7 +17,7 @@ use crate::{
     file,
 };
 
-const MAX_BYTES: u64 = format::MAX_KEY_TEXT_BYTES as u64;
+pub const MAX_BYTES: u64 = format::MAX_KEY_TEXT_BYTES as u64;
 
 /// Signs as the owner.
 pub enum OwnerKey {
@@ -63,6 +63,30 @@ pub fn load(path: &Path, passphrase: &PassphraseSource) -> Result<OwnerKey> {
     secret
         .context_code(ExitCode::NotAuthorised, described())
         .map(OwnerKey::Memory)
+}
+
+/// How a key file is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// By its permissions alone.
+    None,
+    Passphrase,
+    /// The file names a key that an ssh-agent holds.
+    SshAgent,
+}
+
+pub fn protection(path: &Path) -> Result<Protection> {
+    let text = read_text(path)?;
+    if format::read_public(&text).is_ok() {
+        return Ok(Protection::SshAgent);
+    }
+    let encrypted = format::is_encrypted(&text);
+    let encrypted = encrypted.context(format!("cannot read the key in {}", path.display()))?;
+    Ok(if encrypted {
+        Protection::Passphrase
+    } else {
+        Protection::None
+    })
 }
 
 /// The public half, without a passphrase or an ssh-agent where the file shows it.

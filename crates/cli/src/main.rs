@@ -1,11 +1,13 @@
 //! `realm`: one binary for the person and for the node.
 
 mod artifact;
+mod chain;
 mod clock;
 mod commands;
 mod connection;
 mod error;
 mod file;
+mod head;
 mod intent;
 mod keystore;
 mod output;

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::error::{CliError, Context as _, Result};
+use crate::error::{CliError, Context as _, ExitCode, Result};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -72,4 +72,24 @@ impl Output {
             anstream::eprintln!("{}", text.as_ref());
         }
     }
+}
+
+/// Asks at a terminal whether to `act`; elsewhere `--yes` is needed.
+pub fn confirm(yes: bool, act: &str) -> Result<()> {
+    let refused = || {
+        CliError::new(ExitCode::Usage, format!("not confirmed: {act}"))
+            .help("confirm it with --yes")
+    };
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(refused());
+    }
+    let sure = dialoguer::Confirm::new()
+        .with_prompt(format!("Really {act}?"))
+        .default(false)
+        .interact()
+        .unwrap_or(false);
+    if sure { Ok(()) } else { Err(refused()) }
 }

@@ -142,6 +142,21 @@ impl Payload {
         }
     }
 
+    /// Why it was done, as its author put it.
+    pub fn note(&self) -> Option<&str> {
+        match self {
+            Self::Push(payload) => payload.note.as_deref(),
+            Self::Remove(payload) | Self::NodeRevoke(payload) | Self::OwnerRotate(payload) => {
+                payload.note.as_deref()
+            }
+            Self::Restart(payload) => payload.note.as_deref(),
+            Self::Scale(payload) => payload.note.as_deref(),
+            Self::Run(payload) => payload.note.as_deref(),
+            Self::NodeApprove(payload) | Self::NodeSet(payload) => payload.note.as_deref(),
+            Self::Merge(payload) => payload.note.as_deref(),
+        }
+    }
+
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Push(_) => Kind::Push,

@@ -33,9 +33,7 @@ pub enum Refusal {
     BadMerge(&'static str),
     #[error("the log's head is revision {seq} ({head}); read it again and sign anew")]
     HeadMoved { seq: u64, head: Hash },
-    #[error(
-        "the log has forked; only a merge entry ends it, which this version of the command line cannot write yet"
-    )]
+    #[error("the log has forked; only a merge goes on from here: realm history merge")]
     Forked,
     #[error("this node does not understand revision {seq}; use a newer one")]
     Incompatible { seq: u64 },

@@ -13,6 +13,8 @@ struct Head {
   parentState @2 :Data;
   # The canonical folded state before the entry; empty when seq is 0.
   payload @3 :Data;
+  reapplied @4 :List(Intent);
+  # Entries of other branches that a merge applies again, in its order; none for other kinds.
 }
 
 struct HeadId {
@@ -131,4 +133,7 @@ interface Operator {
   peerAdd @12 (address :Text) -> (error :Error);
   adopt @13 (genesis :Data) -> (error :Error);
   # Gives a node that pinned an owner, and knows no realm yet, the owner's realm.
+  standing @14 () -> (claims :List(Data), error :Error);
+  # The witnessed claims by which this node came into the realm: its own, its witness's, and so
+  # on to a node that the log approves, or to the first one. None where the log names this node.
 }

@@ -50,6 +50,10 @@ pub trait Control {
 
     /// Takes the owner's signed genesis where an owner is pinned and no realm is known yet.
     fn adopt(&self, genesis: Vec<u8>) -> Answer<'_, ()>;
+
+    /// The witnessed claims by which this node came into the realm, its own first; none where
+    /// the log names it.
+    fn standing(&self) -> Answer<'_, Vec<Vec<u8>>>;
 }
 
 /// An upload under way. Dropping it keeps what was received, so that it can be resumed.
@@ -84,6 +88,8 @@ pub struct Head {
     /// Canonical folded state before the entry; empty when `seq` is 0.
     pub parent_state: Vec<u8>,
     pub payload: Vec<u8>,
+    /// What a merge applies again from other branches, in its order; empty for other kinds.
+    pub reapplied: Vec<Intent>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

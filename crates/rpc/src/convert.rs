@@ -57,6 +57,10 @@ pub(crate) fn write_head(mut to: o::head::Builder<'_>, head: &Head) {
     to.set_entry(&head.entry);
     to.set_parent_state(&head.parent_state);
     to.set_payload(&head.payload);
+    let mut reapplied = to.init_reapplied(length(&head.reapplied));
+    for (index, intent) in (0..).zip(&head.reapplied) {
+        write_intent(reapplied.reborrow().get(index), intent);
+    }
 }
 
 pub(crate) fn read_head(from: o::head::Reader<'_>) -> Read<Head> {
@@ -65,6 +69,11 @@ pub(crate) fn read_head(from: o::head::Reader<'_>) -> Read<Head> {
         entry: from.get_entry()?.to_vec(),
         parent_state: from.get_parent_state()?.to_vec(),
         payload: from.get_payload()?.to_vec(),
+        reapplied: from
+            .get_reapplied()?
+            .iter()
+            .map(read_intent)
+            .collect::<Read<_>>()?,
     })
 }
 

@@ -21,6 +21,8 @@ pub struct Limits {
     pub idle: Duration,
     /// One call, and one wait for a sink. Followed logs, events and status may last.
     pub call: Duration,
+    /// The end of an upload, in which the whole of it is verified and written durably.
+    pub finish: Duration,
 }
 
 impl Default for Limits {
@@ -33,6 +35,7 @@ impl Default for Limits {
             uploads: 16,
             idle: Duration::from_secs(120),
             call: Duration::from_secs(30),
+            finish: Duration::from_secs(300),
         }
     }
 }

@@ -31,6 +31,9 @@ pub trait Host {
     /// Rises whenever authority that was given out ends.
     fn epoch(&self) -> u64;
 
+    /// Returns once `epoch` is no longer the present one.
+    fn epoch_ended(&self, epoch: u64) -> LocalBoxFuture<'_, ()>;
+
     /// What `key`, which was proven, may do here; None for a key without rights.
     fn authorise(
         &self,

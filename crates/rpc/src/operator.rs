@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    time::Duration,
 };
 
 use crate::{
@@ -78,9 +79,29 @@ impl OperatorServer {
         &self,
         call: impl Future<Output = Result<T, RpcError>>,
     ) -> Result<T, RpcError> {
+        self.within_time(self.limits.call, call).await
+    }
+
+    async fn within_time<T>(
+        &self,
+        time: Duration,
+        call: impl Future<Output = Result<T, RpcError>>,
+    ) -> Result<T, RpcError> {
         self.check_epoch()?;
-        let answered = tokio::time::timeout(self.limits.call, call).await;
+        let answered = tokio::time::timeout(time, call).await;
         answered.unwrap_or_else(|_| Err(RpcError::deadline()))
+    }
+
+    /// Runs a call that may last, until it ends or the authority does.
+    async fn while_it_stands(
+        &self,
+        call: impl Future<Output = Result<(), RpcError>>,
+    ) -> Result<(), RpcError> {
+        self.check_epoch()?;
+        tokio::select! {
+            done = call => done,
+            () = self.host.epoch_ended(self.epoch) => self.check_epoch(),
+        }
     }
 }
 
@@ -167,8 +188,8 @@ impl operator::Server for OperatorServer {
         mut results: operator::WatchResults,
     ) -> Answered {
         let sink = StatusSink::new(params.get()?.get_sink()?, self.limits);
-        answer!(results, self.check_epoch());
-        answer!(results, self.control.watch(sink).await);
+        let watch = self.control.watch(sink);
+        answer!(results, self.while_it_stands(watch).await);
         Ok(())
     }
 
@@ -180,8 +201,8 @@ impl operator::Server for OperatorServer {
         let params = params.get()?;
         let sink = LogSink::new(params.get_sink()?, self.limits);
         let query = answer!(results, convert::read_query(params.get_query()?));
-        answer!(results, self.check_epoch());
-        answer!(results, self.control.logs(query, sink).await);
+        let logs = self.control.logs(query, sink);
+        answer!(results, self.while_it_stands(logs).await);
         Ok(())
     }
 
@@ -192,11 +213,10 @@ impl operator::Server for OperatorServer {
     ) -> Answered {
         let params = params.get()?;
         let sink = EventSink::new(params.get_sink()?, self.limits);
-        answer!(results, self.check_epoch());
         let events = self
             .control
             .events(params.get_after(), params.get_follow(), sink);
-        answer!(results, events.await);
+        answer!(results, self.while_it_stands(events).await);
         Ok(())
     }
 
@@ -299,6 +319,19 @@ impl operator::Server for OperatorServer {
         answer!(results, self.within(self.control.adopt(genesis)).await);
         Ok(())
     }
+
+    async fn standing(
+        self: Rc<Self>,
+        _: operator::StandingParams,
+        mut results: operator::StandingResults,
+    ) -> Answered {
+        let claims = answer!(results, self.within(self.control.standing()).await);
+        let mut list = results.get().init_claims(convert::length(&claims));
+        for (index, claim) in (0..).zip(&claims) {
+            list.set(index, claim);
+        }
+        Ok(())
+    }
 }
 
 impl UploadServer {
@@ -345,7 +378,9 @@ impl upload::Server for UploadServer {
         mut results: upload::FinishResults,
     ) -> Answered {
         let mut upload = answer!(results, self.take());
-        answer!(results, self.operator.within(upload.finish()).await);
+        let finish = upload.finish();
+        let time = self.operator.limits.finish;
+        answer!(results, self.operator.within_time(time, finish).await);
         Ok(())
     }
 }

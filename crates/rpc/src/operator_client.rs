@@ -191,6 +191,13 @@ impl Operator {
         checked!(answer);
         Ok(())
     }
+
+    /// The witnessed claims by which the node came into the realm, its own first.
+    pub async fn standing(&self) -> Result<Vec<Vec<u8>>, RpcError> {
+        let answer = within(self.limits, self.cap.standing_request().send().promise).await?;
+        let claims = checked!(answer).get_claims()?;
+        claims.iter().map(|claim| Ok(claim?.to_vec())).collect()
+    }
 }
 
 impl UploadClient {
@@ -232,7 +239,12 @@ impl UploadClient {
 
     /// Returns once the node verified the bytes and has them on disk.
     pub async fn finish(self) -> Result<(), RpcError> {
-        let answer = within(self.limits, self.cap.finish_request().send().promise).await?;
+        // The node reads the whole of it once more, and writes it durably.
+        let limits = Limits {
+            call: self.limits.finish,
+            ..self.limits
+        };
+        let answer = within(limits, self.cap.finish_request().send().promise).await?;
         checked!(answer);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What operators ask of the core, over RPC.
 
-use realm_identity::{Claim, Genesis, Hash, Signed, VerifiedClaim};
+use realm_identity::{Claim, Entry, Genesis, Hash, Signed, VerifiedClaim};
 use realm_p2p::PeerInfo;
 use realm_protocol::{Event, Now};
 use realm_rpc::{
@@ -16,6 +16,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
 
 /// Submits and claims that wait for the disk.
 const MAX_WAITING: usize = 256;
+/// Claims that lead from one node to the first: a realm grown in one long line of invites.
+const MAX_STANDING: usize = 32;
 /// Addresses that are dialled again at the next start.
 const MAX_SAVED_PEERS: usize = 64;
 
@@ -53,6 +55,7 @@ pub enum Command {
         genesis: Vec<u8>,
         reply: Reply<()>,
     },
+    Standing(Reply<Vec<Vec<u8>>>),
     /// Digests that the desired state needs, which no garbage collection may take.
     Pinned(oneshot::Sender<Vec<Hash>>),
 }
@@ -84,6 +87,7 @@ impl Core {
                 let adopted = self.adopt(&genesis, now).await;
                 answer(reply, adopted);
             }
+            Command::Standing(reply) => answer(reply, Ok(self.standing())),
             Command::Pinned(reply) => {
                 // Whoever asked may be gone.
                 let _ = reply.send(self.pinned());
@@ -99,6 +103,7 @@ impl Core {
                 entry: log.genesis().to_wire(),
                 parent_state: Vec::new(),
                 payload: Vec::new(),
+                reapplied: Vec::new(),
             });
         }
         let checkpoint = log.checkpoint().ok_or_else(|| {
@@ -112,26 +117,36 @@ impl Core {
             entry: checkpoint.entry,
             parent_state: checkpoint.state,
             payload: checkpoint.payload,
+            reapplied: log.reapplied_at_head().map(intent).collect(),
         })
+    }
+
+    /// The claims of this node, of who witnessed it, and so on: an operator checks them before
+    /// it sends anything that only approved nodes may have.
+    fn standing(&self) -> Vec<Vec<u8>> {
+        let mut standing: Vec<Vec<u8>> = Vec::new();
+        let mut open = vec![self.key.public()];
+        while let Some(node) = open.pop() {
+            for claim in self.claims.iter().filter(|claim| claim.claim.node == node) {
+                let wire = claim.to_wire();
+                if !standing.contains(&wire) && standing.len() < MAX_STANDING {
+                    open.push(claim.witness.node);
+                    standing.push(wire);
+                }
+            }
+        }
+        standing
     }
 
     fn heads(&self) -> Result<Vec<HeadId>, RpcError> {
         let log = self.node.log().ok_or_else(no_realm)?;
-        let mut heads: Vec<HeadId> = log
-            .tips()
-            .into_iter()
+        let heads = log.heads().into_iter();
+        Ok(heads
             .map(|point| HeadId {
                 seq: point.seq,
                 hash: point.hash,
             })
-            .collect();
-        if heads.is_empty() {
-            heads.push(HeadId {
-                seq: log.head().seq,
-                hash: log.head().hash,
-            });
-        }
-        Ok(heads)
+            .collect())
     }
 
     fn submit(&mut self, entry: Vec<u8>, payload: Vec<u8>, reply: Reply<Submitted>, now: Now) {
@@ -156,10 +171,7 @@ impl Core {
         let mut intents = Vec::new();
         let mut bytes = 0;
         for (entry, payload) in log.agreed(from).take_while(|(entry, _)| entry.seq <= to) {
-            let intent = Intent {
-                entry: entry.to_wire(),
-                payload: payload.map(<[u8]>::to_vec),
-            };
+            let intent = intent((entry, payload));
             bytes += intent.entry.len() + intent.payload.as_ref().map_or(0, Vec::len);
             if bytes > max_bytes && !intents.is_empty() {
                 break;
@@ -175,7 +187,7 @@ impl Core {
             return Ok(Vec::new());
         };
         let branches = log
-            .tips()
+            .heads()
             .into_iter()
             .map(|tip| {
                 let mut entries = Vec::new();
@@ -185,10 +197,7 @@ impl Core {
                         break;
                     }
                     next = entry.prev;
-                    entries.push(Intent {
-                        entry: entry.to_wire(),
-                        payload: payload.map(<[u8]>::to_vec),
-                    });
+                    entries.push(intent((entry, payload)));
                 }
                 entries.reverse();
                 Branch { entries }
@@ -296,6 +305,13 @@ impl Core {
         components
             .map(|component| component.spec.artifact.sha256)
             .collect()
+    }
+}
+
+fn intent((entry, payload): (&Signed<Entry>, Option<&[u8]>)) -> Intent {
+    Intent {
+        entry: entry.to_wire(),
+        payload: payload.map(<[u8]>::to_vec),
     }
 }
 

@@ -41,7 +41,7 @@ impl Core {
             Effect::Forked { seq, .. } => {
                 self.forked = true;
                 let message = format!(
-                    "two entries for revision {seq}: only a merge entry ends it, which this version of the command line cannot write yet"
+                    "two entries for revision {seq}: see them and end it with realm history merge"
                 );
                 self.events
                     .record(now.wall, "forked", format!("revision {seq}"), message);

@@ -1,14 +1,14 @@
 //! `realm history`: the realm's log of intents, verified from its first entry.
 
-use realm_identity::{Entry, Hash, Kind, PublicKey, Signed, Target};
 use realm_manifest::payload::Payload;
-use realm_rpc::Intent;
+use serde_json::{Map, Value, json};
 
 use crate::{
+    chain::{self, Link},
     clock,
-    commands::Session,
+    commands::{Session, merge},
     connection::{self, Connection, rpc_failed},
-    error::{CliError, Context as _, ExitCode, Result},
+    error::{CliError, ExitCode, Result},
     realms::Realm,
 };
 
@@ -20,20 +20,18 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// List the intents, oldest first.
+    /// List the intents, oldest first; with a revision, show that one in full.
     Show {
-        /// From this revision on.
-        #[arg(long, default_value_t = 1)]
+        /// The revision to show in full.
+        revision: Option<u64>,
+        /// List from this revision on.
+        #[arg(long, default_value_t = 1, conflicts_with = "revision")]
         from: u64,
     },
     /// Check every signature and link from the first entry, and look for forks.
     Verify,
-}
-
-/// One verified link.
-struct Link {
-    entry: Signed<Entry>,
-    payload: Option<Payload>,
+    /// End a fork: keep one branch, and apply again what the others say.
+    Merge(merge::Args),
 }
 
 pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
@@ -41,59 +39,101 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
         match &args.command {
-            None => show(1, &connection, &realm, session).await,
-            Some(Command::Show { from }) => show(*from, &connection, &realm, session).await,
+            None => list(1, &connection, &realm, session).await,
+            Some(Command::Show {
+                revision: None,
+                from,
+            }) => list(*from, &connection, &realm, session).await,
+            Some(Command::Show {
+                revision: Some(revision),
+                ..
+            }) => show(*revision, &connection, &realm, session).await,
             Some(Command::Verify) => verify(&connection, &realm, session).await,
+            Some(Command::Merge(args)) => merge::run(args, &connection, &realm, session).await,
         }
     })
 }
 
-async fn show(
+async fn list(
     from: u64,
     connection: &Connection,
     realm: &Realm,
     session: &Session,
 ) -> Result<ExitCode> {
-    let mut rows = Vec::new();
-    for_each(connection, realm, |link| {
+    let mut links = Vec::new();
+    let visit = |link: &Link| {
         if link.entry.seq >= from {
-            rows.push(row(link));
+            links.push(link.clone());
         }
-    })
-    .await?;
+    };
+    chain::walk(connection, realm, head_seq(connection).await?, visit).await?;
     if session.output.json() {
-        for row in &rows {
-            session.output.json_line(&serde_json::json!({
-                "revision": row[0].parse::<u64>().ok(), "time": row[1], "kind": row[2],
-                "target": row[3], "hash": row[4], "message": row[5],
+        for link in &links {
+            session.output.json_line(&json!({
+                "revision": link.entry.seq, "time": time(link), "kind": link.kind_name(),
+                "target": link.subject(), "hash": link.entry.hash().short(), "message": link.note(),
             }))?;
         }
         return Ok(ExitCode::Ok);
     }
     session.output.table(
         &["REVISION", "TIME", "KIND", "TARGET", "HASH", "MESSAGE"],
-        rows,
+        links.iter().map(row).collect(),
     )?;
     Ok(ExitCode::Ok)
 }
 
+async fn show(
+    revision: u64,
+    connection: &Connection,
+    realm: &Realm,
+    session: &Session,
+) -> Result<ExitCode> {
+    let to = revision.min(head_seq(connection).await?);
+    let mut found = None;
+    chain::walk(connection, realm, to, |link| {
+        if link.entry.seq == revision {
+            found = Some(link.clone());
+        }
+    })
+    .await?;
+    let link = found.ok_or_else(|| {
+        CliError::new(ExitCode::NotFound, format!("no revision {revision}"))
+            .help("list them: realm history")
+    })?;
+    let facts = facts(&link);
+    if session.output.json() {
+        session.output.object(&facts)?;
+        return Ok(ExitCode::Ok);
+    }
+    for (name, value) in facts {
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        session.output.line(&format!("{name:<18}{text}"))?;
+    }
+    Ok(ExitCode::Ok)
+}
+
 async fn verify(connection: &Connection, realm: &Realm, session: &Session) -> Result<ExitCode> {
-    let mut last = 0;
-    for_each(connection, realm, |link| last = link.entry.seq).await?;
+    let last = head_seq(connection).await?;
+    chain::walk(connection, realm, last, |_| {}).await?;
+    let forks = connection.operator.forks().await;
+    let forks = forks.map_err(|error| rpc_failed("the node does not tell its forks", &error))?;
     let mark = realm.mark()?;
-    if last < mark {
+    if last < mark && forks.is_empty() {
         return Err(CliError::failed(format!(
             "the node's log ends at revision {last}, you have seen {mark}"
         ))
         .help("ask another node: --via ADDR"));
     }
-    let forks = connection.operator.forks().await;
-    let forks = forks.map_err(|error| rpc_failed("the node does not tell its forks", &error))?;
     if session.output.json() {
         let forks: Vec<_> = forks.iter().map(|fork| fork.seq).collect();
         session
             .output
-            .object(&serde_json::json!({ "revision": last, "forks": forks }))?;
+            .object(&json!({ "revision": last, "forks": forks }))?;
     } else {
         session.output.say(format!(
             "✓ {last} intents from the first on, every one verified"
@@ -101,7 +141,7 @@ async fn verify(connection: &Connection, realm: &Realm, session: &Session) -> Re
         for fork in &forks {
             let branches = fork.branches.len();
             session.output.say(format!(
-                "✗ fork at revision {}: {branches} branches",
+                "✗ fork at revision {}: {branches} branches  Next: realm history merge",
                 fork.seq
             ));
         }
@@ -113,98 +153,92 @@ async fn verify(connection: &Connection, realm: &Realm, session: &Session) -> Re
     })
 }
 
-/// Walks the log, each entry checked against the one before it and the owner of its time.
-async fn for_each(
-    connection: &Connection,
-    realm: &Realm,
-    mut visit: impl FnMut(&Link),
-) -> Result<()> {
+async fn head_seq(connection: &Connection) -> Result<u64> {
     let head = connection.operator.head().await;
     let head = head.map_err(|error| rpc_failed("the node does not tell its head", &error))?;
-    let (mut prev, mut owner, mut next): (Hash, PublicKey, u64) =
-        (realm.id, realm.genesis.owner(), 1);
-    while next <= head.seq {
-        let part = connection.operator.history(next, head.seq).await;
-        let part = part.map_err(|error| rpc_failed("the node does not give its log", &error))?;
-        if part.is_empty() {
-            return Err(
-                CliError::failed(format!("the node's log ends before revision {next}"))
-                    .help("it keeps a checkpoint only: ask another node with --via ADDR"),
-            );
-        }
-        for intent in part {
-            let link = check(&intent, realm, next, prev, owner)?;
-            visit(&link);
-            if link.entry.kind() == Some(Kind::OwnerRotate)
-                && let Some(Target::Owner(new)) = link.entry.body.as_ref().map(|body| &body.target)
-            {
-                owner = *new;
-            }
-            prev = link.entry.hash();
-            next = next.saturating_add(1);
-        }
-    }
-    Ok(())
+    Ok(head.seq)
 }
 
-fn check(intent: &Intent, realm: &Realm, seq: u64, prev: Hash, owner: PublicKey) -> Result<Link> {
-    let described = || format!("revision {seq} of the node's log does not verify");
-    let refused = |why: &str| Err(CliError::new(ExitCode::NotAuthorised, described()).help(why));
-    let entry = Signed::<Entry>::from_wire(&intent.entry)
-        .context_code(ExitCode::NotAuthorised, described())?;
-    if entry.realm != realm.id {
-        return refused("it is of another realm");
-    }
-    if entry.author != owner {
-        return refused("it was not signed by the owner of its time");
-    }
-    // A merge may follow a longer branch, so its number may jump; nothing else may.
-    if entry.prev != prev || (entry.seq != seq && entry.kind() != Some(Kind::Merge)) {
-        return refused("it does not follow the one before it");
-    }
-    let payload = match (&intent.payload, entry.kind(), &entry.body) {
-        (Some(bytes), Some(kind), Some(body)) => {
-            if Hash::of(bytes) != body.payload.sha256 {
-                return refused("its payload is not the one that was signed");
-            }
-            let payload = Payload::decode(kind, bytes);
-            Some(payload.context_code(ExitCode::NotAuthorised, described())?)
-        }
-        _ => None,
-    };
-    Ok(Link { entry, payload })
-}
-
-fn row(link: &Link) -> Vec<String> {
-    let body = link.entry.body.as_ref();
-    let kind = link.entry.kind().map_or("unknown", Kind::name);
-    let target = match body.map(|body| &body.target) {
-        None => "?".to_owned(),
-        Some(Target::Realm) => "realm".to_owned(),
-        Some(Target::Component(name)) => name.clone(),
-        Some(Target::Node(key) | Target::Owner(key)) => key.to_string(),
-    };
+pub fn row(link: &Link) -> Vec<String> {
     vec![
         link.entry.seq.to_string(),
-        body.map(|body| clock::rfc3339(body.issued_at))
-            .unwrap_or_default(),
-        kind.to_owned(),
-        target,
+        time(link).unwrap_or_default(),
+        link.kind_name().to_owned(),
+        link.subject(),
         link.entry.hash().short(),
-        note(link.payload.as_ref()).unwrap_or_default(),
+        link.note().unwrap_or_default().to_owned(),
     ]
 }
 
-fn note(payload: Option<&Payload>) -> Option<String> {
-    match payload? {
-        Payload::Push(push) => push.note.clone(),
-        Payload::Remove(note) | Payload::NodeRevoke(note) | Payload::OwnerRotate(note) => {
-            note.note.clone()
+fn time(link: &Link) -> Option<String> {
+    let body = link.entry.body.as_ref()?;
+    Some(clock::rfc3339(body.issued_at))
+}
+
+/// Everything of one entry, but no value of env or vars: those may be private.
+fn facts(link: &Link) -> Map<String, Value> {
+    let mut facts = Map::new();
+    let mut put = |name: &str, value: Value| facts.insert(name.to_owned(), value);
+    put("revision", link.entry.seq.into());
+    put("kind", link.kind_name().into());
+    put("target", link.subject().into());
+    put("time", time(link).into());
+    put("author", link.entry.author.to_string().into());
+    put("hash", link.entry.hash().to_string().into());
+    put("parent", link.entry.prev.to_string().into());
+    put("message", link.note().into());
+    match &link.payload {
+        None => {
+            put("payload", Value::Null);
         }
-        Payload::Restart(restart) => restart.note.clone(),
-        Payload::Scale(scale) => scale.note.clone(),
-        Payload::Run(run) => run.note.clone(),
-        Payload::NodeApprove(facts) | Payload::NodeSet(facts) => facts.note.clone(),
-        Payload::Merge(merge) => merge.note.clone(),
+        Some(Payload::Push(push)) => {
+            let spec = &push.spec;
+            let names = |pairs: &[(String, String)]| -> Value {
+                pairs.iter().map(|(key, _)| key.as_str()).collect()
+            };
+            let shown = |list: &[String]| -> Value { list.to_vec().into() };
+            let replicas = spec.replicas.map_or_else(|| "each".into(), Value::from);
+            put("digest", spec.artifact.sha256.to_string().into());
+            put("size", spec.artifact.size.into());
+            put("source", spec.source.clone().into());
+            put("replicas", replicas);
+            put("nodes", strings(&spec.placement.nodes));
+            put("tags", strings(&spec.placement.tags));
+            put("restart", spec.restart.as_str().into());
+            put("limits", json!(spec.limits));
+            put("args", shown(&spec.grants.args));
+            put("env_names", names(&spec.grants.env));
+            put("var_names", names(&spec.grants.vars));
+            put("allowed_outbound", strings(&spec.grants.allowed_outbound));
+            put("volumes", strings(&spec.grants.volumes));
+            put("run", push.run.into());
+        }
+        Some(Payload::Restart(restart)) => {
+            put("generation", restart.generation.into());
+        }
+        Some(Payload::Scale(scale)) => {
+            put(
+                "replicas",
+                scale.replicas.map_or_else(|| "each".into(), Value::from),
+            );
+        }
+        Some(Payload::Run(run)) => {
+            put("run", run.run.into());
+        }
+        Some(Payload::NodeApprove(node) | Payload::NodeSet(node)) => {
+            put("name", node.name.to_string().into());
+            put("tags", strings(&node.tags));
+        }
+        Some(Payload::Merge(merge)) => {
+            put("heads", strings(&merge.heads));
+            put("kept", merge.keep.to_string().into());
+            put("applied_again", strings(&merge.reapply));
+        }
+        Some(Payload::Remove(_) | Payload::NodeRevoke(_) | Payload::OwnerRotate(_)) => {}
     }
+    facts
+}
+
+fn strings<T: ToString>(list: &[T]) -> Value {
+    list.iter().map(ToString::to_string).collect()
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use realm_identity::format::{self, Format};
 
 use crate::{
-    commands::Session,
+    commands::{Session, rotate},
     error::{CliError, Context as _, ExitCode, Result},
     file,
     keystore::{self, OwnerKey},
@@ -32,14 +32,18 @@ pub enum Command {
         #[arg(long)]
         passphrase: bool,
     },
+    /// Hand the realm to another owner key; a new one by default.
+    Rotate(rotate::Args),
 }
 
-pub fn run(command: &Command, session: &Session) -> Result<()> {
-    match command {
+pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
+    let done = match command {
+        Command::Rotate(args) => return rotate::run(args, session),
         Command::Show { format } => show(*format, session),
         Command::Export { file, format } => export(file, *format, session),
         Command::Import { file, passphrase } => import(file, *passphrase, session),
-    }
+    };
+    done.map(|()| ExitCode::Ok)
 }
 
 fn show(format: Format, session: &Session) -> Result<()> {

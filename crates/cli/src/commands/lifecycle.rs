@@ -11,7 +11,7 @@ use crate::{
     commands::{Session, wait},
     connection,
     error::{CliError, ExitCode, Result},
-    intent::{self, Outcome},
+    intent::{self, Durable, Outcome},
 };
 
 #[derive(Debug, clap::Args)]
@@ -107,7 +107,8 @@ fn change(
     connection::block_on(async {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
-        let outcome = intent::submit(&connection, &realm, |state| {
+        let durable = wait.map_or(Durable::OnOne, wait::Args::durable);
+        let outcome = intent::submit(&connection, &realm, durable, |state| {
             if !state.components.contains_key(name) {
                 return Err(
                     CliError::new(ExitCode::NotFound, format!("no component {name}"))

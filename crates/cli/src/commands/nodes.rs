@@ -11,7 +11,8 @@ use crate::{
     commands::{Session, lifecycle, push::node_key, status},
     connection::{self, Connection, rpc_failed},
     error::{CliError, ExitCode, Result},
-    intent,
+    intent::{self, Durable},
+    output::confirm,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -76,7 +77,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             }
             Command::Revoke { node, yes, note } => {
                 let key = node_key(&now, node)?;
-                confirm(*yes, node)?;
+                confirm(*yes, &format!("revoke {node} for good"))?;
                 (key, Payload::NodeRevoke(Note { note: note.clone() }))
             }
             Command::Tag { node, tags } => {
@@ -93,7 +94,8 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             }
         };
         let decided = (Target::Node(key), payload);
-        let outcome = intent::submit(&connection, &realm, |_| Ok(decided.clone())).await?;
+        let outcome =
+            intent::submit(&connection, &realm, Durable::OnOne, |_| Ok(decided.clone())).await?;
         lifecycle::report(outcome, &key.short(), session)?;
         Ok(ExitCode::Ok)
     })
@@ -229,26 +231,4 @@ fn sorted(mut tags: Vec<Tag>) -> Vec<Tag> {
     tags.sort();
     tags.dedup();
     tags
-}
-
-/// Asks at a terminal; elsewhere the flag is needed.
-fn confirm(yes: bool, node: &str) -> Result<()> {
-    use std::io::IsTerminal as _;
-
-    let refused = || {
-        CliError::new(ExitCode::Usage, format!("revoking {node} cannot be undone"))
-            .help("confirm it with --yes")
-    };
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        return Err(refused());
-    }
-    let sure = dialoguer::Confirm::new()
-        .with_prompt(format!("Revoke {node} for good?"))
-        .default(false)
-        .interact()
-        .unwrap_or(false);
-    if sure { Ok(()) } else { Err(refused()) }
 }

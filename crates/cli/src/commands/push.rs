@@ -137,7 +137,7 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     let patch = patch(args, path.display().to_string(), nodes, session)?;
 
     upload(&mut local, name, &connection, session).await?;
-    let outcome = intent::submit(&connection, &realm, |state| {
+    let outcome = intent::submit(&connection, &realm, args.wait.durable(), |state| {
         payload(args, &patch, local.artifact, name, state)
     })
     .await?;

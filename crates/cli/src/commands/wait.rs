@@ -10,6 +10,7 @@ use crate::{
     commands::Session,
     connection::{Connection, rpc_failed},
     error::{CliError, ExitCode, Result},
+    intent::Durable,
 };
 
 #[derive(Debug, Clone, clap::Args)]
@@ -29,6 +30,16 @@ pub enum Which {
     Present,
     /// Every node, also those that are lost.
     All,
+}
+
+impl Args {
+    /// Where the intent must be on disk before the wait begins.
+    pub const fn durable(&self) -> Durable {
+        match self.wait {
+            Some(_) => Durable::OnTwo(self.timeout),
+            None => Durable::OnOne,
+        }
+    }
 }
 
 /// Waits if that was asked; otherwise says what to do next.

@@ -107,6 +107,20 @@ impl<F: Fold> Log<F> {
         tips
     }
 
+    /// The head; during a fork the newest entry of each of its branches.
+    pub fn heads(&self) -> Vec<Point> {
+        let head = Point {
+            seq: self.head.seq,
+            hash: self.head.hash,
+        };
+        let mut heads = match self.halt {
+            Some(Halt::Forked { .. }) => self.leaves(head.hash, None),
+            _ => vec![head],
+        };
+        heads.sort();
+        heads
+    }
+
     /// Leaves below `from`, with the merge `without` and all below it taken away.
     pub(super) fn leaves(&self, from: Hash, without: Option<Hash>) -> Vec<Point> {
         let (mut leaves, mut open) = (Vec::new(), vec![from]);

@@ -83,6 +83,19 @@ impl<F: Fold> Log<F> {
         leaves.into_iter().eq(named.heads)
     }
 
+    /// What the head applies again from other branches, in its order, where the head is a merge.
+    pub fn reapplied_at_head(&self) -> impl Iterator<Item = (&Signed<Entry>, Option<&[u8]>)> {
+        let payload = self
+            .entry(self.head.hash)
+            .filter(|(entry, _)| entry.kind() == Some(Kind::Merge))
+            .and_then(|(_, payload)| payload);
+        let merge = payload.and_then(decode);
+        merge
+            .into_iter()
+            .flat_map(|merge| merge.reapply)
+            .filter_map(|hash| self.entry(hash))
+    }
+
     pub(super) fn reapplied(&self, payload: &[u8]) -> Result<Reapplied<'_>, FoldRefusal> {
         let unreadable = || FoldRefusal::Refused("the merge cannot be read".to_owned());
         let merge = decode(payload).ok_or_else(unreadable)?;

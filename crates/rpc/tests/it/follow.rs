@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use realm_rpc::{Limits, LogQuery};
+use realm_rpc::{ErrorCode, Limits, LogQuery};
 use tokio::sync::mpsc;
 
 use crate::scene::{line, run, scene};
@@ -90,6 +90,27 @@ fn a_follower_that_stops_reading_is_given_up() {
         };
         operator.logs(&query, to).await.unwrap();
         drop(from);
+    });
+}
+
+#[test]
+fn what_is_followed_ends_with_the_authority() {
+    run(async {
+        let scene = scene(Limits::default());
+        let operator = scene.operator().await;
+        let (to, mut from) = mpsc::channel(1);
+        let query = LogQuery {
+            follow: true,
+            ..LogQuery::default()
+        };
+        let read = async {
+            from.recv().await.unwrap();
+            scene.node.epoch.send_replace(4);
+            // What was under way may still come; then it ends.
+            while from.recv().await.is_some() {}
+        };
+        let (ended, ()) = tokio::join!(operator.logs(&query, to), read);
+        assert_eq!(ended.unwrap_err().code, ErrorCode::NotAuthorised);
     });
 }
 

@@ -101,7 +101,7 @@ fn authority_ends_with_its_epoch() {
         let scene = scene(Limits::default());
         let operator = scene.operator().await;
         operator.head().await.unwrap();
-        scene.node.epoch.set(4);
+        scene.node.epoch.send_replace(4);
         assert_eq!(
             operator.head().await.unwrap_err().code,
             ErrorCode::NotAuthorised

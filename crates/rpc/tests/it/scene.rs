@@ -14,7 +14,10 @@ use realm_rpc::{
     StatusSink, Submitted, Upload, connect, serve,
     status::{API_VERSION, Realm, Status},
 };
-use tokio::task::{JoinHandle, LocalSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, LocalSet},
+};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 pub(crate) fn key(n: u8) -> SecretKey {
@@ -35,7 +38,7 @@ pub(crate) fn realm() -> RealmId {
 
 pub(crate) struct Node {
     pub(crate) control: Rc<Memory>,
-    pub(crate) epoch: Cell<u64>,
+    pub(crate) epoch: watch::Sender<u64>,
 }
 
 /// Everything the tests ask about afterwards.
@@ -62,7 +65,16 @@ impl Host for Node {
     }
 
     fn epoch(&self) -> u64 {
-        self.epoch.get()
+        *self.epoch.borrow()
+    }
+
+    fn epoch_ended(&self, epoch: u64) -> LocalBoxFuture<'_, ()> {
+        let mut epochs = self.epoch.subscribe();
+        async move {
+            // The sender lives as long as the node.
+            let _ = epochs.wait_for(|now| *now != epoch).await;
+        }
+        .boxed_local()
     }
 
     fn authorise(
@@ -109,6 +121,10 @@ impl Control for Memory {
             entry: vec![1],
             parent_state: vec![2],
             payload: vec![3],
+            reapplied: vec![Intent {
+                entry: vec![4],
+                payload: Some(vec![5]),
+            }],
         };
         async move {
             if self.stuck.get() {
@@ -237,6 +253,10 @@ impl Control for Memory {
     fn adopt(&self, _: Vec<u8>) -> Answer<'_, ()> {
         async { Err(RpcError::new(ErrorCode::Invalid, "there is a realm")) }.boxed_local()
     }
+
+    fn standing(&self) -> Answer<'_, Vec<Vec<u8>>> {
+        async { Ok(vec![vec![1, 2], vec![3]]) }.boxed_local()
+    }
 }
 
 struct MemoryUpload {
@@ -276,7 +296,7 @@ pub(crate) struct Scene {
 pub(crate) fn node() -> Rc<Node> {
     Rc::new(Node {
         control: Rc::default(),
-        epoch: Cell::new(3),
+        epoch: watch::Sender::new(3),
     })
 }
 

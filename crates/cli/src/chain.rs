@@ -1,0 +1,224 @@
+//! The realm's log as a node gives it, each entry checked against the one before it.
+
+use std::collections::HashMap;
+
+use realm_identity::{Entry, Hash, Kind, PublicKey, Signed, Target};
+use realm_manifest::payload::{Merge, Payload};
+use realm_planner::{State, fold};
+use realm_rpc::{Fork, Intent};
+
+use crate::{
+    connection::{Connection, rpc_failed},
+    error::{CliError, Context as _, ExitCode, Result},
+    realms::Realm,
+};
+
+/// One verified entry.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub entry: Signed<Entry>,
+    /// None when it was erased, as superseded payloads may be, or is of a later version.
+    pub payload: Option<Payload>,
+    pub payload_bytes: Option<Vec<u8>>,
+}
+
+/// Walks the agreed log from its first entry up to revision `to`. Gives the owner after it.
+pub async fn walk(
+    connection: &Connection,
+    realm: &Realm,
+    to: u64,
+    mut visit: impl FnMut(&Link),
+) -> Result<PublicKey> {
+    let (mut prev, mut owner, mut next): (Hash, PublicKey, u64) =
+        (realm.id, realm.genesis.owner(), 1);
+    while next <= to {
+        let part = connection.operator.history(next, to).await;
+        let part = part.map_err(|error| rpc_failed("the node does not give its log", &error))?;
+        if part.is_empty() {
+            return Err(
+                CliError::failed(format!("the node's log ends before revision {next}"))
+                    .help("it keeps a checkpoint only: ask another node with --via ADDR"),
+            );
+        }
+        for intent in part {
+            let link = Link::read(&intent, realm)?;
+            link.follows(next, prev, owner)?;
+            visit(&link);
+            if let Some(new) = link.new_owner() {
+                owner = new;
+            }
+            prev = link.entry.hash();
+            next = link.entry.seq.saturating_add(1);
+        }
+    }
+    Ok(owner)
+}
+
+impl Link {
+    /// Verifies the signature, the realm, and that the payload is the one that was signed.
+    pub fn read(intent: &Intent, realm: &Realm) -> Result<Self> {
+        let described = "an entry of the node's log does not verify";
+        let entry = Signed::<Entry>::from_wire(&intent.entry)
+            .context_code(ExitCode::NotAuthorised, described)?;
+        let seq = entry.seq;
+        if entry.realm != realm.id {
+            return Err(refused(seq, "it is of another realm"));
+        }
+        let payload = match (&intent.payload, entry.kind(), &entry.body) {
+            (Some(bytes), Some(kind), Some(body)) => {
+                if Hash::of(bytes) != body.payload.sha256 {
+                    return Err(refused(seq, "its payload is not the one that was signed"));
+                }
+                let payload = Payload::decode(kind, bytes);
+                Some(payload.context_code(ExitCode::NotAuthorised, described)?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            entry,
+            payload,
+            payload_bytes: intent.payload.clone(),
+        })
+    }
+
+    fn follows(&self, seq: u64, prev: Hash, owner: PublicKey) -> Result<()> {
+        let entry = &self.entry;
+        if entry.author != owner {
+            return Err(refused(seq, "it was not signed by the owner of its time"));
+        }
+        // A merge may follow a longer branch, so its number may jump; nothing else may.
+        let jumps = entry.kind() == Some(Kind::Merge) && entry.seq > seq;
+        if entry.prev != prev || (entry.seq != seq && !jumps) {
+            return Err(refused(seq, "it does not follow the one before it"));
+        }
+        Ok(())
+    }
+
+    fn new_owner(&self) -> Option<PublicKey> {
+        match self.entry.body.as_ref().map(|body| &body.target) {
+            Some(Target::Owner(new)) if self.entry.kind() == Some(Kind::OwnerRotate) => Some(*new),
+            _ => None,
+        }
+    }
+
+    /// What the entry is about, for people.
+    pub fn subject(&self) -> String {
+        match self.entry.body.as_ref().map(|body| &body.target) {
+            None => "?".to_owned(),
+            Some(Target::Realm) => "realm".to_owned(),
+            Some(Target::Component(name)) => name.clone(),
+            Some(Target::Node(key) | Target::Owner(key)) => key.to_string(),
+        }
+    }
+
+    pub fn kind_name(&self) -> &'static str {
+        self.entry.kind().map_or("unknown", Kind::name)
+    }
+
+    /// Why it was done (`-m`).
+    pub fn note(&self) -> Option<&str> {
+        self.payload.as_ref()?.note()
+    }
+
+    pub const fn merge(&self) -> Option<&Merge> {
+        match &self.payload {
+            Some(Payload::Merge(merge)) => Some(merge),
+            _ => None,
+        }
+    }
+}
+
+/// A fork, verified.
+#[derive(Debug)]
+pub struct Forked {
+    pub seq: u64,
+    pub branches: Vec<Branch>,
+}
+
+/// One side of a fork.
+#[derive(Debug)]
+pub struct Branch {
+    /// Hash of its newest entry.
+    pub tip: Hash,
+    /// From the fork on, oldest first; never empty.
+    pub links: Vec<Link>,
+}
+
+impl Forked {
+    /// `at` is the agreed head, which every branch goes on from.
+    pub fn read(fork: &Fork, realm: &Realm, at: Hash, owner: PublicKey) -> Result<Self> {
+        let mut branches = Vec::new();
+        for branch in &fork.branches {
+            let (mut prev, mut owner, mut next) = (at, owner, fork.seq);
+            let mut links = Vec::new();
+            for intent in &branch.entries {
+                let link = Link::read(intent, realm)?;
+                link.follows(next, prev, owner)?;
+                owner = link.new_owner().unwrap_or(owner);
+                prev = link.entry.hash();
+                next = link.entry.seq.saturating_add(1);
+                links.push(link);
+            }
+            if !links.is_empty() {
+                branches.push(Branch { tip: prev, links });
+            }
+        }
+        Ok(Self {
+            seq: fork.seq,
+            branches,
+        })
+    }
+
+    /// The state after `kept`, one of the branches, where `base` is the state before the fork.
+    pub fn fold(&self, base: &State, kept: &Branch) -> Result<State> {
+        let known: HashMap<Hash, &Link> = self
+            .branches
+            .iter()
+            .flat_map(|branch| &branch.links)
+            .map(|link| (link.entry.hash(), link))
+            .collect();
+        let mut state = base.clone();
+        for link in &kept.links {
+            let again = link.merge().map(|merge| merge.reapply.as_slice());
+            let reapplied: Option<Vec<&Link>> = again
+                .unwrap_or_default()
+                .iter()
+                .map(|hash| known.get(hash).copied())
+                .collect();
+            let reapplied = reapplied.ok_or_else(|| {
+                refused(
+                    link.entry.seq,
+                    "it applies entries that the node does not give",
+                )
+            })?;
+            state = apply(&state, link, &reapplied)?;
+        }
+        Ok(state)
+    }
+}
+
+/// The state after `link`, where `state` is the one before it.
+pub fn apply(state: &State, link: &Link, reapplied: &[&Link]) -> Result<State> {
+    let described = || format!("revision {} cannot be folded", link.entry.seq);
+    fn bytes(link: &Link) -> Result<&[u8]> {
+        let missing = || refused(link.entry.seq, "the node does not give its payload");
+        link.payload_bytes.as_deref().ok_or_else(missing)
+    }
+    let payload = bytes(link)?;
+    if link.entry.kind() != Some(Kind::Merge) {
+        return fold::apply(state, &link.entry, payload).context(described());
+    }
+    let reapplied = reapplied
+        .iter()
+        .map(|link| Ok((&*link.entry, bytes(link)?)))
+        .collect::<Result<Vec<(&Entry, &[u8])>>>()?;
+    fold::apply_merge(state, &link.entry, payload, &reapplied).context(described())
+}
+
+fn refused(seq: u64, why: &str) -> CliError {
+    CliError::new(
+        ExitCode::NotAuthorised,
+        format!("revision {seq} of the node's log does not verify"),
+    )
+    .help(why)
+}

@@ -1,0 +1,214 @@
+//! The desired state at a node's head, verified; and whether other nodes are further.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use realm_identity::{Entry, Genesis, Hash, PublicKey, Signed};
+use realm_planner::State;
+use realm_rpc::{Head, Intent, status::NodeState};
+
+use crate::{
+    chain::{self, Link},
+    connection::{self, Connection, rpc_failed},
+    error::{CliError, Context as _, ExitCode, Result},
+    realms::Realm,
+};
+
+/// Nodes that are asked for their head before something is signed, the connected one included.
+const MAX_ASKED: usize = 5;
+/// What another node may take to answer.
+const ASK: Duration = Duration::from_secs(1);
+/// What the connected node may take to reach a head that another one has.
+const CATCH_UP: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The desired state at a head that was checked.
+#[derive(Debug, Clone)]
+pub struct Base {
+    pub state: State,
+    pub head: Hash,
+}
+
+/// Asks the connected node for its head, checks it, and folds it. Refuses to go below what was seen.
+pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
+    let base = agreed(connection, realm).await?;
+    let mark = realm.mark()?;
+    if base.state.revision >= mark {
+        realm.raise_mark(base.state.revision)?;
+        return Ok(base);
+    }
+    let heads = connection.operator.heads().await;
+    let heads = heads.map_err(|error| rpc_failed("the node does not tell its heads", &error))?;
+    if heads.len() > 1 {
+        return Err(forked(base.state.revision.saturating_add(1)));
+    }
+    Err(CliError::failed(format!(
+        "the node is at revision {}, you have seen {mark}",
+        base.state.revision
+    ))
+    .help("it has not caught up, or was set back: ask another node with --via ADDR"))
+}
+
+/// The state at the last entry that everybody agrees on, also during a fork.
+pub async fn agreed(connection: &Connection, realm: &Realm) -> Result<Base> {
+    let head = connection.operator.head().await;
+    let head = head.map_err(|error| rpc_failed("the node does not tell its head", &error))?;
+    read(&head, connection, realm).await
+}
+
+/// Asks further nodes for their heads, and waits until the connected one is as far as any of
+/// them: what is signed on an older head would fork the realm.
+pub async fn wait_for_newest(connection: &Connection, realm: &Realm) -> Result<()> {
+    let Some((node, newest)) = newest_elsewhere(connection, realm).await? else {
+        return Ok(());
+    };
+    let caught_up = async {
+        loop {
+            let here = base(connection, realm).await?;
+            if here.state.revision > newest.state.revision || here.head == newest.head {
+                return Ok(());
+            }
+            if here.state.revision == newest.state.revision {
+                return Err(forked(here.state.revision));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let revision = newest.state.revision;
+    tokio::time::timeout(CATCH_UP, caught_up)
+        .await
+        .unwrap_or_else(|_| {
+            Err(CliError::failed(format!(
+                "{node} is at revision {revision}, and the node you are connected to does not catch up"
+            ))
+            .help(format!("ask {node} itself: --via ADDR, see realm nodes show {node}")))
+        })
+}
+
+/// The newest head among nodes that are here, with the name of who has it.
+async fn newest_elsewhere(
+    connection: &Connection,
+    realm: &Realm,
+) -> Result<Option<(String, Base)>> {
+    let status = connection.operator.status().await;
+    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    let others = status.nodes.into_iter().filter(|node| {
+        matches!(node.state, NodeState::Ready | NodeState::Draining)
+            && node.key != connection.node()
+    });
+    let mut asked: FuturesUnordered<_> = others
+        .filter_map(|node| Some((node.name, node.key, node.address?)))
+        .take(MAX_ASKED - 1)
+        .map(|(name, key, address)| async move {
+            let answer = tokio::time::timeout(ASK, head_of(connection, realm, key, &address)).await;
+            match answer {
+                Ok(Ok(base)) => Some((name, base)),
+                Ok(Err(error)) => {
+                    tracing::debug!(node = name, %error, "did not tell its head");
+                    None
+                }
+                Err(_) => {
+                    tracing::debug!(node = name, "did not tell its head in time");
+                    None
+                }
+            }
+        })
+        .collect();
+    let mut newest: Option<(String, Base)> = None;
+    while let Some(answer) = asked.next().await {
+        let Some((name, base)) = answer else { continue };
+        if newest
+            .as_ref()
+            .is_none_or(|(_, newest)| newest.state.revision < base.state.revision)
+        {
+            newest = Some((name, base));
+        }
+    }
+    Ok(newest)
+}
+
+async fn head_of(
+    connection: &Connection,
+    realm: &Realm,
+    node: PublicKey,
+    address: &str,
+) -> Result<Base> {
+    let other = connection::open_at(connection.owner.clone(), realm, node, address).await?;
+    agreed(&other, realm).await
+}
+
+/// Trusts the author of the head, who owned the realm, to have signed the state before it, and folds
+/// one step.
+async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<Base> {
+    let described = || format!("the node's head, revision {}, cannot be trusted", head.seq);
+    let refused = |why: &str| CliError::new(ExitCode::NotAuthorised, described()).help(why);
+    if head.seq == 0 {
+        let genesis = Signed::<Genesis>::from_wire(&head.entry).context(described())?;
+        if genesis.realm_id() != realm.id {
+            return Err(refused("its first entry is another realm's"));
+        }
+        return Ok(Base {
+            state: State::genesis(&genesis),
+            head: realm.id,
+        });
+    }
+    let link = Link::read(
+        &Intent {
+            entry: head.entry.clone(),
+            payload: Some(head.payload.clone()),
+        },
+        realm,
+    )?;
+    let entry: &Entry = &link.entry;
+    if entry.seq != head.seq {
+        return Err(refused("it is of another revision"));
+    }
+    let body = entry
+        .body
+        .as_ref()
+        .ok_or_else(|| refused("it was written by a later version of realm: update this one"))?;
+    let mine = connection.owner_key();
+    if entry.author != mine && entry.author != realm.genesis.owner() {
+        // The realm changed hands more than once: only the whole log says who signed when.
+        let owner = chain::walk(connection, realm, head.seq.saturating_sub(1), |_| {}).await?;
+        if owner != entry.author {
+            return Err(refused(
+                "it was signed by somebody who did not own the realm",
+            ));
+        }
+    }
+    if Hash::of(&head.parent_state) != body.state {
+        return Err(refused(
+            "the state it came with is not the one that was signed",
+        ));
+    }
+    let parent = State::decode(&head.parent_state).context(described())?;
+    if parent.realm != realm.id {
+        return Err(refused("its state is of another realm"));
+    }
+    let reapplied: Vec<Link> = head
+        .reapplied
+        .iter()
+        .map(|intent| Link::read(intent, realm))
+        .collect::<Result<_>>()?;
+    if let Some(merge) = link.merge()
+        && !reapplied
+            .iter()
+            .map(|link| link.entry.hash())
+            .eq(merge.reapply.iter().copied())
+    {
+        return Err(refused("it came without the entries that it applies again"));
+    }
+    let state = chain::apply(&parent, &link, &reapplied.iter().collect::<Vec<_>>())?;
+    Ok(Base {
+        state,
+        head: link.entry.hash(),
+    })
+}
+
+pub fn forked(seq: u64) -> CliError {
+    CliError::failed(format!(
+        "the log has forked at revision {seq}: two intents were signed for it"
+    ))
+    .help("see the branches and end it: realm history merge")
+}

@@ -1,0 +1,187 @@
+//! The realm's log as its owner sees it: forks and how they end, and a new owner key.
+
+use std::path::Path;
+
+use realm_testkit::Cluster;
+
+use crate::{cluster, guest};
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn push(realm: &Cluster, name: &str, on: &str, more: &[&str]) {
+    let (file, via) = (guest("ticker.wasm"), realm.address(on));
+    realm.ok(&[&["push", name, &file, "--via", &via], more].concat());
+}
+
+#[test]
+fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    realm.wait_ready("two");
+    push(&realm, "before", "one", &["--wait"]);
+    let fresh = realm.path().join("other-state");
+    copy_dir(&realm.path().join("state"), &fresh);
+    let other = ["--state-dir", fresh.to_str().unwrap()];
+
+    // One side goes on alone, then the other.
+    realm.stop("two");
+    push(&realm, "left", "one", &[]);
+    push(&realm, "shared", "one", &["--env", "NAME=left"]);
+    realm.stop("one");
+    realm.start("two");
+    let refused = realm.run(&["stop", "before", "--via", &realm.address("two")]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("you have seen 3"),
+        "{}",
+        refused.stderr
+    );
+    // Somebody with the same key who does not know of the other side.
+    push(
+        &realm,
+        "shared",
+        "two",
+        &[&other[..], &["--env", "NAME=right"]].concat(),
+    );
+    push(&realm, "right", "two", &other);
+    push(&realm, "right2", "two", &other);
+
+    realm.start("one");
+    for name in ["one", "two"] {
+        let status = realm.wait_status(name, "the fork shows", |status| status["forked"] == true);
+        assert_eq!(status["revision"], 1, "frozen at the last agreed entry");
+    }
+    let one = realm.address("one");
+    let refused = realm.run(&["stop", "before", "--via", &one]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("realm history merge"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(realm.run(&["history", "verify", "--via", &one]).code, 3);
+
+    let asked = realm.run(&["history", "merge", "--via", &one]);
+    assert_eq!(asked.code, 2, "nobody can confirm: {}", asked.stderr);
+    assert!(asked.stderr.contains("2 branches"), "{}", asked.stderr);
+    let merged = realm.run(&[
+        "history",
+        "merge",
+        "--yes",
+        "-m",
+        "both sides",
+        "--via",
+        &one,
+    ]);
+    assert_eq!(merged.code, 0, "{}", merged.stderr);
+    assert!(merged.stderr.contains("revision 5"), "{}", merged.stderr);
+    for name in ["one", "two"] {
+        let status = realm.wait_status(name, "the fork is over", |status| {
+            status["forked"] == false && status["revision"] == 5
+        });
+        let mut names: Vec<&str> = status["components"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|component| component["name"].as_str().unwrap())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, ["before", "left", "right", "right2", "shared"]);
+    }
+    // The longest branch was kept, so its word on what both changed stands.
+    realm.wait_status("one", "the kept side's cell", |_| {
+        realm
+            .ok(&["logs", "shared", "--via", &one])
+            .contains("right")
+    });
+    let shown = realm.ok(&["history", "show", "5", "-o", "json", "--via", &one]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["kind"], "merge");
+    assert_eq!(shown["message"], "both sides");
+    assert_eq!(shown["heads"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["applied_again"].as_array().unwrap().len(), 1);
+
+    // The log goes on from the merge, checked from its first entry.
+    realm.ok(&["stop", "before", "--via", &realm.address("two")]);
+    realm.ok(&["start", "before", "--via", &one]);
+    realm.ok(&["history", "verify", "--via", &one]);
+    let nothing = realm.run(&["history", "merge", "--via", &one]);
+    assert_eq!(nothing.code, 0);
+    assert!(nothing.stderr.contains("no fork"), "{}", nothing.stderr);
+}
+
+#[test]
+fn the_owner_key_is_replaced_and_nodes_follow() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    push(
+        &realm,
+        "ticker",
+        "one",
+        &["--wait", "--env", "TOKEN_OF=zebra"],
+    );
+    let old = realm.ok(&["key", "show"]);
+    realm.stop("two");
+    let asked = realm.run(&["key", "rotate", "--via", &one]);
+    assert_eq!(asked.code, 2, "{}", asked.stderr);
+    realm.ok(&["key", "rotate", "--yes", "-m", "yearly", "--via", &one]);
+    let new = realm.ok(&["key", "show"]);
+    assert_ne!(old, new);
+
+    // The new key is obeyed, the old one is not, and a node that was away follows.
+    realm.ok(&["restart", "ticker", "--via", &one]);
+    let kept = std::fs::read_dir(realm.path().join("config"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| {
+            path.extension().is_some_and(|end| end == "key") && !path.ends_with("owner.key")
+        })
+        .unwrap();
+    let refused = realm.run(&[
+        "stop",
+        "ticker",
+        "--via",
+        &one,
+        "--key",
+        kept.to_str().unwrap(),
+    ]);
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    realm.start("two");
+    let two = realm.address("two");
+    realm.wait_status("one", "two is back", |status| {
+        status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|node| node["state"] == "ready")
+    });
+    realm.ok(&["stop", "ticker", "--via", &two]);
+    realm.ok(&["key", "rotate", "--yes", "--via", &two]);
+    realm.ok(&["start", "ticker", "--wait", "--via", &two]);
+    realm.ok(&["history", "verify", "--via", &one]);
+
+    let shown = realm.ok(&["history", "show", "1", "--via", &one]);
+    assert!(
+        shown.contains("TOKEN_OF") && !shown.contains("zebra"),
+        "{shown}"
+    );
+    assert_eq!(realm.run(&["history", "show", "99", "--via", &one]).code, 5);
+    let rotations = realm.ok(&["history", "--via", &one]);
+    assert_eq!(rotations.matches("owner-rotate").count(), 2, "{rotations}");
+}
