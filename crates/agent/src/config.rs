@@ -9,6 +9,8 @@ use std::{
 use realm_manifest::{NodeName, Tag};
 use serde::Deserialize;
 
+use crate::local::Local;
+
 /// Everything an agent needs to start. Made by [`Config::default`], changed by files and flags.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -35,6 +37,8 @@ pub struct Config {
     pub max_cells: u32,
     /// Disk given to artifacts, in bytes.
     pub artifact_bytes: u64,
+    /// A program that this node runs beside what the realm asks for.
+    pub local: Option<Local>,
     /// Compile untrusted code although this kernel cannot sandbox the compiler.
     pub allow_unsandboxed_compile: bool,
     /// Program and arguments of the compile child; this binary's hidden command by default.
@@ -86,6 +90,7 @@ impl Config {
             memory_mb: 4096,
             max_cells: 1000,
             artifact_bytes: 10 * 1024 * 1024 * 1024,
+            local: None,
             allow_unsandboxed_compile: false,
             compile_child: (exe, vec!["__compile".into()]),
             runtime_dir: None,

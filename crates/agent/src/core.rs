@@ -88,6 +88,8 @@ pub(crate) struct Core {
     pub submits: HashMap<Token, commands::Reply<Submitted>>,
     /// Who waits for a witnessed claim, with the node it is about.
     pub claimants: Vec<(PublicKey, commands::Reply<Vec<u8>>)>,
+    /// Who waits until the realm that was brought is on disk.
+    pub adopters: Vec<commands::Reply<()>>,
     pub pending_since: BTreeMap<PublicKey, Timestamp>,
     pub forked: bool,
     pub incompatible: Option<String>,

@@ -19,7 +19,9 @@ mod events;
 mod fetch;
 mod fold;
 mod http;
+mod leave;
 mod ledger;
+mod local;
 mod report;
 mod start;
 mod status;
@@ -31,6 +33,8 @@ pub use config::{
     default_listen,
 };
 pub use fold::PlannerFold;
+pub use leave::{LeaveError, leave};
+pub use local::{Local, LocalError};
 pub use start::{Agent, StartError};
 
 /// What a node tells others of its program.

@@ -36,6 +36,7 @@ use crate::{
     fold::PlannerFold,
     http::{BindError, HttpServer},
     ledger::{self, LedgerTask},
+    local::LocalError,
     report::Reporter,
     supervisor::{Supervisor, Tools},
     trust::{self, Trust, TrustError},
@@ -67,6 +68,8 @@ pub enum StartError {
     Dir(#[from] DirError),
     #[error(transparent)]
     StateFile(#[from] StateFileError),
+    #[error(transparent)]
+    Local(#[from] LocalError),
     #[error(transparent)]
     Trust(#[from] TrustError),
     #[error("the invite token is not usable")]
@@ -127,6 +130,10 @@ impl Agent {
         let (ledger, written) = LedgerTask::start(ledger).map_err(StartError::Thread)?;
 
         let blobs = Arc::new(Blobs::open(dir.path(), config.artifact_bytes)?);
+        let local = match config.local.clone() {
+            Some(local) => Some(local.take_in(&blobs)?),
+            None => None,
+        };
         let runtime = runtime(&config, &dir)?;
         let events = Events::default();
         let (view_sender, view) = watch::channel(View {
@@ -216,7 +223,7 @@ impl Agent {
         let core = Core {
             agent_file: AgentFile::new(key.public(), dir.path(), config.runtime_dir.as_deref()),
             reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
-            supervisor: Supervisor::new(tools, logs),
+            supervisor: Supervisor::new(tools, logs, local),
             key: key.clone(),
             started_mono: clock.now().mono,
             clock,
@@ -237,6 +244,7 @@ impl Agent {
             reports: reports(&contents),
             submits: HashMap::new(),
             claimants: Vec::new(),
+            adopters: Vec::new(),
             pending_since: BTreeMap::new(),
             forked: false,
             incompatible: None,

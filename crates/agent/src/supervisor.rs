@@ -17,7 +17,7 @@ use realm_runtime::{LogRing, Runtime};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cell, events::Events, fetch::Fetcher};
+use crate::{cell, events::Events, fetch::Fetcher, local::Ready};
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -46,6 +46,8 @@ pub struct Supervisor {
     /// Cells that are on their way out; they hold memory until they are gone.
     stopping: Vec<Slot>,
     logs: Logs,
+    /// The node's own program: no part of what is planned or reported.
+    local: Option<(Hash, Slot)>,
 }
 
 /// One cell: its task, and what it says of itself.
@@ -71,13 +73,27 @@ pub struct Rings {
 }
 
 impl Supervisor {
-    pub fn new(tools: Tools, logs: Logs) -> Self {
-        Self {
+    /// Starts the node's own program at once, if it has one.
+    pub fn new(tools: Tools, logs: Logs, local: Option<Ready>) -> Self {
+        let mut supervisor = Self {
             tools,
             cells: BTreeMap::new(),
             stopping: Vec::new(),
             logs,
+            local: None,
+        };
+        if let Some(Ready { name, spec }) = local {
+            tracing::info!(component = %name, "starting this node's own program");
+            let digest = spec.artifact.sha256;
+            let slot = supervisor.spawn((name, 0), spec, 0, None);
+            supervisor.local = Some((digest, slot));
         }
+        supervisor
+    }
+
+    /// Digest of the node's own program, which must stay on disk.
+    pub fn local_artifact(&self) -> Option<Hash> {
+        self.local.as_ref().map(|(digest, _)| *digest)
     }
 
     /// The cells as the planner knows them.
@@ -164,6 +180,11 @@ impl Supervisor {
     }
 
     fn start(&mut self, key: Key, spec: ComponentSpec, generation: u64, old: Option<Slot>) {
+        let slot = self.spawn(key.clone(), spec, generation, old);
+        self.cells.insert(key, slot);
+    }
+
+    fn spawn(&mut self, key: Key, spec: ComponentSpec, generation: u64, old: Option<Slot>) -> Slot {
         let digest = cell_digest(&spec);
         let shared = Arc::new(Mutex::new(new_report(&key, digest, generation)));
         let declined = Arc::new(Mutex::new(None));
@@ -179,7 +200,7 @@ impl Supervisor {
         let task = cell::CellTask {
             tools: self.tools.clone(),
             logs: self.logs.clone(),
-            key: key.clone(),
+            key,
             spec,
             shared: shared.clone(),
             declined: declined.clone(),
@@ -188,21 +209,19 @@ impl Supervisor {
             predecessor,
         };
         let task = tokio::spawn(task.run());
-        self.cells.insert(
-            key,
-            Slot {
-                shared,
-                declined,
-                cancel,
-                task,
-                handle,
-            },
-        );
+        Slot {
+            shared,
+            declined,
+            cancel,
+            task,
+            handle,
+        }
     }
 
     /// Stops every cell and waits until the last is gone.
     pub async fn shutdown(mut self) {
-        let slots: Vec<Slot> = std::mem::take(&mut self.cells).into_values().collect();
+        let mut slots: Vec<Slot> = std::mem::take(&mut self.cells).into_values().collect();
+        slots.extend(self.local.take().map(|(_, slot)| slot));
         for slot in &slots {
             slot.cancel.cancel();
         }

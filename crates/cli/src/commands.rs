@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod agent;
+mod cell_args;
 mod config;
 mod history;
 mod init;
@@ -113,6 +114,8 @@ pub enum Command {
     Configure(join::ConfigureArgs),
     /// Make a node join with an invite; run it on the node.
     Enroll(join::EnrollArgs),
+    /// Make a node forget its realm; run it on the node, with its agent stopped.
+    Leave(join::LeaveArgs),
     /// Run a program right here.
     Run(Box<run::Args>),
     /// See what a WebAssembly file is, and what it would need.
@@ -217,6 +220,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Agent(args) => agent::run(args, session)?,
         Command::Configure(args) => join::configure(args, session)?,
         Command::Enroll(args) => join::enroll(args, session)?,
+        Command::Leave(args) => join::leave(args, session)?,
         Command::Config(command) => config::run(command, &session.settings, &session.output)?,
         Command::Push(args) => return push::run(args, session),
         Command::Start(args) => return lifecycle::run(Verb::Start, args, session),

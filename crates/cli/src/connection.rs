@@ -98,26 +98,39 @@ async fn prove(
         .take()
         .ok_or_else(|| CliError::failed("the connection has no stream"))?;
     let client = realm_rpc::connect(stream, Limits::default());
-    let graft = client
-        .graft(owner.clone(), transport.peer, Some(realm.id))
-        .await
-        .map_err(graft_failed)?;
-    let Some(operator) = graft.operator else {
-        return Err(not_ours(&graft.info, realm));
-    };
-    if graft.info.realm.is_some_and(|other| other != realm.id) {
-        return Err(not_ours(&graft.info, realm));
-    }
-    if graft.info.realm.is_none() {
-        // It pinned this owner, and is waiting to learn which realm that is.
-        let adopted = operator.adopt(&realm.genesis.to_wire()).await;
+    let mut operator = graft(&client, &owner, transport.peer, realm).await?;
+    if operator.1.realm.is_none() {
+        // It pinned this owner, and is waiting to learn which realm that is. That it knows now
+        // ends what it gave out before.
+        let adopted = operator.0.adopt(&realm.genesis.to_wire()).await;
         adopted.map_err(|error| rpc_failed("the node does not take the realm", &error))?;
+        operator = graft(&client, &owner, transport.peer, realm).await?;
     }
+    let (operator, _) = operator;
     Ok(Connection {
         operator,
         owner,
         transport,
     })
+}
+
+/// Proves the owner's key on an open connection; anyone else's node has no operator for it.
+async fn graft(
+    client: &realm_rpc::Client,
+    owner: &Rc<OwnerKey>,
+    node: PublicKey,
+    realm: &Realm,
+) -> Result<(Operator, PublicInfo)> {
+    let graft = client
+        .graft(owner.clone(), node, Some(realm.id))
+        .await
+        .map_err(graft_failed)?;
+    match graft.operator {
+        Some(operator) if graft.info.realm.is_none_or(|other| other == realm.id) => {
+            Ok((operator, graft.info))
+        }
+        _ => Err(not_ours(&graft.info, realm)),
+    }
 }
 
 /// The address that was given, else the local agent and saved peers together, else the local network.

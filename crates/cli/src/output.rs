@@ -41,6 +41,15 @@ impl Output {
         }
     }
 
+    /// Makes room for the next picture of a live view; a pipe keeps every one.
+    pub fn clear(&self) -> Result<()> {
+        if self.json() || !io::stdout().is_terminal() {
+            return Ok(());
+        }
+        // Home, then erase what is below: without the flicker of erasing first.
+        write!(anstream::stdout().lock(), "\x1b[H\x1b[J").context("cannot write to the terminal")
+    }
+
     /// One JSON object, indented, on standard output.
     pub fn object<T: serde::Serialize>(&self, value: &T) -> Result<()> {
         self.line(&serde_json::to_string_pretty(value).context("cannot write JSON")?)

@@ -70,7 +70,8 @@ impl Cluster {
         self.path().join(name)
     }
 
-    fn command(&self) -> Command {
+    /// `realm` with this person's directories, to be started by the test.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(&self.realm);
         command
             .env("HOME", self.path())
@@ -108,6 +109,11 @@ impl Cluster {
 
     /// Starts a node with an invite of its own; the first node has nobody to ask.
     pub fn add_node(&mut self, name: &str, tags: &[&str]) {
+        self.add_node_with(name, tags, &[]);
+    }
+
+    /// Like [`Cluster::add_node`], with more arguments for `realm agent`.
+    pub fn add_node_with(&mut self, name: &str, tags: &[&str], more: &[&str]) {
         let mut invite = vec!["invite", "--quiet", "--name", name];
         for tag in tags {
             invite.extend(["--tag", tag]);
@@ -119,13 +125,25 @@ impl Cluster {
         let token = self.ok(&invite);
         let token_file = self.path().join(format!("{name}.token"));
         fs::write(&token_file, token).unwrap();
-        let args = vec!["--enroll-file".into(), token_file.display().to_string()];
+        let mut args = vec!["--enroll-file".into(), token_file.display().to_string()];
+        args.extend(more.iter().map(ToString::to_string));
         self.nodes.push(NodeProcess {
             name: name.into(),
             listen: Vec::new(),
             args,
             child: None,
         });
+        self.start(name);
+    }
+
+    /// Starts a node's agent where it ran before, with other arguments than its first ones.
+    pub fn start_with(&mut self, name: &str, args: &[&str]) {
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
+        node.args = args.iter().map(ToString::to_string).collect();
         self.start(name);
     }
 
@@ -188,22 +206,23 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// Sends a running agent a signal, such as `STOP` or `CONT`.
+    pub fn signal(&self, name: &str, signal: &str) {
+        let node = self.nodes.iter().find(|node| node.name == name).unwrap();
+        let pid = node.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// SIGTERM, and waits for the orderly end; answers with the exit code.
     pub fn stop(&mut self, name: &str) -> i32 {
+        self.signal(name, "TERM");
         let node = self
             .nodes
             .iter_mut()
             .find(|node| node.name == name)
             .unwrap();
         let mut child = node.child.take().unwrap();
-        let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
         let status = wait_for(&format!("{name} stops"), || child.try_wait().unwrap());
         status.code().unwrap_or(-1)
     }

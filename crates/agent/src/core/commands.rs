@@ -9,7 +9,7 @@ use realm_rpc::{
 use tokio::sync::oneshot;
 
 use super::Core;
-use crate::fold::chain;
+use crate::{clock, fold::chain};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
@@ -83,10 +83,7 @@ impl Core {
             Command::Claim { claim, reply } => self.claim(&claim, reply, now),
             Command::Pending(reply) => answer(reply, Ok(self.pending())),
             Command::PeerAdd { address, reply } => answer(reply, self.peer_add(address)),
-            Command::Adopt { genesis, reply } => {
-                let adopted = self.adopt(&genesis, now).await;
-                answer(reply, adopted);
-            }
+            Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
             Command::Standing(reply) => answer(reply, Ok(self.standing())),
             Command::Pinned(reply) => {
                 // Whoever asked may be gone.
@@ -214,8 +211,6 @@ impl Core {
         let Some(state) = &self.state else {
             return answer(reply, Err(no_realm()));
         };
-        let invalid =
-            |error: &dyn std::error::Error| RpcError::new(ErrorCode::Invalid, chain(error));
         let claim = match Signed::<Claim>::from_wire(wire) {
             Ok(claim) => claim,
             Err(error) => return answer(reply, Err(invalid(&error))),
@@ -238,8 +233,18 @@ impl Core {
         self.witness(claim, now);
     }
 
+    /// Who asks to join: also this node itself, which may be the realm's first.
     fn pending(&self) -> Vec<PendingNode> {
-        self.node
+        let me = self.key.public();
+        let own = (!self.approved.contains_key(&me)).then(|| PendingNode {
+            key: me,
+            name: self.reporter.name(),
+            tags: self.reporter.tags(),
+            address: self.addresses.first().cloned().unwrap_or_default(),
+            first_seen: clock::wall(),
+        });
+        let others = self
+            .node
             .joins()
             .filter(|join| !self.approved.contains_key(&join.node))
             .map(|join| PendingNode {
@@ -252,8 +257,8 @@ impl Core {
                     .get(&join.node)
                     .copied()
                     .unwrap_or(join.at),
-            })
-            .collect()
+            });
+        own.into_iter().chain(others).collect()
     }
 
     fn peer_add(&mut self, address: String) -> Result<(), RpcError> {
@@ -271,16 +276,26 @@ impl Core {
 
     /// The owner's genesis, brought by the owner: only for a node that pinned that owner, or
     /// has its window open, and is in no realm yet.
-    async fn adopt(&mut self, wire: &[u8], now: Now) -> Result<(), RpcError> {
-        let genesis = Signed::<Genesis>::from_wire(wire)
-            .map_err(|error| RpcError::new(ErrorCode::Invalid, chain(&error)))?;
+    async fn adopt(&mut self, wire: &[u8], reply: Reply<()>, now: Now) {
+        let genesis = match Signed::<Genesis>::from_wire(wire) {
+            Ok(genesis) => genesis,
+            Err(error) => return answer(reply, Err(invalid(&error))),
+        };
         if self.realm() == Some(genesis.realm_id()) {
-            return Ok(());
+            return answer(reply, Ok(()));
         }
         let offered = self
             .trust
             .offer(genesis.owner(), genesis.realm_id(), now.wall);
-        offered.map_err(|error| RpcError::new(ErrorCode::NotAuthorised, chain(&error)))?;
+        if let Err(error) = offered {
+            let refused = RpcError::new(ErrorCode::NotAuthorised, chain(&error));
+            return answer(reply, Err(refused));
+        }
+        if self.adopters.len() >= MAX_WAITING {
+            return answer(reply, Err(busy()));
+        }
+        // Answered once the realm is on disk.
+        self.adopters.push(reply);
         self.node.handle(
             Event::Pinned {
                 owner: genesis.owner(),
@@ -294,7 +309,6 @@ impl Core {
             now,
         );
         self.publish_view().await;
-        Ok(())
     }
 
     fn pinned(&self) -> Vec<Hash> {
@@ -304,6 +318,7 @@ impl Core {
             .flat_map(|state| state.components.values());
         components
             .map(|component| component.spec.artifact.sha256)
+            .chain(self.supervisor.local_artifact())
             .collect()
     }
 }
@@ -318,6 +333,10 @@ fn intent((entry, payload): (&Signed<Entry>, Option<&[u8]>)) -> Intent {
 fn answer<T>(reply: Reply<T>, answer: Result<T, RpcError>) {
     // Whoever asked may be gone.
     let _ = reply.send(answer);
+}
+
+fn invalid(error: &dyn std::error::Error) -> RpcError {
+    RpcError::new(ErrorCode::Invalid, chain(error))
 }
 
 fn no_realm() -> RpcError {

@@ -138,6 +138,10 @@ impl Core {
         }
         self.approve(now).await;
         self.present_claim(now);
+        for adopter in std::mem::take(&mut self.adopters) {
+            // Whoever asked may be gone.
+            let _ = adopter.send(Ok(()));
+        }
     }
 
     async fn head_advanced(&mut self, seq: u64, state: &[u8], now: Now) {

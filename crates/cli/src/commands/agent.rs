@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use realm_agent::{Agent, Config, SYSTEM_CONFIG, SYSTEM_CONFIG_DIR};
-use realm_manifest::{NodeName, Tag};
+use realm_agent::{Agent, Config, Local, SYSTEM_CONFIG, SYSTEM_CONFIG_DIR};
+use realm_manifest::{Limits, NodeName, Tag};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    commands::Session,
+    commands::{Session, cell_args::LimitArgs},
     error::{CliError, Context as _, ExitCode, Result},
     file,
 };
@@ -53,6 +53,11 @@ pub struct Args {
     /// A config file to read after the system's and the user's.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A program to run on this node now, beside what the realm asks for; it gets no grants.
+    #[arg(long, value_name = "FILE")]
+    pub wasm: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Compile untrusted code although this kernel cannot sandbox the compiler.
     #[arg(long)]
     pub allow_unsandboxed_compile: bool,
@@ -116,12 +121,29 @@ fn config(args: &Args, session: &Session) -> Result<Config> {
     config.mdns &= !args.no_mdns;
     config.trust_first_use = args.trust_first_use;
     config.allow_unsandboxed_compile |= args.allow_unsandboxed_compile;
+    config.local = local(args)?;
     config.enroll = match (&args.enroll, &args.enroll_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(path)) => Some(read_token(path)?),
         (None, None) => None,
     };
     Ok(config)
+}
+
+fn local(args: &Args) -> Result<Option<Local>> {
+    let limits = args.limits.over(Limits::default());
+    match &args.wasm {
+        Some(file) => Ok(Some(Local {
+            file: file.clone(),
+            limits,
+        })),
+        None if limits != Limits::default() => Err(CliError::new(
+            ExitCode::Usage,
+            "limits on the command line are those of --wasm FILE, which is missing",
+        )
+        .help("limits of pushed components are set by realm push")),
+        None => Ok(None),
+    }
 }
 
 async fn serve(config: Config, session: &Session) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `realm configure` and `realm enroll`: first trust, which is always a local act on the node.
+//! `realm configure`, `enroll` and `leave`: whom a node trusts, which is always decided on the node.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use realm_store::DataDir;
 use crate::{
     commands::{Session, agent},
     error::{Context as _, ExitCode, Result},
+    output::confirm,
 };
 
 #[derive(Debug, clap::Args)]
@@ -52,6 +53,19 @@ pub fn configure(args: &ConfigureArgs, session: &Session) -> Result<()> {
     Ok(())
 }
 
+#[derive(Debug, clap::Args)]
+pub struct LeaveArgs {
+    /// The node's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Remove the data of named volumes, too.
+    #[arg(long)]
+    pub volumes: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+}
+
 pub fn enroll(args: &EnrollArgs, session: &Session) -> Result<()> {
     let text = args
         .invite
@@ -80,6 +94,23 @@ pub fn enroll(args: &EnrollArgs, session: &Session) -> Result<()> {
     ));
     session.output.say(format!("  node key  {}", key.public()));
     session.output.say("Next: realm agent");
+    Ok(())
+}
+
+pub fn leave(args: &LeaveArgs, session: &Session) -> Result<()> {
+    let dir = open(args.data.as_ref(), session)?;
+    let shown = dir.path().display();
+    let what = if args.volumes {
+        format!("make the node in {shown} forget its realm, its key and its volumes")
+    } else {
+        format!("make the node in {shown} forget its realm and its key")
+    };
+    confirm(args.yes, &what)?;
+    realm_agent::leave(&dir, args.volumes).context("the node has not left entirely")?;
+    session.output.say(format!("✓ {shown} is in no realm"));
+    session
+        .output
+        .say("Next, where the owner's key is: realm nodes rm NAME");
     Ok(())
 }
 

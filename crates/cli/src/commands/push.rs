@@ -4,7 +4,7 @@ use std::{io::Write as _, path::PathBuf};
 
 use realm_identity::{Artifact, PublicKey, Target};
 use realm_manifest::{
-    ComponentName, Outbound, RestartPolicy, Tag, Volume,
+    ComponentName, RestartPolicy, Tag,
     payload::{Payload, Push},
     units,
 };
@@ -13,15 +13,15 @@ use realm_rpc::status::Status;
 
 use crate::{
     artifact::LocalArtifact,
-    commands::{Session, wait},
+    commands::{
+        Session,
+        cell_args::{GrantArgs, LimitArgs},
+        wait,
+    },
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
-    file,
     intent::{self, Outcome},
 };
-
-/// Largest env file read; a whole payload must stay below 48 KiB anyway.
-const MAX_ENV_FILE: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -54,36 +54,13 @@ pub struct Args {
     /// Only on nodes with this tag; repeatable.
     #[arg(long = "tag")]
     pub tags: Vec<Tag>,
-    /// Memory of one cell, in MiB.
-    #[arg(long, value_name = "MIB")]
-    pub memory_max_mb: Option<u32>,
-    /// Fuel per start; 0 is unlimited.
-    #[arg(long)]
-    pub fuel: Option<u64>,
-    /// Fuel per second; 0 is unlimited.
-    #[arg(long, value_name = "FUEL")]
-    pub fuel_per_sec: Option<u64>,
-    /// The longest a cell runs before others get their turn.
-    #[arg(long, value_name = "MS")]
-    pub epoch_ms: Option<u32>,
-    /// Longest one invocation may take.
-    #[arg(long, value_name = "MS")]
-    pub deadline_ms: Option<u64>,
-    /// An environment variable; repeatable.
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = units::pair)]
-    pub env: Vec<(String, String)>,
-    /// A file of KEY=VALUE lines.
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[command(flatten)]
+    pub grants: GrantArgs,
     /// An argument of the program; repeatable.
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     pub args: Vec<String>,
-    /// A volume: NAME:GUEST[:ro|rw], or a host directory that the node allows; repeatable.
-    #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]")]
-    pub volumes: Vec<Volume>,
-    /// An address it may connect to: scheme://host[:port]; repeatable.
-    #[arg(long = "allow", value_name = "ADDRESS")]
-    pub allow: Vec<Outbound>,
     /// When it ends: always, on-failure or never start it again.
     #[arg(long)]
     pub restart: Option<RestartPolicy>,
@@ -188,41 +165,28 @@ fn patch(
     fn given<T: Clone>(list: &[T]) -> Option<Vec<T>> {
         (!list.is_empty()).then(|| list.to_vec())
     }
-    let mut env = args.env.clone();
+    let grants = &args.grants;
+    let env = grants.env()?;
     for (key, _) in env.iter().filter(|(key, _)| units::looks_secret(key)) {
         session.output.say(format!(
             "warning: {key} looks like a secret; env is signed and stored in the clear on every node"
         ));
     }
-    if let Some(path) = &args.env_file {
-        let described = || format!("cannot read {}", path.display());
-        let bytes = file::read(path, MAX_ENV_FILE)
-            .context(described())?
-            .ok_or_else(|| {
-                CliError::new(
-                    ExitCode::NotFound,
-                    format!("there is no file {}", path.display()),
-                )
-            })?;
-        let text = String::from_utf8(bytes).context_code(ExitCode::Usage, described())?;
-        env.extend(units::env_file(&text).context_code(ExitCode::Usage, described())?);
-    }
-    let env = units::sorted_pairs(env).context_code(ExitCode::Usage, "cannot use --env")?;
     Ok(PushPatch {
         source: Some(source),
         replicas: args.replicas.map(|replicas| replicas.0),
         nodes: given(&nodes),
         tags: given(&args.tags),
-        memory_max_mb: args.memory_max_mb,
-        fuel: args.fuel,
-        fuel_per_sec: args.fuel_per_sec,
-        epoch_ms: args.epoch_ms,
-        deadline_ms: args.deadline_ms,
+        memory_max_mb: args.limits.memory_max_mb,
+        fuel: args.limits.fuel,
+        fuel_per_sec: args.limits.fuel_per_sec,
+        epoch_ms: args.limits.epoch_ms,
+        deadline_ms: args.limits.deadline_ms,
         args: given(&args.args),
         env: given(&env),
-        vars: None,
-        volumes: given(&args.volumes),
-        allowed_outbound: given(&args.allow),
+        vars: given(&grants.vars()?),
+        volumes: given(&grants.volumes),
+        allowed_outbound: given(&grants.allow),
         restart: args.restart,
     })
 }
@@ -275,9 +239,14 @@ async fn upload(
     if upload.received() == local.artifact.size {
         return Ok(());
     }
-    let size = local.artifact.size.max(1);
+    let whole = local.artifact.size;
+    let size = whole.max(1);
     let mut source = local.from(upload.received())?;
     let draw = session.output.interactive();
+    if !draw {
+        let size = bytesize::ByteSize(whole).display().iec();
+        session.output.say(format!("{name}: sending {size}"));
+    }
     let mut last = None;
     let progress = |sent: u64| {
         let percent = sent.saturating_mul(100) / size;

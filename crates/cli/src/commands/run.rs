@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use realm_manifest::{Outbound, Volume, VolumeSource, units};
+use realm_manifest::VolumeSource;
 use realm_runtime::{
     CellConfig, CompilerConfig, ExitStatus, Flavour, Mount, PreparedKind, Runtime, RuntimeConfig,
     Stdio,
@@ -10,7 +10,10 @@ use realm_runtime::{
 
 use crate::{
     artifact,
-    commands::Session,
+    commands::{
+        Session,
+        cell_args::{GrantArgs, LimitArgs},
+    },
     connection,
     error::{CliError, Context as _, ExitCode, Result},
     file, keystore,
@@ -26,30 +29,10 @@ pub struct Args {
     /// Arguments of the program.
     #[arg(last = true)]
     pub args: Vec<String>,
-    /// An environment variable; repeatable.
-    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = units::pair)]
-    pub env: Vec<(String, String)>,
-    /// A host directory: SRC:GUEST[:ro|rw]; repeatable.
-    #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]")]
-    pub volumes: Vec<Volume>,
-    /// An address it may connect to: scheme://host[:port]; repeatable.
-    #[arg(long = "allow", value_name = "ADDRESS")]
-    pub allow: Vec<Outbound>,
-    /// Memory, in MiB.
-    #[arg(long, value_name = "MIB")]
-    pub memory_max_mb: Option<u32>,
-    /// Fuel in total; 0 is unlimited.
-    #[arg(long)]
-    pub fuel: Option<u64>,
-    /// Fuel per second; 0 is unlimited.
-    #[arg(long, value_name = "FUEL")]
-    pub fuel_per_sec: Option<u64>,
-    /// The longest it runs before others get their turn.
-    #[arg(long, value_name = "MS")]
-    pub epoch_ms: Option<u32>,
-    /// Longest the run may take.
-    #[arg(long, value_name = "MS")]
-    pub deadline_ms: Option<u64>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    #[command(flatten)]
+    pub grants: GrantArgs,
     /// Compile although this kernel cannot confine the compiler.
     #[arg(long)]
     pub allow_unsandboxed_compile: bool,
@@ -115,17 +98,12 @@ fn cell(args: &Args) -> Result<CellConfig> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     let mut cell = CellConfig::new(stem.unwrap_or_default(), Stdio::Inherit { rate: None });
-    let limits = &mut cell.limits;
-    limits.memory_max_mb = args.memory_max_mb.unwrap_or(limits.memory_max_mb);
-    limits.fuel = args.fuel.unwrap_or(limits.fuel);
-    limits.fuel_per_sec = args.fuel_per_sec.unwrap_or(limits.fuel_per_sec);
-    limits.epoch_ms = args.epoch_ms.unwrap_or(limits.epoch_ms);
-    limits.deadline_ms = args.deadline_ms.or(limits.deadline_ms);
+    cell.limits = args.limits.over(cell.limits);
     cell.grants.args = args.args.clone();
-    cell.grants.env =
-        units::sorted_pairs(args.env.clone()).context_code(ExitCode::Usage, "cannot use --env")?;
-    cell.grants.allowed_outbound = args.allow.clone();
-    for volume in &args.volumes {
+    cell.grants.env = args.grants.env()?;
+    cell.grants.vars = args.grants.vars()?;
+    cell.grants.allowed_outbound = args.grants.allow.clone();
+    for volume in &args.grants.volumes {
         let VolumeSource::Host(host) = &volume.source else {
             return Err(
                 CliError::new(ExitCode::Usage, "named volumes exist on nodes only")

@@ -53,6 +53,7 @@ async fn watch(args: &Args, connection: &Connection, output: &Output) -> Result<
     let (to, mut from) = mpsc::channel::<Status>(1);
     let show_all = async {
         while let Some(status) = from.recv().await {
+            output.clear()?;
             show(args, &status, output)?;
         }
         Ok(())

@@ -3,15 +3,27 @@
 
 mod alone;
 mod history;
+mod node;
 mod realm;
 mod trust;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Child};
 
 use realm_testkit::Cluster;
 
 fn cluster() -> Cluster {
     Cluster::new(env!("CARGO_BIN_EXE_realm"))
+}
+
+/// A process that a failing test does not leave behind.
+struct KilledAtTheEnd(Child);
+
+impl Drop for KilledAtTheEnd {
+    fn drop(&mut self) {
+        // It may be gone already, which is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A program that is committed with the project.

@@ -1,19 +1,8 @@
 //! Who is obeyed, and who is not.
 
-use std::process::{Child, Command};
+use std::process::Command;
 
-use crate::{cluster, guest};
-
-/// An agent that a failing test does not leave behind.
-struct KilledAtTheEnd(Child);
-
-impl Drop for KilledAtTheEnd {
-    fn drop(&mut self) {
-        // It may be gone already, which is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::{KilledAtTheEnd, cluster, guest};
 
 #[test]
 fn another_owner_is_told_no_and_changes_nothing() {

@@ -1,0 +1,94 @@
+//! Limits and grants of a cell as flags: the same for a push, a run and a node's own program.
+
+use std::path::PathBuf;
+
+use realm_manifest::{Limits, Outbound, Volume, units};
+
+use crate::{
+    error::{CliError, Context as _, ExitCode, Result},
+    file,
+};
+
+/// Largest env file read; a whole payload must stay below 48 KiB anyway.
+const MAX_ENV_FILE: u64 = 64 * 1024;
+
+/// How much of the machine a cell may use.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct LimitArgs {
+    /// Memory of one cell, in MiB.
+    #[arg(long, value_name = "MIB")]
+    pub memory_max_mb: Option<u32>,
+    /// Fuel per start; 0 is unlimited.
+    #[arg(long)]
+    pub fuel: Option<u64>,
+    /// Fuel per second; 0 is unlimited.
+    #[arg(long, value_name = "FUEL")]
+    pub fuel_per_sec: Option<u64>,
+    /// The longest a cell runs before others get their turn.
+    #[arg(long, value_name = "MS")]
+    pub epoch_ms: Option<u32>,
+    /// Longest one invocation may take.
+    #[arg(long, value_name = "MS")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// What a cell may reach.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct GrantArgs {
+    /// An environment variable; repeatable.
+    #[arg(long = "env", value_name = "KEY=VALUE", value_parser = units::pair)]
+    pub env: Vec<(String, String)>,
+    /// A file of KEY=VALUE lines.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
+    /// A value it reads through wasi:config; repeatable.
+    #[arg(long = "var", value_name = "KEY=VALUE", value_parser = units::pair)]
+    pub vars: Vec<(String, String)>,
+    /// A volume: a name or a host directory, as SRC:GUEST[:ro|rw]; repeatable.
+    #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]")]
+    pub volumes: Vec<Volume>,
+    /// An address it may connect to: scheme://host[:port]; repeatable.
+    #[arg(long = "allow", value_name = "ADDRESS")]
+    pub allow: Vec<Outbound>,
+}
+
+impl LimitArgs {
+    /// `limits` with what was given.
+    pub fn over(&self, limits: Limits) -> Limits {
+        Limits {
+            memory_max_mb: self.memory_max_mb.unwrap_or(limits.memory_max_mb),
+            fuel: self.fuel.unwrap_or(limits.fuel),
+            fuel_per_sec: self.fuel_per_sec.unwrap_or(limits.fuel_per_sec),
+            epoch_ms: self.epoch_ms.unwrap_or(limits.epoch_ms),
+            deadline_ms: self.deadline_ms.or(limits.deadline_ms),
+            ..limits
+        }
+    }
+}
+
+impl GrantArgs {
+    /// The variables of the flags and of the file, each key once.
+    pub fn env(&self) -> Result<Vec<(String, String)>> {
+        let mut env = self.env.clone();
+        if let Some(path) = &self.env_file {
+            let described = || format!("cannot read {}", path.display());
+            let bytes = file::read(path, MAX_ENV_FILE)
+                .context(described())?
+                .ok_or_else(|| {
+                    CliError::new(
+                        ExitCode::NotFound,
+                        format!("there is no file {}", path.display()),
+                    )
+                })?;
+            let text = String::from_utf8(bytes).context_code(ExitCode::Usage, described())?;
+            env.extend(units::env_file(&text).context_code(ExitCode::Usage, described())?);
+        }
+        units::sorted_pairs(env).context_code(ExitCode::Usage, "cannot use --env")
+    }
+
+    pub fn vars(&self) -> Result<Vec<(String, String)>> {
+        units::sorted_pairs(self.vars.clone()).context_code(ExitCode::Usage, "cannot use --var")
+    }
+}

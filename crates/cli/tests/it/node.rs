@@ -1,0 +1,263 @@
+//! One node: how it is started, what it is told, and what it survives.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
+
+use realm_testkit::wait_for;
+
+use crate::{KilledAtTheEnd, cluster, guest};
+
+#[test]
+fn an_agent_runs_a_program_of_its_own_under_limits() {
+    let mut realm = cluster();
+    let (ticker, spin) = (guest("ticker.wasm"), guest("spin.wasm"));
+    realm.add_node_with("one", &[], &["--wasm", &ticker, "--memory-max-mb", "16"]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    wait_for("lines of the node's own program", || {
+        let lines = realm.ok(&["logs", "local-ticker", "--via", &one]);
+        lines.contains("one/local-ticker#0").then_some(())
+    });
+    let status = realm.status("one").unwrap();
+    assert_eq!(
+        status["components"].as_array().unwrap().len(),
+        0,
+        "no part of the realm"
+    );
+
+    realm.add_node_with(
+        "two",
+        &[],
+        &["--wasm", &spin, "--fuel", "1000000", "--epoch-ms", "20"],
+    );
+    wait_for("the fuel to run out", || {
+        let log = realm.log("two");
+        (log.contains("limited") && log.contains("fuel")).then_some(())
+    });
+    let missing = realm.run(&["agent", "--fuel", "5", "--data", "/nonexistent"]);
+    assert_eq!(missing.code, 2, "{}", missing.stderr);
+    assert!(missing.stderr.contains("--wasm"), "{}", missing.stderr);
+}
+
+#[test]
+fn the_binary_called_realm_agent_is_an_agent() {
+    let realm = cluster();
+    let data = realm.data("alone");
+    let agent = Command::new(env!("CARGO_BIN_EXE_realm"))
+        .arg0("realm-agent")
+        .args([
+            "--no-mdns",
+            "--http",
+            "127.0.0.1:0",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+        ])
+        .args(["--trust-first-use", "10m", "--data"])
+        .arg(&data)
+        .env("XDG_RUNTIME_DIR", realm.path().join("run"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _agent = KilledAtTheEnd(agent);
+    let address = wait_for("the agent's file", || {
+        let info = std::fs::read(data.join("agent.json")).ok()?;
+        let info: serde_json::Value = serde_json::from_slice(&info).ok()?;
+        Some(info["addresses"][0].as_str()?.to_owned())
+    });
+    // The window takes the first owner, who approves the node through itself.
+    realm.ok(&["status", "--via", &address]);
+    let pending = wait_for("the node asks to join", || {
+        let nodes = realm.run(&["nodes", "ls", "--via", &address]);
+        nodes
+            .stderr
+            .contains("asks to join")
+            .then_some(nodes.stderr)
+    });
+    let key = pending
+        .split_whitespace()
+        .find(|word| word.starts_with("ed25519:"))
+        .unwrap();
+    realm.ok(&["nodes", "approve", key, "--via", &address]);
+    realm.ok(&[
+        "push",
+        "hello",
+        &guest("hello.wasm"),
+        "--wait",
+        "--via",
+        &address,
+    ]);
+    let stranger = cluster();
+    assert_eq!(
+        stranger.run(&["status", "--via", &address]).code,
+        4,
+        "the window is closed"
+    );
+}
+
+#[test]
+fn status_is_watched_as_a_stream() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let mut watching = realm
+        .command()
+        .args(["status", "--watch", "-o", "json", "--via", &one])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let _watching = KilledAtTheEnd(watching);
+    realm.ok(&["push", "hello", &guest("hello.wasm"), "--via", &one]);
+    let seen = lines
+        .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap())
+        .find(|status| status["components"][0]["state"] == "done");
+    assert!(seen.is_some(), "every status is one line, until it is done");
+}
+
+#[test]
+fn a_frozen_node_loses_nothing() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    realm.signal("two", "STOP");
+    realm.wait_status("one", "the frozen node is lost", |status| {
+        status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|node| node["state"] == "lost")
+    });
+    realm.ok(&[
+        "push",
+        "ticker",
+        &guest("ticker.wasm"),
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    realm.signal("two", "CONT");
+    realm.wait_status("two", "it catches up and runs", |status| {
+        status["revision"] == 1 && status["components"][0]["running"] == 2
+    });
+}
+
+#[test]
+fn damaged_files_stop_the_agent_with_words() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    realm.ok(&[
+        "push",
+        "hello",
+        &guest("hello.wasm"),
+        "--wait",
+        "--via",
+        &realm.address("one"),
+    ]);
+    assert_eq!(realm.stop("one"), 0);
+    let data = realm.data("one");
+    let agent = |realm: &realm_testkit::Cluster| {
+        realm.run(&[
+            "agent",
+            "--no-mdns",
+            "--http",
+            "127.0.0.1:0",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--data",
+            &data.display().to_string(),
+        ])
+    };
+    for file in ["ledger.redb", "owner.pin", "node.key", "cache.key"] {
+        let path = data.join(file);
+        let Ok(good) = std::fs::read(&path) else {
+            panic!("{file} is not in the data directory");
+        };
+        let mut bad = good.clone();
+        // The header of a database, the checksum of a small file.
+        bad[..16].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&path, &bad[..bad.len() - 1]).unwrap();
+        let refused = agent(&realm);
+        assert_eq!(refused.code, 1, "{file}: {}", refused.stderr);
+        assert!(
+            refused.stderr.contains(file.split('.').next().unwrap()),
+            "{file}: {}",
+            refused.stderr
+        );
+        assert!(refused.stderr.contains("error:"), "{}", refused.stderr);
+        assert_eq!(
+            std::fs::read(&path).unwrap().len(),
+            good.len() - 1,
+            "nothing is overwritten"
+        );
+        std::fs::write(&path, good).unwrap();
+    }
+    // A missing ledger of a node that joined is no reason to begin anew.
+    let ledger = data.join("ledger.redb");
+    std::fs::rename(&ledger, data.join("elsewhere")).unwrap();
+    let refused = agent(&realm);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("ledger"), "{}", refused.stderr);
+    std::fs::rename(data.join("elsewhere"), &ledger).unwrap();
+    realm.start("one");
+    realm.wait_status("one", "everything is there again", |status| {
+        status["revision"] == 1
+    });
+}
+
+#[test]
+fn a_node_leaves_and_joins_anew() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let data = realm.data("two").display().to_string();
+    let running = realm.run(&["leave", "--yes", "--data", &data]);
+    assert_eq!(running.code, 1, "{}", running.stderr);
+    assert!(
+        running.stderr.contains("stop the agent"),
+        "{}",
+        running.stderr
+    );
+    assert_eq!(realm.stop("two"), 0);
+    let kept = realm.data("two").join("volumes/db/kept");
+    std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    std::fs::write(&kept, "data").unwrap();
+    assert_eq!(
+        realm.run(&["leave", "--data", &data]).code,
+        2,
+        "nobody can confirm"
+    );
+    realm.ok(&["leave", "--yes", "--data", &data]);
+    realm.ok(&["leave", "--yes", "--data", &data]);
+    assert!(kept.exists(), "volumes stay unless they are named");
+    assert!(!realm.data("two").join("ledger.redb").exists());
+
+    let token = realm.ok(&[
+        "invite",
+        "--quiet",
+        "--name",
+        "two-again",
+        "--bootstrap",
+        &one,
+    ]);
+    realm.ok(&["enroll", token.trim(), "--data", &data]);
+    realm.start_with("two", &[]);
+    realm.wait_status("one", "it is here under its new key", |status| {
+        status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|node| node["name"] == "two-again" && node["state"] == "ready")
+    });
+    realm.stop("two");
+    realm.ok(&["leave", "--yes", "--volumes", "--data", &data]);
+    assert!(!kept.exists());
+}
