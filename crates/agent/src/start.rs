@@ -111,6 +111,7 @@ impl Agent {
             enroll(&mut trust, token, &key)?;
         }
 
+        let boot_id = trust::next_boot(&dir)?;
         let pinned = trust.pin().owner().is_some();
         let ledger_path = dir.path().join("ledger.redb");
         let new = !ledger_path.exists();
@@ -126,7 +127,7 @@ impl Agent {
         }
         let ledger = Ledger::open(&ledger_path)?;
         let contents = ledger.load()?;
-        let node = restore(&trust, &key, &contents, &clock)?;
+        let node = restore(&trust, &key, boot_id, &contents, &clock)?;
         let (ledger, written) = LedgerTask::start(ledger).map_err(StartError::Thread)?;
 
         let blobs = Arc::new(Blobs::open(dir.path(), config.artifact_bytes)?);
@@ -219,7 +220,6 @@ impl Agent {
             .name
             .clone()
             .unwrap_or_else(|| default_name(&key.public()));
-        let boot_id = trust::random_u64()?;
         let core = Core {
             agent_file: AgentFile::new(key.public(), dir.path(), config.runtime_dir.as_deref()),
             reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
@@ -325,6 +325,7 @@ fn enroll(
 fn restore(
     trust: &Trust,
     key: &realm_identity::SecretKey,
+    boot_id: u64,
     contents: &LedgerContents,
     clock: &Clock,
 ) -> Result<Node<PlannerFold>, StartError> {
@@ -333,6 +334,7 @@ fn restore(
         key: key.clone(),
         realm: pin.realm(),
         pins: pin.owner().into_iter().collect(),
+        boot_id,
         seed: trust::random_u64()?,
         mutation: None,
     };

@@ -129,7 +129,23 @@ fn random() -> std::io::Result<[u8; 32]> {
     Ok(bytes)
 }
 
-/// A random number for a boot id or a seed.
+/// The number of this start, durable before anybody hears it: it rises with every start, also
+/// when the clock was set back, and when the directory was restored from a copy.
+pub fn next_boot(dir: &DataDir) -> Result<u64, TrustError> {
+    let file = dir.state_file("boot");
+    let damaged = || StateFileError::Damaged {
+        path: file.path().to_owned(),
+    };
+    let last = match file.read()? {
+        Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| damaged())?),
+        None => 0,
+    };
+    let next = last.saturating_add(1).max(clock::wall().as_millis());
+    file.write(&next.to_be_bytes())?;
+    Ok(next)
+}
+
+/// A random number for a seed.
 pub fn random_u64() -> Result<u64, TrustError> {
     getrandom::u64().map_err(TrustError::Random)
 }
@@ -217,5 +233,18 @@ mod tests {
             Some(key(1).public()),
             "a pinned node stays pinned"
         );
+    }
+
+    #[test]
+    fn boots_rise_also_when_the_clock_falls() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let first = next_boot(&dir).unwrap();
+        assert!(first >= clock::wall().as_millis() - 60_000);
+        let far_ahead = first + 1_000_000_000;
+        dir.state_file("boot")
+            .write(&far_ahead.to_be_bytes())
+            .unwrap();
+        assert_eq!(next_boot(&dir).unwrap(), far_ahead + 1);
     }
 }

@@ -29,24 +29,40 @@ pub struct Base {
     pub head: Hash,
 }
 
-/// Asks the connected node for its head, checks it, and folds it. Refuses to go below what was seen.
+/// Asks the connected node for its head, checks it, and folds it. Refuses to go below what was
+/// seen, once the node had time to catch up.
 pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
-    let base = agreed(connection, realm).await?;
     let mark = realm.mark()?;
-    if base.state.revision >= mark {
-        realm.raise_mark(base.state.revision)?;
-        return Ok(base);
+    let reached = async {
+        loop {
+            let base = agreed(connection, realm).await?;
+            if base.state.revision >= mark {
+                return Ok(base);
+            }
+            check_fork(connection, base.state.revision).await?;
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(CATCH_UP, reached).await {
+        Ok(base) => {
+            let base = base?;
+            realm.raise_mark(base.state.revision)?;
+            Ok(base)
+        }
+        Err(_) => Err(CliError::failed(format!(
+            "the node is behind revision {mark}, which you have seen"
+        ))
+        .help("it has not caught up, or was set back: ask another node with --via ADDR")),
     }
+}
+
+async fn check_fork(connection: &Connection, agreed: u64) -> Result<()> {
     let heads = connection.operator.heads().await;
     let heads = heads.map_err(|error| rpc_failed("the node does not tell its heads", &error))?;
     if heads.len() > 1 {
-        return Err(forked(base.state.revision.saturating_add(1)));
+        return Err(forked(agreed.saturating_add(1)));
     }
-    Err(CliError::failed(format!(
-        "the node is at revision {}, you have seen {mark}",
-        base.state.revision
-    ))
-    .help("it has not caught up, or was set back: ask another node with --via ADDR"))
+    Ok(())
 }
 
 /// The state at the last entry that everybody agrees on, also during a fork.

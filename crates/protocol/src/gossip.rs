@@ -25,8 +25,12 @@ pub struct HeadAnnounce {
     /// Every branch's newest entry when there is a fork, else nothing; at most [`crate::limits::MAX_TIPS`].
     #[n(5)]
     pub tips: Vec<Point>,
+    /// Of the boot that says it, as in [`realm_manifest::report::NodeReport`].
     #[n(6)]
-    pub at: Timestamp,
+    pub boot_id: u64,
+    /// Rises with every announcement of one boot: newer is told without trusting a clock.
+    #[n(7)]
+    pub count: u64,
 }
 
 message!(HeadAnnounce, "heads", |announce| announce.node);

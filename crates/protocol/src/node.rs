@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand_foca::{RngExt as _, SeedableRng, rngs::SmallRng};
-use realm_identity::{
-    Genesis, Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp, VerifyError,
-};
+use realm_identity::{Genesis, Hash, PublicKey, RealmId, SecretKey, Signed, VerifyError};
 
 use crate::{
     Effect, Event, Fold, Frame, Halt, JoinRequest, Log, Member, Mutation, Now, Offence, Op, Point,
@@ -40,6 +38,8 @@ pub struct Config {
     pub realm: Option<RealmId>,
     /// Owners pinned on this node. Without one, no realm is accepted from the network.
     pub pins: Vec<PublicKey>,
+    /// Rises with every start of the node, whatever its clock says.
+    pub boot_id: u64,
     /// For choosing peers, nothing secret.
     pub seed: u64,
     /// Only the simulator sets it.
@@ -67,7 +67,7 @@ pub struct Node<F> {
     approved: BTreeSet<PublicKey>,
     peers: BTreeMap<PublicKey, Peer>,
     /// Where the approved nodes said their durable logs stand.
-    heads: BTreeMap<PublicKey, (Timestamp, Point)>,
+    heads: BTreeMap<PublicKey, (status::Age, Point)>,
     swim: Swim,
     claims: Claims,
     joins: BTreeMap<PublicKey, JoinRequest>,
@@ -82,7 +82,7 @@ pub struct Node<F> {
     asking: Vec<Frame>,
     next_sync: u64,
     next_announce: u64,
-    announced_at: Timestamp,
+    announced: u64,
     next_retry: Option<u64>,
     rng: SmallRng,
     effects: VecDeque<Effect>,
@@ -122,7 +122,7 @@ impl<F: Fold + Clone> Node<F> {
             asking: Vec::new(),
             next_sync: now.mono,
             next_announce: now.mono,
-            announced_at: Timestamp::default(),
+            announced: 0,
             next_retry: None,
             rng: SmallRng::seed_from_u64(seed),
             effects: VecDeque::new(),

@@ -37,6 +37,7 @@ struct NodeProcess {
     /// Fixed after the first start, so that others find the node again.
     listen: Vec<String>,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -82,13 +83,24 @@ impl Cluster {
             .env_remove("REALM_VIA")
             .env_remove("REALM_REALM")
             .env_remove("REALM_KEY")
+            .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null());
         command
     }
 
     /// Runs `realm` with these arguments.
     pub fn run(&self, args: &[&str]) -> Printed {
-        let output = self.command().args(args).output().unwrap();
+        self.run_with(args, &[])
+    }
+
+    /// Runs `realm` with these arguments and environment variables.
+    pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Printed {
+        let mut command = self.command();
+        let output = command
+            .args(args)
+            .envs(env.iter().copied())
+            .output()
+            .unwrap();
         Printed {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -127,10 +139,18 @@ impl Cluster {
         fs::write(&token_file, token).unwrap();
         let mut args = vec!["--enroll-file".into(), token_file.display().to_string()];
         args.extend(more.iter().map(ToString::to_string));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.add_agent(name, &args);
+    }
+
+    /// Starts an agent with exactly these arguments beside those for its addresses and its data.
+    pub fn add_agent(&mut self, name: &str, args: &[&str]) {
+        let args = args.iter().map(ToString::to_string).collect();
         self.nodes.push(NodeProcess {
             name: name.into(),
             listen: Vec::new(),
             args,
+            env: Vec::new(),
             child: None,
         });
         self.start(name);
@@ -145,6 +165,17 @@ impl Cluster {
             .unwrap();
         node.args = args.iter().map(ToString::to_string).collect();
         self.start(name);
+    }
+
+    /// Environment variables of a node's agent, from its next start on.
+    pub fn set_env(&mut self, name: &str, env: &[(&str, &str)]) {
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        node.env = env.iter().map(owned).collect();
     }
 
     /// Starts a node's agent, again where it ran before.
@@ -174,7 +205,7 @@ impl Cluster {
             let address = address.split("/p2p/").next().unwrap();
             command.args(["--listen", address]);
         }
-        command.args(&node.args);
+        command.args(&node.args).envs(node.env.iter().cloned());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         node.child = Some(command.spawn().unwrap());
         let listen = wait_for(&format!("{name} listens"), || {

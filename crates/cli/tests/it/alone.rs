@@ -302,3 +302,13 @@ fn a_reader_that_leaves_ends_a_command_quietly() {
         "{stderr}"
     );
 }
+
+#[test]
+fn the_level_of_the_log_follows_rust_log() {
+    let person = cluster();
+    let run = ["run", &guest("hello.wasm")];
+    assert_eq!(person.run(&run).stderr, "");
+    let told = person.run_with(&run, &[("RUST_LOG", "realm_runtime=trace")]);
+    assert!(told.stderr.contains("realm_runtime"), "{}", told.stderr);
+    assert_eq!(person.run_with(&run, &[("RUST_LOG", "error")]).stderr, "");
+}

@@ -45,7 +45,7 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
     let refused = realm.run(&["stop", "before", "--via", &realm.address("two")]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     assert!(
-        refused.stderr.contains("you have seen 3"),
+        refused.stderr.contains("behind revision 3"),
         "{}",
         refused.stderr
     );

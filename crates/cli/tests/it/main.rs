@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod disk;
 mod history;
 mod node;
 mod realm;

@@ -261,3 +261,79 @@ fn a_node_leaves_and_joins_anew() {
     realm.ok(&["leave", "--yes", "--volumes", "--data", &data]);
     assert!(!kept.exists());
 }
+
+/// Debian's libfaketime, which shifts the wall clock of one process.
+fn faketime() -> Option<String> {
+    let found = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/faketime/libfaketimeMT.so.1",
+    ]
+    .into_iter()
+    .find(|path| std::path::Path::new(path).exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: libfaketime is not installed (Debian package faketime)");
+    }
+    found.map(str::to_owned)
+}
+
+#[test]
+fn a_stepped_clock_changes_nothing_that_is_asked() {
+    let Some(library) = faketime() else { return };
+    let mut realm = cluster();
+    for name in ["one", "two", "three"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    realm.ok(&[
+        "push",
+        "ticker",
+        &guest("ticker.wasm"),
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    // One node a year ahead, one a year behind: both go on with what is asked.
+    for (name, offset) in [("two", "+365d"), ("three", "-365d")] {
+        assert_eq!(realm.stop(name), 0);
+        let shifted = [
+            ("LD_PRELOAD", library.as_str()),
+            ("FAKETIME", offset),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ];
+        realm.set_env(name, &shifted);
+        realm.start(name);
+    }
+    realm.wait_status("one", "all three run it", |status| {
+        status["components"][0]["running"] == 3
+    });
+    realm.ok(&["restart", "ticker", "--via", &realm.address("two")]);
+    realm.ok(&[
+        "push",
+        "hello",
+        &guest("hello.wasm"),
+        "--wait",
+        "--via",
+        &realm.address("three"),
+    ]);
+    for name in ["one", "two", "three"] {
+        let status = realm.wait_status(name, "everything everywhere", |status| {
+            status["revision"] == 3
+                && status["components"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|one| one["running"] == 3)
+        });
+        assert_eq!(status["forked"], false);
+    }
+    // What is judged by the clock says so: an invite, seen by a node a year ahead.
+    let token = realm.ok(&["invite", "--quiet", "--name", "late", "--ttl", "10m"]);
+    let late = realm.data("late").display().to_string();
+    let refused = realm.run_with(
+        &["enroll", token.trim(), "--data", &late],
+        &[("LD_PRELOAD", &library), ("FAKETIME", "+365d")],
+    );
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("expired"), "{}", refused.stderr);
+}

@@ -163,3 +163,101 @@ fn health_and_readiness_are_on_loopback() {
     assert!(answer("/readyz", address).starts_with("HTTP/1.1 200"));
     assert!(answer("/healthz", "evil.example").starts_with("HTTP/1.1 421"));
 }
+
+#[test]
+fn an_ssh_agent_can_hold_the_owner_key() {
+    let mut realm = cluster();
+    let socket = realm.path().join("ssh.sock");
+    let Ok(agent) = Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+    else {
+        eprintln!("SKIPPED: ssh-agent is not installed");
+        return;
+    };
+    let _agent = KilledAtTheEnd(agent);
+    realm_testkit::wait_for("the ssh-agent", || socket.exists().then_some(()));
+    let file = realm.path().join("mine");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "mine", "-f"])
+        .arg(&file)
+        .status();
+    assert!(made.unwrap().success());
+    let added = Command::new("ssh-add")
+        .arg(&file)
+        .env("SSH_AUTH_SOCK", &socket)
+        .output();
+    assert!(added.unwrap().status.success());
+    std::fs::remove_file(&file).unwrap();
+
+    let config = realm.path().join("ssh-config").display().to_string();
+    let here = ["--config-dir", &config, "--realm", "by-agent"];
+    let socket = [("SSH_AUTH_SOCK", socket.to_str().unwrap())];
+    let init = [
+        "init",
+        "--name",
+        "by-agent",
+        "--ssh-agent",
+        "mine",
+        "--config-dir",
+        &config,
+    ];
+    assert_eq!(realm.run(&init).code, 1, "no ssh-agent, no key");
+    let made = realm.run_with(&init, &socket);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let kept = std::fs::read_to_string(format!("{config}/owner.key")).unwrap();
+    assert!(
+        kept.starts_with("ssh-ed25519 "),
+        "only the public half is kept"
+    );
+
+    let invite = ["invite", "--quiet", "--name", "one"];
+    let invite = realm.run_with(&[&invite[..], &here].concat(), &socket);
+    assert_eq!(invite.code, 0, "{}", invite.stderr);
+    let token = realm.path().join("by-agent.token").display().to_string();
+    std::fs::write(&token, invite.stdout).unwrap();
+    realm.add_agent("one", &["--enroll-file", &token]);
+    let via = realm.address("one");
+    let hello = guest("hello.wasm");
+    let push = ["push", "hello", &hello, "--wait", "--via", &via];
+    let push = [&push[..], &here].concat();
+    let pushed = realm.run_with(&push, &socket);
+    assert_eq!(pushed.code, 0, "{}", pushed.stderr);
+    let refused = realm.run(&push);
+    assert!(
+        refused.stderr.contains("SSH_AUTH_SOCK"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_peer_that_is_added_brings_a_node_into_the_realm() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    // This invite knows nobody's address but one that answers no more.
+    let token = realm.path().join("lonely.token").display().to_string();
+    let gone = "/ip4/127.0.0.1/tcp/1";
+    let invite = realm.ok(&["invite", "--quiet", "--name", "two", "--bootstrap", gone]);
+    std::fs::write(&token, invite).unwrap();
+    realm.add_agent("two", &["--enroll-file", &token]);
+    let two = realm.address("two");
+    realm.ok(&["peer", "add", &one, "--via", &two]);
+    realm.wait_status("one", "two is of the realm", |status| {
+        status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|node| node["name"] == "two" && node["state"] == "ready")
+    });
+    // It is remembered.
+    realm.stop("two");
+    realm.start("two");
+    realm.wait_ready("one");
+    let bad = realm.run(&["peer", "add", "not-an-address", "--via", &two]);
+    assert_eq!(bad.code, 2, "{}", bad.stderr);
+}

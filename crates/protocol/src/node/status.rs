@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use realm_identity::{PublicKey, Signed, Timestamp};
+use realm_identity::{PublicKey, Signed};
 use realm_manifest::report::{NodeReport, StatusDigest};
 
 use super::{ANNOUNCE_EVERY_MS, Node};
@@ -22,19 +22,16 @@ struct Slot {
     report: Option<(Age, Vec<u8>)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Age {
+/// How new a node's word is: a later boot is newer, whatever the node's clock says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Age {
     boot_id: u64,
     seq: u64,
-    at: Timestamp,
 }
 
 impl Age {
     fn is_newer_than(&self, other: Option<&Self>) -> bool {
-        other.is_none_or(|other| match self.boot_id == other.boot_id {
-            true => self.seq > other.seq,
-            false => self.at > other.at,
-        })
+        other.is_none_or(|other| self > other)
     }
 }
 
@@ -56,7 +53,6 @@ impl Reports {
         let age = Age {
             boot_id: report.boot_id,
             seq: report.seq,
-            at: report.at,
         };
         let newer = age.is_newer_than(self.age(report.node));
         if newer {
@@ -70,8 +66,6 @@ impl<F: Fold + Clone> Node<F> {
     /// Tells everybody where the log on disk stands.
     pub(super) fn announce(&mut self, now: Now) {
         self.next_announce = now.mono + ANNOUNCE_EVERY_MS;
-        // Each is later than the one before, even within a millisecond.
-        self.announced_at = now.wall.max(self.announced_at.plus_millis(1));
         let Some(log) = self
             .log
             .as_ref()
@@ -79,6 +73,7 @@ impl<F: Fold + Clone> Node<F> {
         else {
             return;
         };
+        self.announced += 1;
         let mut tips = match log.halt() {
             Some(Halt::Forked { .. }) => log.tips(),
             _ => Vec::new(),
@@ -91,7 +86,8 @@ impl<F: Fold + Clone> Node<F> {
             seq: self.durable.seq,
             head: self.durable.hash,
             tips,
-            at: self.announced_at,
+            boot_id: self.config.boot_id,
+            count: self.announced,
         };
         let Ok(announce) = Signed::sign(announce, &self.config.key);
         self.effects.push_back(Effect::Publish {
@@ -140,13 +136,13 @@ impl<F: Fold + Clone> Node<F> {
         else {
             return Verdict::Ignore;
         };
-        // A clock may be set back in a restart; a log on disk does not go back, but for a fork.
-        let stale = self
-            .heads
-            .get(&node)
-            .is_some_and(|(at, head)| *at >= announce.at && head.seq >= announce.seq);
-        let future = announce.at.millis_since(now.wall) > CLOCK_TOLERANCE_MS;
-        if node == self.me || stale || future || !self.approved.contains(&node) {
+        let age = Age {
+            boot_id: announce.boot_id,
+            seq: announce.count,
+        };
+        let newest = self.heads.get(&node).map(|(age, _)| age);
+        let stale = !age.is_newer_than(newest);
+        if node == self.me || stale || !self.approved.contains(&node) {
             return Verdict::Ignore;
         }
         let head = Point {
@@ -154,7 +150,7 @@ impl<F: Fold + Clone> Node<F> {
             hash: announce.head,
         };
         let news = log.lacks(&announce.tips) || log.lacks(&[head]);
-        self.heads.insert(node, (announce.at, head));
+        self.heads.insert(node, (age, head));
         if news {
             let source = [node, from]
                 .into_iter()
@@ -182,7 +178,6 @@ impl<F: Fold + Clone> Node<F> {
         let age = Age {
             boot_id: digest.boot_id,
             seq: digest.seq,
-            at: digest.at,
         };
         let slot = self.reports.slots.entry(node).or_default();
         if !age.is_newer_than(slot.digest.as_ref()) {
@@ -227,7 +222,7 @@ impl<F: Fold + Clone> Node<F> {
         else {
             return;
         };
-        if age.boot_id != boot_id || age.seq >= seq {
+        if *age >= (Age { boot_id, seq }) {
             let frame = Frame::Report(wire.clone());
             self.send(from, &frame);
         }

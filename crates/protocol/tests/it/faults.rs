@@ -24,6 +24,7 @@ impl World {
             key: self.hosts[index].key.clone(),
             realm: None,
             pins: vec![self.owners[0].public()],
+            boot_id: self.hosts[index].boot,
             seed: self.rng.random(),
             mutation: self.mutation,
         };

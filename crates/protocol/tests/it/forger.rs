@@ -1,7 +1,7 @@
 //! A peer that lies: it has a key of its own, every byte it ever saw, and not the owner's key.
 
 use rand_foca::RngExt as _;
-use realm_identity::{Entry, Genesis, Hash, Kind, Signed, Target, Timestamp};
+use realm_identity::{Entry, Genesis, Hash, Kind, Signed, Target};
 use realm_protocol::{Checkpoint, Frame, HeadAnnounce, Item, Log, Node, Point, Topic};
 
 use crate::{
@@ -110,7 +110,8 @@ fn announce(world: &mut World, to: usize) {
         seq: 1 << 40,
         head: Hash::of(b"far ahead"),
         tips: Vec::new(),
-        at: Timestamp::from_millis(1_700_000_000_000 + world.now),
+        boot_id: 1,
+        count: world.now,
     };
     let Ok(announce) = Signed::sign(announce, &world.forger);
     world.deliver_gossip(HONEST, to, Topic::Heads, announce.to_wire());

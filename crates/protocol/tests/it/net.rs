@@ -189,6 +189,7 @@ pub fn node(index: usize, mono: u64) -> Node<Chain> {
         key: key(0, index as u64),
         realm: None,
         pins: vec![owner().public()],
+        boot_id: mono,
         seed: index as u64 + mono,
         mutation: None,
     };

@@ -155,6 +155,7 @@ fn a_clock_set_back_locks_nobody_out() {
         key: key(0, 2),
         realm: None,
         pins: vec![owner().public()],
+        boot_id: 1,
         seed: 1,
         mutation: None,
     };
@@ -309,9 +310,8 @@ fn offences_are_named() {
 fn gossip_is_judged_before_it_is_forwarded() {
     let mut net = Net::new(2);
     net.run(1_000);
-    let announce = |node: usize, realm, at| {
+    let announce = |node: usize, realm, boot_id, count| {
         let (seq, head) = (0, Hash::of(b"x"));
-        let at = Timestamp::from_millis(at);
         let announce = HeadAnnounce {
             v: 1,
             node: name(node),
@@ -319,25 +319,27 @@ fn gossip_is_judged_before_it_is_forwarded() {
             seq,
             head,
             tips: vec![],
-            at,
+            boot_id,
+            count,
         };
         let Ok(signed) = Signed::sign(announce, &key(0, node as u64));
         signed.to_wire()
     };
     let realm = genesis().realm_id();
-    let later = WALL + 2_000;
     let now = net.now();
     let mut judge = |bytes: &[u8]| net.nodes[0].handle_gossip(name(1), Topic::Heads, bytes, now);
-    assert_eq!(judge(&announce(1, realm, later)), Verdict::Accept);
-    assert_eq!(judge(&announce(1, realm, later)), Verdict::Ignore);
+    assert_eq!(judge(&announce(1, realm, 7, 5)), Verdict::Accept);
+    assert_eq!(judge(&announce(1, realm, 7, 5)), Verdict::Ignore);
+    assert_eq!(judge(&announce(1, realm, 7, 4)), Verdict::Ignore);
+    assert_eq!(judge(&announce(1, realm, 6, 9)), Verdict::Ignore);
+    assert_eq!(judge(&announce(1, realm, 8, 1)), Verdict::Accept);
     assert_eq!(
-        judge(&announce(1, Hash::of(b"elsewhere"), later + 1)),
+        judge(&announce(1, Hash::of(b"elsewhere"), 8, 2)),
         Verdict::Ignore
     );
-    assert_eq!(judge(&announce(7, realm, later)), Verdict::Ignore);
-    assert_eq!(judge(&announce(1, realm, later + 400_000)), Verdict::Ignore);
+    assert_eq!(judge(&announce(7, realm, 8, 2)), Verdict::Ignore);
     assert_eq!(
-        judge(&[announce(1, realm, later), vec![0]].concat()),
+        judge(&[announce(1, realm, 8, 3), vec![0]].concat()),
         Verdict::Reject
     );
     assert_eq!(
@@ -478,6 +480,7 @@ fn a_newcomer_that_pinned_a_later_owner_starts_at_its_checkpoint() {
         key: key(0, 2),
         realm: None,
         pins: vec![pin],
+        boot_id: 1,
         seed: 2,
         mutation: None,
     };

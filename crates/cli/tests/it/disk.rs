@@ -1,0 +1,105 @@
+//! A disk that is full: nothing is lost, and it goes on when there is room again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{cluster, guest};
+
+/// A small file system of its own, gone at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, mebibytes: u32) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"])
+            .arg(path)
+            .output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(path.to_owned()));
+        }
+        eprintln!("SKIPPED: mounting a small file system needs root");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: an agent that a failing test leaves behind may still be in it.
+        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+/// A module that does nothing, and is as large as wanted.
+fn large_module(bytes: u32) -> Vec<u8> {
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    // A custom section without a name, its size as five bytes of LEB128.
+    module.push(0);
+    let size = bytes + 1;
+    module.extend((0..5).map(|at| {
+        let more = if at < 4 { 0x80 } else { 0 };
+        ((size >> (7 * at)) & 0x7f) as u8 | more
+    }));
+    module.push(0);
+    module.extend((0..bytes).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8));
+    module
+}
+
+#[test]
+fn a_full_disk_refuses_with_words_and_loses_nothing() {
+    let mut realm = cluster();
+    let Some(disk) = SmallDisk::mount(&realm.data("one"), 24) else {
+        return;
+    };
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let via = ["--via", one.as_str()];
+    let ok = |args: &[&str]| realm.ok(&[args, &via].concat());
+    let refused = |args: &[&str]| {
+        let refused = realm.run(&[args, &via].concat());
+        assert_ne!(refused.code, 0, "{}", refused.stdout);
+        let words = refused.stderr.to_lowercase();
+        assert!(words.contains("space") || words.contains("disk"), "{words}");
+    };
+    ok(&["push", "ticker", &guest("ticker.wasm"), "--wait"]);
+
+    // More than fits: refused, and what was received is given back.
+    let large = realm.path().join("large.wasm");
+    fs::write(&large, large_module(40 * 1024 * 1024)).unwrap();
+    refused(&["push", "large", large.to_str().unwrap()]);
+    let fits = realm.path().join("fits.wasm");
+    fs::write(&fits, large_module(6 * 1024 * 1024)).unwrap();
+    ok(&["push", "fits", fits.to_str().unwrap()]);
+
+    // Not a byte left: the log takes nothing, and the agent stays.
+    let filler = disk.0.join("filler");
+    fill(&filler);
+    refused(&["stop", "ticker"]);
+    assert_eq!(realm.status("one").unwrap()["revision"], 2);
+    fs::remove_file(&filler).unwrap();
+    ok(&["stop", "ticker"]);
+    assert_eq!(realm.status("one").unwrap()["revision"], 3);
+
+    // The same across a crash while it was full.
+    fill(&filler);
+    refused(&["start", "ticker"]);
+    realm.kill("one");
+    fs::remove_file(&filler).unwrap();
+    realm.start("one");
+    let status = realm.wait_status("one", "the log is whole", |status| {
+        status["revision"].as_u64() >= Some(3)
+    });
+    assert_eq!(status["components"].as_array().unwrap().len(), 2);
+    assert_eq!(realm.stop("one"), 0);
+}
+
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    let block = [0; 4096];
+    while std::io::Write::write_all(&mut file, &block).is_ok() {}
+}
