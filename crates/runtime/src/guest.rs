@@ -10,17 +10,19 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use realm_manifest::{Limits, Scheme, VolumeMode};
+use realm_manifest::Limits;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{Engine, Store, StoreContextMut, Trap, UpdateDeadline, component::Val};
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx};
+use wasmtime_wasi::{I32Exit, WasiCtxView, WasiView, p1::WasiP1Ctx};
+use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::{
-    CellConfig, CellStats, ExitStatus, Flavour, Limit, LimitHit, LogStream, StartError, Stdio,
+    CellStats, ExitStatus, Flavour, Limit, LimitHit,
     engine::{INSTANCES_PER_CELL, MEMORIES_PER_CELL, STACK_BYTES, TABLE_ELEMENTS, TABLES_PER_CELL},
+    grants::Granted,
     limiter::CellLimiter,
     network::Network,
-    output::{Bucket, Output, Sink},
+    output::Bucket,
     prepared::Program,
 };
 
@@ -30,14 +32,10 @@ const RESOURCES_MAX: usize = 4096;
 const HANDLES_MAX: usize = 10_000;
 /// Bytes one call of a guest may hand to the host.
 const HOSTCALL_BYTES: usize = 8 * 1024 * 1024;
-const RANDOM_BYTES: u64 = 64 * 1024;
 /// The part of a second's fuel after which a guest yields, so that what it used is seen.
 const FUEL_SLICES_PER_SEC: u64 = 1000;
 /// How often a guest that is only counted yields: some milliseconds of computing.
 const FUEL_COUNT_SLICE: u64 = 10_000_000;
-/// The part of a second's output that may be written at once, and the least of it.
-const OUTPUT_BURST_DIVISOR: u64 = 4;
-const OUTPUT_BURST_MIN: u64 = 8 * 1024;
 
 /// What a store holds.
 pub(crate) struct CellState {
@@ -46,6 +44,7 @@ pub(crate) struct CellState {
     limiter: CellLimiter,
     pub(crate) shared: Arc<Shared>,
     pub(crate) network: Arc<Network>,
+    pub(crate) vars: WasiConfigVariables,
     /// Names behind the lookups that are under way.
     pub(crate) lookups: HashMap<u32, String>,
 }
@@ -142,94 +141,12 @@ impl Shared {
     }
 }
 
-/// Refuses what this version cannot grant, opens what it can.
-pub(crate) fn wasi(
-    config: &CellConfig,
-    shared: &Arc<Shared>,
-) -> Result<(WasiP1Ctx, Arc<Network>), StartError> {
-    if !config.grants.vars.is_empty() {
-        return Err(StartError::Unsupported { grant: "vars" });
-    }
-    if config
-        .grants
-        .allowed_outbound
-        .iter()
-        .any(|rule| matches!(rule.scheme, Scheme::Http | Scheme::Https))
-    {
-        return Err(StartError::Unsupported {
-            grant: "allowed_outbound of http and https",
-        });
-    }
-    let network = Arc::new(Network::new(&config.grants.allowed_outbound));
-    let mut builder = WasiCtxBuilder::new();
-    builder
-        .arg(&config.name)
-        .args(&config.grants.args)
-        .envs(&config.grants.env)
-        .max_random_size(RANDOM_BYTES);
-    for mount in &config.mounts {
-        let perms = match mount.mode {
-            VolumeMode::Ro => FsPerms::ReadOnly,
-            VolumeMode::Rw => FsPerms::ReadWrite,
-        };
-        builder
-            .preopened_dir(&mount.host, &mount.guest, perms)
-            .map_err(|error| StartError::Mount {
-                guest: mount.guest.clone(),
-                host: mount.host.clone(),
-                source: error.into(),
-            })?;
-    }
-    let (tcp, udp) = (network.uses(Scheme::Tcp), network.uses(Scheme::Udp));
-    builder
-        .allow_tcp(tcp)
-        .allow_udp(udp)
-        .allow_ip_name_lookup(tcp || udp);
-    let check = network.clone();
-    builder.socket_addr_check(move |address, usage| {
-        let permitted = check.permits(address, usage);
-        Box::pin(async move { permitted })
-    });
-    connect_stdio(&mut builder, config, shared);
-    Ok((builder.build_p1(), network))
-}
-
-fn connect_stdio(builder: &mut WasiCtxBuilder, config: &CellConfig, shared: &Arc<Shared>) {
-    let bucket = |rate: u64| {
-        Arc::new(Bucket::new(
-            rate,
-            (rate / OUTPUT_BURST_DIVISOR).max(OUTPUT_BURST_MIN),
-        ))
-    };
-    let output = |sink, bucket: &Option<Arc<Bucket>>| Output {
-        sink,
-        bucket: bucket.clone(),
-        shared: shared.clone(),
-    };
-    match &config.stdio {
-        Stdio::Log(ring) => {
-            let bucket = Some(bucket(config.limits.output_bytes_per_sec));
-            builder
-                .stdout(output(Sink::Ring(ring.clone(), LogStream::Stdout), &bucket))
-                .stderr(output(Sink::Ring(ring.clone(), LogStream::Stderr), &bucket));
-        }
-        Stdio::Inherit { rate } => {
-            let bucket = rate.map(bucket);
-            builder
-                .inherit_stdin()
-                .stdout(output(Sink::Process(LogStream::Stdout), &bucket))
-                .stderr(output(Sink::Process(LogStream::Stderr), &bucket));
-        }
-    }
-}
-
 /// What a run needs, gathered before it is handed to its task.
 pub(crate) struct Run {
     pub(crate) engine: Engine,
     pub(crate) flavour: Flavour,
     pub(crate) program: Program,
-    pub(crate) wasi: WasiP1Ctx,
-    pub(crate) network: Arc<Network>,
+    pub(crate) granted: Granted,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -262,10 +179,11 @@ async fn invoke(run: Run) -> ExitStatus {
     let mut store = Store::new(
         &run.engine,
         CellState {
-            wasi: run.wasi,
+            wasi: run.granted.wasi,
             limiter: CellLimiter::new(shared.clone()),
             shared: shared.clone(),
-            network: run.network,
+            network: run.granted.network,
+            vars: run.granted.vars,
             lookups: HashMap::new(),
         },
     );

@@ -17,6 +17,7 @@ mod compile;
 mod dns;
 mod engine;
 mod exit;
+mod grants;
 mod guest;
 mod inspect;
 mod limiter;

@@ -11,6 +11,7 @@ use wasmtime_wasi::{
     },
     sockets::{TcpSocket, UdpSocket, WasiSocketsView},
 };
+use wasmtime_wasi_config::WasiConfig;
 
 use crate::{
     dns::{Gate, GateView},
@@ -20,11 +21,14 @@ use crate::{
 /// The `wasi:sockets` 0.3 that Wasmtime links.
 const SOCKETS_P3: &str = "wasi:sockets/types@0.3.0";
 
-/// For components: WASI 0.2 and 0.3 side by side.
+/// For components: WASI 0.2 and 0.3 side by side, and `wasi:config`.
 pub(crate) fn components(engine: &Engine) -> Result<Linker<CellState>> {
     let mut linker = Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
     p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_config::add_to_linker(&mut linker, |state: &mut CellState| {
+        WasiConfig::from(&state.vars)
+    })?;
     linker.allow_shadowing(true);
     p2::bindings::sockets::ip_name_lookup::add_to_linker::<_, Gate>(&mut linker, |state| {
         GateView(state)

@@ -19,6 +19,7 @@ use crate::{
     cache::Cache,
     compile::Compiler,
     engine::{self, Ticker},
+    grants,
     guest::{self, Run, Shared},
     inspect::inspect,
     pace,
@@ -198,13 +199,11 @@ impl Runtime {
         }
         let slot = self.slot()?;
         let shared = Arc::new(Shared::new(config.limits.clone()));
-        let (wasi, network) = guest::wasi(&config, &shared)?;
         let run = Run {
             engine,
             flavour: prepared.flavour(),
             program,
-            wasi,
-            network,
+            granted: grants::open(&config, &shared)?,
             shared: shared.clone(),
         };
         Ok(self.spawn(run, shared, config.stdio, slot))

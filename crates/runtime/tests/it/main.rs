@@ -10,3 +10,4 @@ mod guests;
 mod inspect;
 mod limits;
 mod scene;
+mod vars;
