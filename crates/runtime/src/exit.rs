@@ -99,12 +99,14 @@ pub enum Limit {
     Output,
     /// Sockets open at once.
     Sockets,
+    /// Lookups and datagram calls under way at once.
+    Outbound,
     /// Depth of calls, in bytes of stack.
     Stack,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Memory,
         Self::TableElements,
         Self::Memories,
@@ -115,6 +117,7 @@ impl Limit {
         Self::Deadline,
         Self::Output,
         Self::Sockets,
+        Self::Outbound,
         Self::Stack,
     ];
 
@@ -131,6 +134,7 @@ impl Limit {
             Self::Deadline => "deadline",
             Self::Output => "output",
             Self::Sockets => "sockets",
+            Self::Outbound => "outbound",
             Self::Stack => "stack",
         }
     }
@@ -157,6 +161,7 @@ impl Limit {
             Self::Output => format!("write less, or raise output_bytes_per_sec above {value}"),
             Self::Stack => "the guest recurses too deeply: this limit is fixed".into(),
             Self::Sockets => "close some first: this limit is fixed".into(),
+            Self::Outbound => "wait for some first: this limit is fixed".into(),
             Self::TableElements | Self::Memories | Self::Tables | Self::Instances => {
                 "build the guest with fewer: this limit is fixed".into()
             }

@@ -18,11 +18,13 @@ use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::{
     CellStats, ExitStatus, Flavour, Limit, LimitHit,
+    dns::Lookup,
     engine::{INSTANCES_PER_CELL, MEMORIES_PER_CELL, STACK_BYTES, TABLE_ELEMENTS, TABLES_PER_CELL},
     grants::Granted,
     limiter::CellLimiter,
     network::Network,
     output::Bucket,
+    places::Place,
     prepared::Program,
 };
 
@@ -45,8 +47,10 @@ pub(crate) struct CellState {
     pub(crate) shared: Arc<Shared>,
     pub(crate) network: Arc<Network>,
     pub(crate) vars: WasiConfigVariables,
-    /// Names behind the lookups that are under way.
-    pub(crate) lookups: HashMap<u32, String>,
+    /// Lookups of 0.2 that are under way, by their resource.
+    pub(crate) lookups: HashMap<u32, Lookup>,
+    /// The places of TCP sockets of 0.3, by their resource.
+    pub(crate) tcp_p3: HashMap<u32, Arc<Place>>,
 }
 
 impl WasiView for CellState {
@@ -185,6 +189,7 @@ async fn invoke(run: Run) -> ExitStatus {
             network: run.granted.network,
             vars: run.granted.vars,
             lookups: HashMap::new(),
+            tcp_p3: HashMap::new(),
         },
     );
     let ended = match configure(&mut store, run.flavour) {

@@ -26,10 +26,12 @@ mod log_ring;
 mod network;
 mod output;
 mod pace;
+mod places;
 mod pool;
 mod prepared;
 mod runtime;
 mod sandbox;
+mod sockets_p3;
 mod stdio;
 
 pub use cell::{CellConfig, CellHandle, CellStats, Mount, StartError};

@@ -1,18 +1,8 @@
 //! Guests as a toolchain builds them: preview 1, and components of 0.2 and 0.3.
 
-use std::sync::Arc;
-
 use realm_runtime::{CellConfig, ExitStatus, Flavour, LogRing, PrepareError, Stdio};
 
-use crate::scene::{Scene, end, scene};
-
-fn prebuilt(name: &str) -> Arc<[u8]> {
-    let path = format!(
-        "{}/../../guests/prebuilt/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    std::fs::read(path).unwrap().into()
-}
+use crate::scene::{Scene, end, prebuilt, scene};
 
 async fn run(scene: &Scene, name: &str, args: &[&str]) -> (ExitStatus, String) {
     let prepared = scene

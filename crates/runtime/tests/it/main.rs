@@ -9,5 +9,8 @@ mod compile;
 mod guests;
 mod inspect;
 mod limits;
+mod outbound;
 mod scene;
+mod sockets_p3;
+mod text;
 mod vars;

@@ -45,6 +45,15 @@ pub fn wasm(text: &str) -> Arc<[u8]> {
     wat::parse_str(text).unwrap().into()
 }
 
+/// A guest as a toolchain built it.
+pub fn prebuilt(name: &str) -> Arc<[u8]> {
+    let path = format!(
+        "{}/../../guests/prebuilt/{name}.wasm",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    std::fs::read(path).unwrap().into()
+}
+
 impl Scene {
     pub async fn prepare(&self, text: &str, limits: &Limits) -> Result<Prepared, PrepareError> {
         self.runtime.prepare(wasm(text), Flavour::of(limits)).await
