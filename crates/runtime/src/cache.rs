@@ -89,8 +89,8 @@ impl Cache {
         match self.load(engine, &name, inspection.kind) {
             Ok(Some(code)) => Ok(code),
             Ok(None) => load_bytes(engine, inspection.kind, &code)
-                .map_err(|error| PrepareError::Load(error.into())),
-            Err(error) => Err(PrepareError::Load(error)),
+                .map_err(|error| PrepareError::load(error.into())),
+            Err(error) => Err(PrepareError::load(error)),
         }
     }
 

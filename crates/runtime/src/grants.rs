@@ -8,13 +8,12 @@ use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::{
     CellConfig, LogStream, StartError, Stdio,
+    engine::RANDOM_BYTES,
     guest::Shared,
     network::Network,
     output::{Bucket, Output, Sink},
 };
 
-/// Bytes of random data one call of a guest may ask for.
-const RANDOM_BYTES: u64 = 64 * 1024;
 /// The part of a second's output that may be written at once, and the least of it.
 const OUTPUT_BURST_DIVISOR: u64 = 4;
 const OUTPUT_BURST_MIN: u64 = 8 * 1024;

@@ -12,14 +12,15 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use realm_manifest::Limits;
 use tokio_util::sync::CancellationToken;
-use wasmtime::{Engine, Store, StoreContextMut, Trap, UpdateDeadline, component::Val};
-use wasmtime_wasi::{I32Exit, WasiCtxView, WasiView, p1::WasiP1Ctx};
+use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline, component::Val};
+use wasmtime_wasi::{WasiCtxView, WasiView, p1::WasiP1Ctx};
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::{
-    CellStats, ExitStatus, Flavour, Limit, LimitHit,
+    CellStats, ExitStatus, Flavour, Limit,
     dns::Lookup,
-    engine::{INSTANCES_PER_CELL, MEMORIES_PER_CELL, STACK_BYTES, TABLE_ELEMENTS, TABLES_PER_CELL},
+    ending::{DeadlinePassed, deadline_hit, explain},
+    engine::{CONCURRENT_MAX, HANDLES_MAX, HOSTCALL_BYTES, RESOURCES_MAX},
     grants::Granted,
     limiter::CellLimiter,
     network::Network,
@@ -28,12 +29,6 @@ use crate::{
     prepared::Program,
 };
 
-/// Resources (streams, files, sockets) of one cell at once.
-const RESOURCES_MAX: usize = 4096;
-/// Handles of the component model of one cell at once.
-const HANDLES_MAX: usize = 10_000;
-/// Bytes one call of a guest may hand to the host.
-const HOSTCALL_BYTES: usize = 8 * 1024 * 1024;
 /// The part of a second's fuel after which a guest yields, so that what it used is seen.
 const FUEL_SLICES_PER_SEC: u64 = 1000;
 /// How often a guest that is only counted yields: some milliseconds of computing.
@@ -122,7 +117,7 @@ impl Shared {
         self.hits[limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn was_hit(&self, limit: Limit) -> bool {
+    pub(crate) fn was_hit(&self, limit: Limit) -> bool {
         self.hits[limit as usize].load(Ordering::Relaxed) > 0
     }
 
@@ -214,6 +209,9 @@ fn configure(store: &mut Store<CellState>, flavour: Flavour) -> wasmtime::Result
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(HANDLES_MAX);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(CONCURRENT_MAX);
+    }
     if flavour == Flavour::Fuel {
         store.set_fuel(fuel_total(&shared.limits))?;
         let slice = match shared.limits.fuel_per_sec {
@@ -288,10 +286,6 @@ impl Tick {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("the deadline passed")]
-struct DeadlinePassed;
-
 /// Instantiates and runs the entry; the code is what the guest says it is.
 async fn call(store: &mut Store<CellState>, program: &Program) -> wasmtime::Result<i32> {
     let outcome = match program {
@@ -326,76 +320,4 @@ async fn call(store: &mut Store<CellState>, program: &Program) -> wasmtime::Resu
         }
     };
     Ok(i32::from(outcome.is_err()))
-}
-
-fn deadline_hit(shared: &Shared) -> ExitStatus {
-    shared.hit(Limit::Deadline);
-    ExitStatus::LimitHit(LimitHit::new(
-        Limit::Deadline,
-        shared.limits.deadline_ms.unwrap_or_default(),
-    ))
-}
-
-fn explain(shared: &Shared, error: &wasmtime::Error) -> ExitStatus {
-    if let Some(I32Exit(code)) = error.downcast_ref() {
-        return ExitStatus::Exited(*code);
-    }
-    if error.is::<DeadlinePassed>() {
-        return deadline_hit(shared);
-    }
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return ExitStatus::Failed {
-            message: format!("the node has no room for another cell: {error:#}"),
-        };
-    }
-    match limit_met(shared, error) {
-        Some((limit, value)) => {
-            if !shared.was_hit(limit) {
-                shared.hit(limit);
-            }
-            ExitStatus::LimitHit(LimitHit::new(limit, value))
-        }
-        None => ExitStatus::Trapped {
-            message: trap_message(error),
-        },
-    }
-}
-
-/// Which limit explains the error. A trap after a refused growth is a guest that could not go on without the memory.
-fn limit_met(shared: &Shared, error: &wasmtime::Error) -> Option<(Limit, u64)> {
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => return Some((Limit::Fuel, shared.limits.fuel)),
-        Some(Trap::StackOverflow) => return Some((Limit::Stack, STACK_BYTES as u64)),
-        _ => {}
-    }
-    if shared.was_hit(Limit::TableElements) {
-        return Some((Limit::TableElements, TABLE_ELEMENTS as u64));
-    }
-    if shared.was_hit(Limit::Memory) {
-        return Some((Limit::Memory, shared.limits.memory_max_bytes()));
-    }
-    let text = format!("{error:#}");
-    // Wasmtime has no type for these.
-    if !text.contains("resource limit exceeded") {
-        return None;
-    }
-    [
-        ("instance count", Limit::Instances, INSTANCES_PER_CELL),
-        ("memory count", Limit::Memories, MEMORIES_PER_CELL),
-        ("table count", Limit::Tables, TABLES_PER_CELL),
-    ]
-    .into_iter()
-    .find(|(words, ..)| text.contains(words))
-    .map(|(_, limit, value)| (limit, u64::from(value)))
-}
-
-/// The cause first, then where: what people read is the first line.
-fn trap_message(error: &wasmtime::Error) -> String {
-    /// A backtrace names functions of the guest, which may be as long as it likes.
-    const MAX_CHARS: usize = 4096;
-    let text = match error.downcast_ref::<Trap>() {
-        Some(trap) => format!("{trap}\n{error}"),
-        None => format!("{error:#}"),
-    };
-    text.chars().take(MAX_CHARS).collect()
 }

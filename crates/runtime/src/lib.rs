@@ -15,6 +15,7 @@ mod cache;
 mod cell;
 mod compile;
 mod dns;
+mod ending;
 mod engine;
 mod exit;
 mod grants;

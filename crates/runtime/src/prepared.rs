@@ -9,8 +9,8 @@ use wasmtime::{
 use wasmtime_wasi::{p2::bindings::CommandPre as CommandP2, p3::bindings::CommandPre as CommandP3};
 
 use crate::{
-    CompileError, Entry, Flavour, InspectError, Inspection, cache::Compiled, guest::CellState,
-    inspect::Need, linker,
+    CompileError, Entry, Flavour, InspectError, Inspection, LimitHit, cache::Compiled, ending,
+    guest::CellState, inspect::Need, linker,
 };
 
 /// Cheap to clone; every cell of one version shares the code and the resolved imports.
@@ -46,6 +46,9 @@ pub enum PrepareError {
     NotYet { what: &'static str },
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// It asks for more than any cell may have.
+    #[error("{0}")]
+    Limit(LimitHit),
     #[error("the compiled artifact could not be loaded")]
     Load(#[source] anyhow::Error),
     #[error("the artifact's imports do not fit what this node offers")]
@@ -53,6 +56,14 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
+    /// The engine refuses code that it has no room for when it loads it.
+    pub(crate) fn load(error: anyhow::Error) -> Self {
+        match ending::fixed_limit(&format!("{error:#}")) {
+            Some((limit, value)) => Self::Limit(LimitHit::new(limit, value)),
+            None => Self::Load(error),
+        }
+    }
+
     /// Whether the same bytes may succeed later, so that trying again makes sense.
     pub const fn is_transient(&self) -> bool {
         match self {

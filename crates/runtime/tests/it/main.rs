@@ -5,6 +5,7 @@
     reason = "a failed step fails the test"
 )]
 
+mod bombs;
 mod compile;
 mod guests;
 mod inspect;

@@ -368,7 +368,6 @@ fn lookups() -> String {
             (call $drop (local.get $last))
             (call $say (call $hold (local.get $network)))
             (call $exit (i32.const 0))"#,
-        ..Text::default()
     })
 }
 
