@@ -7,6 +7,7 @@
 
 mod bombs;
 mod compile;
+mod file_acts;
 mod guests;
 mod inspect;
 mod limits;
@@ -15,3 +16,4 @@ mod scene;
 mod sockets_p3;
 mod text;
 mod vars;
+mod volumes;
