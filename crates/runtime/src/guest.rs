@@ -12,7 +12,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use realm_manifest::Limits;
 use tokio_util::sync::CancellationToken;
-use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline, component::Val};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::Val};
 use wasmtime_wasi::{WasiCtxView, WasiView, p1::WasiP1Ctx};
 use wasmtime_wasi_config::WasiConfigVariables;
 
@@ -26,7 +26,7 @@ use crate::{
     network::Network,
     output::Bucket,
     places::Place,
-    prepared::Program,
+    prepared::{Program, Ready},
 };
 
 /// The part of a second's fuel after which a guest yields, so that what it used is seen.
@@ -142,9 +142,8 @@ impl Shared {
 
 /// What a run needs, gathered before it is handed to its task.
 pub(crate) struct Run {
-    pub(crate) engine: Engine,
+    pub(crate) ready: Ready,
     pub(crate) flavour: Flavour,
-    pub(crate) program: Program,
     pub(crate) granted: Granted,
     pub(crate) shared: Arc<Shared>,
 }
@@ -176,7 +175,7 @@ pub(crate) fn run(run: Run) -> BoxFuture<'static, ExitStatus> {
 async fn invoke(run: Run) -> ExitStatus {
     let shared = run.shared.clone();
     let mut store = Store::new(
-        &run.engine,
+        &run.ready.engine,
         CellState {
             wasi: run.granted.wasi,
             limiter: CellLimiter::new(shared.clone()),
@@ -188,7 +187,7 @@ async fn invoke(run: Run) -> ExitStatus {
         },
     );
     let ended = match configure(&mut store, run.flavour) {
-        Ok(()) => call(&mut store, &run.program).await,
+        Ok(()) => call(&mut store, &run.ready.program).await,
         Err(error) => Err(error),
     };
     if let Ok(left) = store.get_fuel() {

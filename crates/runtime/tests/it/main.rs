@@ -6,6 +6,7 @@
 )]
 
 mod bombs;
+mod cache;
 mod compile;
 mod file_acts;
 mod guests;
