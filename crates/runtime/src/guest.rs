@@ -31,6 +31,8 @@ use crate::{
 
 /// The part of a second's fuel after which a guest yields, so that what it used is seen.
 const FUEL_SLICES_PER_SEC: u64 = 1000;
+/// The part of a second's fuel that is saved up for a cell whose turn comes late, so that it keeps its rate among others.
+const FUEL_BURST_DIVISOR: u64 = 10;
 /// How often a guest that is only counted yields: some milliseconds of computing.
 const FUEL_COUNT_SLICE: u64 = 10_000_000;
 
@@ -252,7 +254,7 @@ impl Tick {
         Self {
             counts: flavour == Flavour::Fuel,
             fuel_seen: 0,
-            bucket: (rate > 0).then(|| Bucket::new(rate, rate / FUEL_SLICES_PER_SEC)),
+            bucket: (rate > 0).then(|| Bucket::new(rate, rate / FUEL_BURST_DIVISOR)),
             deadline,
             shared,
         }
