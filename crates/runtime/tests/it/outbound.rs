@@ -148,6 +148,19 @@ async fn tcp_reaches_what_is_named_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn bytes_pass_both_ways_in_0_3() {
+    let scene = scene();
+    let echo = Echo::on(Ipv4Addr::LOCALHOST).await;
+    let rules = [format!("tcp://{}", echo.at)];
+    let tries = [Try::Talk(echo.at), Try::Talk(echo.at)];
+    assert_eq!(
+        p3(&scene, &rules, "good day", &tries).await,
+        ["8", DONE, "8", DONE]
+    );
+    assert_eq!(echo.heard().await, 2);
+}
+
+#[tokio::test]
 async fn datagrams_reach_what_is_named_and_nothing_else() {
     let scene = scene();
     let listen = || {

@@ -21,6 +21,8 @@ pub enum Try {
     Hoard(SocketAddrV4),
     /// Connects as often, dropping streams too; prints how many were made.
     Churn(SocketAddrV4, u32),
+    /// Connects, sends the probe's name, and prints how many bytes came back.
+    Talk(SocketAddrV4),
     /// Waits for datagrams in many calls at once; prints how many could wait.
     Receive,
 }
@@ -54,6 +56,7 @@ const IMPORTS: &str = r#"
         (export "[method]udp-socket.bind" (func (param "self" (borrow $udp)) (param "local-address" $peer) (result (result (error $error)))))
         (export "[method]tcp-socket.connect" (func async (param "self" (borrow $tcp)) (param "remote-address" $peer) (result (result (error $error)))))
         (export "[method]tcp-socket.listen" (func (param "self" (borrow $tcp)) (result (result $incoming (error $error)))))
+        (export "[method]tcp-socket.send" (func (param "self" (borrow $tcp)) (param "data" $bytes) (result $end)))
         (export "[method]tcp-socket.receive" (func (param "self" (borrow $tcp)) (result (tuple $bytes $end))))
         (export "[method]udp-socket.send" (func async (param "self" (borrow $udp)) (param "data" (list u8)) (param "remote-address" (option $peer)) (result (result (error $error)))))
         (export "[method]udp-socket.receive" (func async (param "self" (borrow $udp)) (result (result (tuple (list u8) $peer) (error $error)))))))
@@ -103,6 +106,33 @@ const FUNCTIONS: &str = r#"
             (local.set $made (i32.add (local.get $made) (i32.const 1)))
             (br 0)))
         (local.get $made))
+    ;; The result of a read or a write: how many bytes, now or when it is done.
+    (func $moved (param $stream i32) (param $status i32) (result i32) (local $set i32)
+        (if (i32.eq (local.get $status) (i32.const -1)) (then
+            (call $join (local.get $stream) (local.tee $set (call $set-new)))
+            (drop (call $set-wait (local.get $set) (i32.const 2200)))
+            (local.set $status (i32.load (i32.const 2204)))
+            (call $join (local.get $stream) (i32.const 0))
+            (call $set-drop (local.get $set))))
+        (i32.shr_u (local.get $status) (i32.const 4)))
+    (func $talk (param $socket i32) (param $length i32) (result i32)
+        (local $pair i64) (local $writer i32) (local $sent i32) (local $heard i32)
+        (local.set $pair (call $stream-new))
+        (local.set $writer (i32.wrap_i64 (i64.shr_u (local.get $pair) (i64.const 32))))
+        (local.set $sent (call $tcp-send (local.get $socket) (i32.wrap_i64 (local.get $pair))))
+        (if (i32.ne (local.get $length)
+                (call $moved (local.get $writer) (call $stream-write (local.get $writer) (i32.const 1024) (local.get $length))))
+            (then unreachable))
+        (call $stream-close (local.get $writer))
+        (call $end-wait (local.get $sent))
+        (call $end-drop (local.get $sent))
+        (call $tcp-receive (local.get $socket) (i32.const 2048))
+        (local.set $heard (call $moved (i32.load (i32.const 2048))
+            (call $stream-read (i32.load (i32.const 2048)) (i32.const 3000) (i32.const 64))))
+        (call $stream-drop (i32.load (i32.const 2048)))
+        (call $end-wait (i32.load (i32.const 2052)))
+        (call $end-drop (i32.load (i32.const 2052)))
+        (local.get $heard))
     (func $wait-in-many (result i32) (local $socket i32) (local $waiting i32)
         (call $udp-create (i32.const 0) (i32.const 2048))
         (if (i32.load8_u (i32.const 2048)) (then unreachable))
@@ -202,6 +232,31 @@ pub fn probe(tries: &[Try], name: &str) -> String {
             "(param i32 i32) (result i32)".to_owned(),
         ),
         (
+            "tcp-send",
+            sockets("[method]tcp-socket.send"),
+            "(param i32 i32) (result i32)".to_owned(),
+        ),
+        (
+            "stream-new",
+            "(canon stream.new $bytes)".to_owned(),
+            "(result i64)".to_owned(),
+        ),
+        (
+            "stream-write",
+            "(canon stream.write $bytes async (memory $memory))".to_owned(),
+            "(param i32 i32 i32) (result i32)".to_owned(),
+        ),
+        (
+            "stream-read",
+            "(canon stream.read $bytes async (memory $memory))".to_owned(),
+            "(param i32 i32 i32) (result i32)".to_owned(),
+        ),
+        (
+            "stream-close",
+            "(canon stream.drop-writable $bytes)".to_owned(),
+            "(param i32)".to_owned(),
+        ),
+        (
             "join",
             "(canon waitable.join)".to_owned(),
             "(param i32 i32)".to_owned(),
@@ -299,6 +354,13 @@ fn code(step: &Try, name_length: usize) -> String {
         Try::Churn(to, times) => {
             format!("(call $say (call $hoard (i32.const {times}) (i32.const 0) {}))", numbers(to))
         }
+        Try::Talk(to) => with_tcp(&format!(
+            "(call $connect (local.get $socket) {})
+            (if (i32.load8_u (i32.const 2048)) (then (call $outcome) unreachable))
+            (call $say (call $talk (local.get $socket) (i32.const {name_length})))
+            (i32.store8 (i32.const 2048) (i32.const 0))",
+            numbers(to)
+        )),
         Try::Receive => "(call $say (call $wait-in-many))".to_owned(),
     }
 }
