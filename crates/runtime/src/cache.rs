@@ -5,9 +5,15 @@
 )]
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    path::PathBuf,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,28 +25,107 @@ use crate::{
     compile::{Compiler, Job},
 };
 
+mod budget;
+
+pub(crate) use budget::InUse;
+use budget::{TEMPORARY, Users};
+
 const MAC_BYTES: usize = 32;
 /// Read at once while checking.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The refusal that is kept for bytes that do not compile.
 const REFUSAL_BYTES: u64 = 16 * 1024;
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// Whoever may write a file may swap it between the check and the use.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache(Arc<Store>);
 
 #[derive(Debug)]
-pub(crate) struct Cache {
+struct Store {
     dir: PathBuf,
     key: [u8; 32],
+    bytes_max: u64,
+    users: Users,
+    /// One at a time counts and deletes.
+    sweeping: Mutex<()>,
+    /// Tells the temporary files of this process apart.
+    written: AtomicU64,
 }
 
-/// Code that an engine has loaded.
+/// Code that an engine has loaded, and the entry that it came from.
+pub(crate) struct Loaded {
+    pub(crate) code: Compiled,
+    pub(crate) in_use: InUse,
+}
+
 pub(crate) enum Compiled {
     Module(Module),
     Component(Component),
 }
 
+/// The part of an entry: code, or why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Code,
+    Bad,
+}
+
+impl Ending {
+    const ALL: [Self; 2] = [Self::Code, Self::Bad];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Bad => "bad",
+        }
+    }
+
+    const fn mac(self) -> &'static str {
+        match self {
+            Self::Code => "code.mac",
+            Self::Bad => "bad.mac",
+        }
+    }
+}
+
+/// Why an entry that is there gives no code.
+#[derive(Debug)]
+enum Fault {
+    /// Not what we wrote, or not readable: to be made again.
+    Spoiled(anyhow::Error),
+    /// Ours, but the engine has no room for such code: making it again changes nothing.
+    Refused(anyhow::Error),
+}
+
 impl Cache {
-    pub(crate) fn open(dir: PathBuf, key: [u8; 32]) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
-        Ok(Self { dir, key })
+    /// `bytes_max` bounds what lies on disk, without what is in use.
+    pub(crate) fn open(dir: PathBuf, key: [u8; 32], bytes_max: u64) -> io::Result<Self> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(&dir)?;
+        tighten(&dir)?;
+        let store = Store {
+            dir,
+            key,
+            bytes_max,
+            users: Users::default(),
+            sweeping: Mutex::default(),
+            written: AtomicU64::default(),
+        };
+        let foreign = store.sweep()?;
+        if foreign > 0 {
+            tracing::warn!(
+                files = foreign,
+                dir = %store.dir.display(),
+                "the cache of compiled code holds files that it did not write; they are ignored"
+            );
+        }
+        Ok(Self(Arc::new(store)))
     }
 
     /// The compiled form of `wasm`: mapped if a valid one is there, else compiled and kept. Any fault in the cache means compiling again.
@@ -51,122 +136,223 @@ impl Cache {
         inspection: &Inspection,
         wasm: &[u8],
         compiler: &Compiler,
-    ) -> Result<Compiled, PrepareError> {
+    ) -> Result<Loaded, PrepareError> {
+        let kind = inspection.kind;
         let name = format!(
             "{}-{}-{:016x}",
             inspection.sha256,
             flavour.as_str(),
             compatibility(engine)
         );
-        if let Some(message) = self.refusal(&name) {
-            return Err(CompileError::Bad { message }.into());
-        }
-        match self.load(engine, &name, inspection.kind) {
-            Ok(Some(code)) => return Ok(code),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(
-                artifact = name,
-                error = format!("{error:#}"),
-                "compiled code is spoiled; compiling again"
-            ),
-        }
-        let code = match compiler
-            .compile(Job {
-                wasm,
-                flavour,
-                kind: inspection.kind,
-            })
-            .await
+        let (wanted, on) = (name.clone(), engine.clone());
+        if let Some(loaded) = self
+            .blocking(move |store| store.find(&on, &wanted, kind))
+            .await?
         {
-            Ok(code) => code,
-            Err(CompileError::Bad { message }) => {
-                self.keep(&name, "bad", message.as_bytes());
-                return Err(CompileError::Bad { message }.into());
-            }
-            Err(error) => return Err(error.into()),
+            return Ok(loaded);
+        }
+        let job = Job {
+            wasm,
+            flavour,
+            kind,
         };
-        self.keep(&name, "code", &code);
-        match self.load(engine, &name, inspection.kind) {
-            Ok(Some(code)) => Ok(code),
-            Ok(None) => load_bytes(engine, inspection.kind, &code)
-                .map_err(|error| PrepareError::Load(error.into())),
-            Err(error) => Err(PrepareError::Load(error)),
+        match compiler.compile(job).await {
+            Ok(code) => {
+                let on = engine.clone();
+                self.blocking(move |store| store.keep_and_load(&on, &name, kind, &code))
+                    .await
+            }
+            Err(CompileError::Bad { message }) => {
+                let kept = message.clone();
+                self.blocking(move |store| {
+                    store.keep(&name, Ending::Bad, kept.as_bytes());
+                    Ok(())
+                })
+                .await?;
+                Err(CompileError::Bad { message }.into())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn load(&self, engine: &Engine, name: &str, kind: Kind) -> anyhow::Result<Option<Compiled>> {
-        let (Some(file), Some(mac)) = (self.file(name, "code")?, self.mac_file(name, "code")?)
-        else {
+    /// Reading and checking megabytes is too long for a thread that does IO.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, PrepareError> + Send + 'static,
+    ) -> Result<T, PrepareError> {
+        let store = self.0.clone();
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| PrepareError::Load(error.into()))?
+    }
+}
+
+impl Store {
+    /// What is known of these bytes already.
+    fn find(
+        &self,
+        engine: &Engine,
+        name: &str,
+        kind: Kind,
+    ) -> Result<Option<Loaded>, PrepareError> {
+        if let Some(message) = self.refusal(name) {
+            return Err(CompileError::Bad { message }.into());
+        }
+        match self.load(engine, name, kind) {
+            Ok(loaded) => Ok(loaded),
+            Err(Fault::Refused(error)) => Err(PrepareError::load(error)),
+            Err(Fault::Spoiled(error)) => {
+                tracing::warn!(
+                    artifact = name,
+                    error = format!("{error:#}"),
+                    "compiled code is ignored; compiling again"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    fn keep_and_load(
+        &self,
+        engine: &Engine,
+        name: &str,
+        kind: Kind,
+        code: &[u8],
+    ) -> Result<Loaded, PrepareError> {
+        // In use from now on: the sweep that makes room for it must not take it.
+        let in_use = self.users.add(name);
+        self.keep(name, Ending::Code, code);
+        let loaded = match self.load(engine, name, kind) {
+            Ok(Some(loaded)) => return Ok(loaded),
+            Err(Fault::Refused(error)) => Err(error),
+            // It could not be kept, and somebody was told.
+            Ok(None) | Err(Fault::Spoiled(_)) => load_bytes(engine, kind, code).map_err(Into::into),
+        };
+        loaded
+            .map(|code| Loaded { code, in_use })
+            .map_err(PrepareError::load)
+    }
+
+    fn load(&self, engine: &Engine, name: &str, kind: Kind) -> Result<Option<Loaded>, Fault> {
+        let in_use = self.users.add(name);
+        let Some(file) = self.checked(name, Ending::Code).map_err(Fault::Spoiled)? else {
             return Ok(None);
         };
-        self.verify(name, "code", &file, &mac)?;
         // SAFETY: the MAC says that these bytes came from this node's own compiler, and the open file is the one that was checked.
         let code = unsafe {
             match kind {
-                Kind::Module => Compiled::Module(Module::deserialize_open_file(engine, file)?),
+                Kind::Module => Module::deserialize_open_file(engine, file).map(Compiled::Module),
                 Kind::Component => {
-                    Compiled::Component(Component::deserialize_file(engine, proc_path(&file))?)
+                    Component::deserialize_file(engine, proc_path(&file)).map(Compiled::Component)
                 }
             }
         };
-        Ok(Some(code))
+        code.map(|code| Some(Loaded { code, in_use }))
+            .map_err(|error| Fault::Refused(error.into()))
     }
 
     fn refusal(&self, name: &str) -> Option<String> {
-        let file = self.file(name, "bad").ok()??;
-        let mac = self.mac_file(name, "bad").ok()??;
-        self.verify(name, "bad", &file, &mac).ok()?;
+        let file = match self.checked(name, Ending::Bad) {
+            Ok(file) => file?,
+            // Compiling says it again, if it is true.
+            Err(_) => return None,
+        };
         let mut message = String::new();
-        let mut file = self.file(name, "bad").ok()??;
-        (&mut file)
+        io::Seek::rewind(&mut &file).ok()?;
+        (&file)
             .take(REFUSAL_BYTES)
             .read_to_string(&mut message)
             .ok()?;
         Some(message)
     }
 
+    /// The file of an entry if its MAC fits; it counts as used now.
+    fn checked(&self, name: &str, ending: Ending) -> anyhow::Result<Option<File>> {
+        let file = self.file(&format!("{name}.{}", ending.as_str()))?;
+        let mac_file = self.file(&format!("{name}.{}", ending.mac()))?;
+        let (Some(file), Some(mut mac_file)) = (file, mac_file) else {
+            return Ok(None);
+        };
+        let mut mac = [0; MAC_BYTES];
+        mac_file.read_exact(&mut mac)?;
+        self.verify(name, ending, &file, &mac)?;
+        mac_file.set_modified(SystemTime::now())?;
+        Ok(Some(file))
+    }
+
     /// Keeps bytes and their MAC; a full disk costs the next start a compile, nothing more.
-    fn keep(&self, name: &str, ending: &str, bytes: &[u8]) {
+    fn keep(&self, name: &str, ending: Ending, bytes: &[u8]) {
         let mut mac = self.mac(name, ending);
         mac.update(bytes);
         let mac = mac.finalize().into_bytes();
         let kept = self
-            .write(&format!("{name}.{ending}"), bytes)
-            .and_then(|()| self.write(&format!("{name}.{ending}.mac"), &mac));
+            .write(&format!("{name}.{}", ending.as_str()), bytes)
+            .and_then(|()| self.write(&format!("{name}.{}", ending.mac()), &mac))
+            .and_then(|()| self.sweep());
         if let Err(error) = kept {
             tracing::warn!(%error, dir = %self.dir.display(), "compiled code could not be kept");
         }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.dir.join(format!("{name}.{}.new", std::process::id()));
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(temporary, self.dir.join(name))
+    fn sweep(&self) -> io::Result<usize> {
+        let _one = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        budget::sweep(&self.dir, self.bytes_max, &self.users)
     }
 
-    fn file(&self, name: &str, ending: &str) -> io::Result<Option<File>> {
-        match File::open(self.dir.join(format!("{name}.{ending}"))) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    /// Whole, or not at all, wherever this stops.
+    fn write(&self, file_name: &str, bytes: &[u8]) -> io::Result<()> {
+        let count = self.written.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let temporary = self
+            .dir
+            .join(format!("{file_name}.{process}-{count}.{TEMPORARY}"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(&temporary)?;
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&temporary, self.dir.join(file_name)));
+        if written.is_err() {
+            // The first error counts; what is left is swept some time.
+            let _ = fs::remove_file(&temporary);
         }
+        written
     }
 
-    fn mac_file(&self, name: &str, ending: &str) -> io::Result<Option<[u8; MAC_BYTES]>> {
-        let Some(mut file) = self.file(name, &format!("{ending}.mac"))? else {
-            return Ok(None);
+    /// A file of ours that nobody else can have written.
+    fn file(&self, file_name: &str) -> anyhow::Result<Option<File>> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(self.dir.join(file_name));
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
-        let mut mac = [0; MAC_BYTES];
-        file.read_exact(&mut mac)?;
-        Ok(Some(mac))
+        let metadata = file.metadata()?;
+        let own = rustix::process::geteuid().as_raw();
+        anyhow::ensure!(metadata.is_file(), "{file_name} is not a file");
+        anyhow::ensure!(
+            metadata.uid() == own,
+            "{file_name} belongs to user {}, not to {own}",
+            metadata.uid()
+        );
+        anyhow::ensure!(
+            metadata.mode() & WRITABLE_BY_OTHERS == 0,
+            "others may write {file_name} (mode {:o})",
+            metadata.mode() & 0o7777
+        );
+        Ok(Some(file))
     }
 
     fn verify(
         &self,
         name: &str,
-        ending: &str,
+        ending: Ending,
         mut file: &File,
         expected: &[u8],
     ) -> anyhow::Result<()> {
@@ -183,17 +369,31 @@ impl Cache {
     }
 
     /// Covers the name too, so that one artifact's code cannot stand in for another's.
-    fn mac(&self, name: &str, ending: &str) -> Hmac<Sha256> {
+    fn mac(&self, name: &str, ending: Ending) -> Hmac<Sha256> {
         // HMAC pads a shorter key with zeros.
         let mut block = [0; 64];
         block[..self.key.len()].copy_from_slice(&self.key);
         let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
-        for part in ["realm-compiled-v1", name, ending] {
+        for part in ["realm-compiled-v1", name, ending.as_str()] {
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
         }
         mac
     }
+}
+
+/// Takes the directory for this user alone, and says so if it was not.
+fn tighten(dir: &Path) -> io::Result<()> {
+    let mode = fs::metadata(dir)?.permissions().mode();
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        tracing::warn!(
+            dir = %dir.display(),
+            mode = format!("{:o}", mode & 0o7777),
+            "others could write to the cache of compiled code; it is private now"
+        );
+        fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE))?;
+    }
+    Ok(())
 }
 
 /// The open file itself, by a path: what was checked is what is mapped, even if the name now means another file.

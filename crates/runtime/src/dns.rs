@@ -15,10 +15,13 @@ use wasmtime_wasi::{
     sockets::{WasiSockets, WasiSocketsCtxView, WasiSocketsView},
 };
 
-use crate::{exit::Limit, guest::CellState};
+use crate::{exit::Limit, guest::CellState, network::SOCKETS_MAX, places::Place};
 
-/// Sockets of one cell at once.
-pub(crate) const SOCKETS_MAX: usize = 32;
+/// A lookup of 0.2 that a guest holds.
+pub(crate) struct Lookup {
+    name: String,
+    _place: Place,
+}
 
 /// Marks the interfaces that go through this file.
 pub(crate) struct Gate;
@@ -34,16 +37,16 @@ impl GateView<'_> {
         self.0.sockets()
     }
 
-    /// Counts what the table holds: the guest may close sockets in ways that nothing reports.
+    /// Counts what the table holds: the guest may close sockets in ways that nothing reports. TCP sockets of 0.3
+    /// have places of their own.
     pub(crate) fn room_for_socket(&mut self) -> bool {
         let is_socket = |entry: &&mut (dyn std::any::Any + Send)| {
             entry.is::<p2::TcpSocket>()
                 || entry.is::<p2::UdpSocket>()
-                || entry.is::<wasmtime_wasi::sockets::TcpSocket>()
                 || entry.is::<wasmtime_wasi::sockets::UdpSocket>()
         };
         let open = self.0.ctx().table.iter_mut().filter(is_socket).count();
-        let room = open < SOCKETS_MAX;
+        let room = open + self.0.network.sockets_p3.taken() < SOCKETS_MAX;
         if !room {
             self.0.shared.hit(Limit::Sockets);
         }
@@ -80,8 +83,15 @@ impl Host for GateView<'_> {
         if !self.0.network.may_resolve(&name) {
             return Err(ErrorCode::AccessDenied.into());
         }
+        let Some(place) = self.0.outbound_place() else {
+            return Err(ErrorCode::TemporaryResolverFailure.into());
+        };
         let stream = Host::resolve_addresses(&mut self.sockets(), network, name.clone())?;
-        self.0.lookups.insert(stream.rep(), name);
+        let lookup = Lookup {
+            name,
+            _place: place,
+        };
+        self.0.lookups.insert(stream.rep(), lookup);
         Ok(stream)
     }
 }
@@ -99,10 +109,10 @@ impl HostResolveAddressStream for GateView<'_> {
             else {
                 return Ok(None);
             };
-            let Some(name) = self.0.lookups.get(&rep) else {
+            let Some(lookup) = self.0.lookups.get(&rep) else {
                 return Err(SocketError::from(ErrorCode::InvalidState));
             };
-            if self.0.network.learn(name, p2_ip(address)) {
+            if self.0.network.learn(&lookup.name, p2_ip(address)) {
                 return Ok(Some(address));
             }
         }
@@ -156,6 +166,9 @@ impl p3::ip_name_lookup::HostWithStore<CellState> for Gate {
         if !network.may_resolve(&name) {
             return Ok(Err(p3::ip_name_lookup::ErrorCode::AccessDenied));
         }
+        let Some(_place) = accessor.with(|mut access| access.get().0.outbound_place()) else {
+            return Ok(Err(p3::ip_name_lookup::ErrorCode::TemporaryResolverFailure));
+        };
         let inner = accessor.with_getter::<WasiSockets>(CellState::sockets);
         let found =
             <WasiSockets as p3::ip_name_lookup::HostWithStore<CellState>>::resolve_addresses(

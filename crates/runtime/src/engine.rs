@@ -21,6 +21,20 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 pub(crate) const INSTANCES_PER_CELL: u32 = 32;
 /// Wasmtime's default, named because status reports it.
 pub(crate) const STACK_BYTES: usize = 512 * 1024;
+/// The address space behind one memory, whatever a cell may use of it: Wasmtime's default.
+pub(crate) const MEMORY_BYTES: usize = 4 << 30;
+/// What the engine keeps of an instance beside its memories and tables: Wasmtime's default.
+pub(crate) const INSTANCE_BYTES: usize = 1 << 20;
+/// Resources (streams, files, sockets) of one cell at once.
+pub(crate) const RESOURCES_MAX: usize = 4096;
+/// Handles of the component model of one cell at once.
+pub(crate) const HANDLES_MAX: usize = 10_000;
+/// The engine's own entries behind those: a stream has three, and a pipe between two host ends has no handle.
+pub(crate) const CONCURRENT_MAX: usize = 4 * HANDLES_MAX;
+/// Bytes one call of a guest may hand to the host.
+pub(crate) const HOSTCALL_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of random data one call of a guest may ask for.
+pub(crate) const RANDOM_BYTES: u64 = 64 * 1024;
 /// Slots for memories and tables are shared: most cells have one memory and few tables.
 const MEMORIES_ON_AVERAGE: u32 = 2;
 const TABLES_ON_AVERAGE: u32 = 4;
@@ -75,7 +89,10 @@ pub(crate) fn pooling(flavour: Flavour, cells: u32) -> wasmtime::Result<Engine> 
         .max_memories_per_module(MEMORIES_PER_CELL)
         .max_tables_per_component(TABLES_PER_CELL)
         .max_tables_per_module(TABLES_PER_CELL)
-        .table_elements(TABLE_ELEMENTS);
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(MEMORY_BYTES)
+        .max_core_instance_size(INSTANCE_BYTES)
+        .max_component_instance_size(INSTANCE_BYTES);
     let mut config = base_config(flavour);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)

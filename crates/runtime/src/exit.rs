@@ -89,6 +89,18 @@ pub enum Limit {
     Memories,
     Tables,
     Instances,
+    /// Bytes of address space behind one memory.
+    MemorySize,
+    /// Bytes that the engine keeps of an instance: it grows with functions, globals and tables.
+    InstanceSize,
+    /// Streams, files, sockets and timers open at once.
+    Resources,
+    /// Handles of the component model at once.
+    Handles,
+    /// Bytes in one call to the host.
+    HostcallBytes,
+    /// Random bytes in one call.
+    RandomBytes,
     /// Fuel per start.
     Fuel,
     /// Fuel per second: suspends, never ends a cell.
@@ -99,22 +111,31 @@ pub enum Limit {
     Output,
     /// Sockets open at once.
     Sockets,
+    /// Lookups and datagram calls under way at once.
+    Outbound,
     /// Depth of calls, in bytes of stack.
     Stack,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Memory,
         Self::TableElements,
         Self::Memories,
         Self::Tables,
         Self::Instances,
+        Self::MemorySize,
+        Self::InstanceSize,
+        Self::Resources,
+        Self::Handles,
+        Self::HostcallBytes,
+        Self::RandomBytes,
         Self::Fuel,
         Self::FuelPerSec,
         Self::Deadline,
         Self::Output,
         Self::Sockets,
+        Self::Outbound,
         Self::Stack,
     ];
 
@@ -126,18 +147,30 @@ impl Limit {
             Self::Memories => "memories",
             Self::Tables => "tables",
             Self::Instances => "instances",
+            Self::MemorySize => "memory-size",
+            Self::InstanceSize => "instance-size",
+            Self::Resources => "resources",
+            Self::Handles => "handles",
+            Self::HostcallBytes => "hostcall-bytes",
+            Self::RandomBytes => "random-bytes",
             Self::Fuel => "fuel",
             Self::FuelPerSec => "fuel-per-sec",
             Self::Deadline => "deadline",
             Self::Output => "output",
             Self::Sockets => "sockets",
+            Self::Outbound => "outbound",
             Self::Stack => "stack",
         }
     }
 
     const fn unit(self) -> &'static str {
         match self {
-            Self::Memory | Self::Stack => " bytes",
+            Self::Memory
+            | Self::Stack
+            | Self::MemorySize
+            | Self::InstanceSize
+            | Self::HostcallBytes
+            | Self::RandomBytes => " bytes",
             Self::Deadline => " ms",
             Self::Output => " bytes a second",
             _ => "",
@@ -156,7 +189,16 @@ impl Limit {
             Self::Deadline => format!("raise deadline_ms above {value}, or unset it for a service"),
             Self::Output => format!("write less, or raise output_bytes_per_sec above {value}"),
             Self::Stack => "the guest recurses too deeply: this limit is fixed".into(),
-            Self::Sockets => "close some first: this limit is fixed".into(),
+            Self::Sockets | Self::Resources | Self::Handles => {
+                "close some first: this limit is fixed".into()
+            }
+            Self::HostcallBytes | Self::RandomBytes => {
+                "ask for less at once: this limit is fixed".into()
+            }
+            Self::MemorySize | Self::InstanceSize => {
+                "build the guest smaller: this limit is fixed".into()
+            }
+            Self::Outbound => "wait for some first: this limit is fixed".into(),
             Self::TableElements | Self::Memories | Self::Tables | Self::Instances => {
                 "build the guest with fewer: this limit is fixed".into()
             }

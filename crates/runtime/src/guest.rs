@@ -10,34 +10,31 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use realm_manifest::{Limits, Scheme, VolumeMode};
+use realm_manifest::Limits;
 use tokio_util::sync::CancellationToken;
-use wasmtime::{Engine, Store, StoreContextMut, Trap, UpdateDeadline, component::Val};
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline, component::Val};
+use wasmtime_wasi::{WasiCtxView, WasiView, p1::WasiP1Ctx};
+use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::{
-    CellConfig, CellStats, ExitStatus, Flavour, Limit, LimitHit, LogStream, StartError, Stdio,
-    engine::{INSTANCES_PER_CELL, MEMORIES_PER_CELL, STACK_BYTES, TABLE_ELEMENTS, TABLES_PER_CELL},
+    CellStats, ExitStatus, Flavour, Limit,
+    dns::Lookup,
+    ending::{DeadlinePassed, deadline_hit, explain},
+    engine::{CONCURRENT_MAX, HANDLES_MAX, HOSTCALL_BYTES, RESOURCES_MAX},
+    grants::Granted,
     limiter::CellLimiter,
     network::Network,
-    output::{Bucket, Output, Sink},
-    prepared::Program,
+    output::Bucket,
+    places::Place,
+    prepared::{Program, Ready},
 };
 
-/// Resources (streams, files, sockets) of one cell at once.
-const RESOURCES_MAX: usize = 4096;
-/// Handles of the component model of one cell at once.
-const HANDLES_MAX: usize = 10_000;
-/// Bytes one call of a guest may hand to the host.
-const HOSTCALL_BYTES: usize = 8 * 1024 * 1024;
-const RANDOM_BYTES: u64 = 64 * 1024;
 /// The part of a second's fuel after which a guest yields, so that what it used is seen.
 const FUEL_SLICES_PER_SEC: u64 = 1000;
+/// The part of a second's fuel that is saved up for a cell whose turn comes late, so that it keeps its rate among others.
+const FUEL_BURST_DIVISOR: u64 = 10;
 /// How often a guest that is only counted yields: some milliseconds of computing.
 const FUEL_COUNT_SLICE: u64 = 10_000_000;
-/// The part of a second's output that may be written at once, and the least of it.
-const OUTPUT_BURST_DIVISOR: u64 = 4;
-const OUTPUT_BURST_MIN: u64 = 8 * 1024;
 
 /// What a store holds.
 pub(crate) struct CellState {
@@ -46,8 +43,11 @@ pub(crate) struct CellState {
     limiter: CellLimiter,
     pub(crate) shared: Arc<Shared>,
     pub(crate) network: Arc<Network>,
-    /// Names behind the lookups that are under way.
-    pub(crate) lookups: HashMap<u32, String>,
+    pub(crate) vars: WasiConfigVariables,
+    /// Lookups of 0.2 that are under way, by their resource.
+    pub(crate) lookups: HashMap<u32, Lookup>,
+    /// The places of TCP sockets of 0.3, by their resource.
+    pub(crate) tcp_p3: HashMap<u32, Arc<Place>>,
 }
 
 impl WasiView for CellState {
@@ -119,7 +119,7 @@ impl Shared {
         self.hits[limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn was_hit(&self, limit: Limit) -> bool {
+    pub(crate) fn was_hit(&self, limit: Limit) -> bool {
         self.hits[limit as usize].load(Ordering::Relaxed) > 0
     }
 
@@ -142,94 +142,11 @@ impl Shared {
     }
 }
 
-/// Refuses what this version cannot grant, opens what it can.
-pub(crate) fn wasi(
-    config: &CellConfig,
-    shared: &Arc<Shared>,
-) -> Result<(WasiP1Ctx, Arc<Network>), StartError> {
-    if !config.grants.vars.is_empty() {
-        return Err(StartError::Unsupported { grant: "vars" });
-    }
-    if config
-        .grants
-        .allowed_outbound
-        .iter()
-        .any(|rule| matches!(rule.scheme, Scheme::Http | Scheme::Https))
-    {
-        return Err(StartError::Unsupported {
-            grant: "allowed_outbound of http and https",
-        });
-    }
-    let network = Arc::new(Network::new(&config.grants.allowed_outbound));
-    let mut builder = WasiCtxBuilder::new();
-    builder
-        .arg(&config.name)
-        .args(&config.grants.args)
-        .envs(&config.grants.env)
-        .max_random_size(RANDOM_BYTES);
-    for mount in &config.mounts {
-        let perms = match mount.mode {
-            VolumeMode::Ro => FsPerms::ReadOnly,
-            VolumeMode::Rw => FsPerms::ReadWrite,
-        };
-        builder
-            .preopened_dir(&mount.host, &mount.guest, perms)
-            .map_err(|error| StartError::Mount {
-                guest: mount.guest.clone(),
-                host: mount.host.clone(),
-                source: error.into(),
-            })?;
-    }
-    let (tcp, udp) = (network.uses(Scheme::Tcp), network.uses(Scheme::Udp));
-    builder
-        .allow_tcp(tcp)
-        .allow_udp(udp)
-        .allow_ip_name_lookup(tcp || udp);
-    let check = network.clone();
-    builder.socket_addr_check(move |address, usage| {
-        let permitted = check.permits(address, usage);
-        Box::pin(async move { permitted })
-    });
-    connect_stdio(&mut builder, config, shared);
-    Ok((builder.build_p1(), network))
-}
-
-fn connect_stdio(builder: &mut WasiCtxBuilder, config: &CellConfig, shared: &Arc<Shared>) {
-    let bucket = |rate: u64| {
-        Arc::new(Bucket::new(
-            rate,
-            (rate / OUTPUT_BURST_DIVISOR).max(OUTPUT_BURST_MIN),
-        ))
-    };
-    let output = |sink, bucket: &Option<Arc<Bucket>>| Output {
-        sink,
-        bucket: bucket.clone(),
-        shared: shared.clone(),
-    };
-    match &config.stdio {
-        Stdio::Log(ring) => {
-            let bucket = Some(bucket(config.limits.output_bytes_per_sec));
-            builder
-                .stdout(output(Sink::Ring(ring.clone(), LogStream::Stdout), &bucket))
-                .stderr(output(Sink::Ring(ring.clone(), LogStream::Stderr), &bucket));
-        }
-        Stdio::Inherit { rate } => {
-            let bucket = rate.map(bucket);
-            builder
-                .inherit_stdin()
-                .stdout(output(Sink::Process(LogStream::Stdout), &bucket))
-                .stderr(output(Sink::Process(LogStream::Stderr), &bucket));
-        }
-    }
-}
-
 /// What a run needs, gathered before it is handed to its task.
 pub(crate) struct Run {
-    pub(crate) engine: Engine,
+    pub(crate) ready: Ready,
     pub(crate) flavour: Flavour,
-    pub(crate) program: Program,
-    pub(crate) wasi: WasiP1Ctx,
-    pub(crate) network: Arc<Network>,
+    pub(crate) granted: Granted,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -260,17 +177,19 @@ pub(crate) fn run(run: Run) -> BoxFuture<'static, ExitStatus> {
 async fn invoke(run: Run) -> ExitStatus {
     let shared = run.shared.clone();
     let mut store = Store::new(
-        &run.engine,
+        &run.ready.engine,
         CellState {
-            wasi: run.wasi,
+            wasi: run.granted.wasi,
             limiter: CellLimiter::new(shared.clone()),
             shared: shared.clone(),
-            network: run.network,
+            network: run.granted.network,
+            vars: run.granted.vars,
             lookups: HashMap::new(),
+            tcp_p3: HashMap::new(),
         },
     );
     let ended = match configure(&mut store, run.flavour) {
-        Ok(()) => call(&mut store, &run.program).await,
+        Ok(()) => call(&mut store, &run.ready.program).await,
         Err(error) => Err(error),
     };
     if let Ok(left) = store.get_fuel() {
@@ -291,6 +210,9 @@ fn configure(store: &mut Store<CellState>, flavour: Flavour) -> wasmtime::Result
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.set_max_component_handles(HANDLES_MAX);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(CONCURRENT_MAX);
+    }
     if flavour == Flavour::Fuel {
         store.set_fuel(fuel_total(&shared.limits))?;
         let slice = match shared.limits.fuel_per_sec {
@@ -332,7 +254,7 @@ impl Tick {
         Self {
             counts: flavour == Flavour::Fuel,
             fuel_seen: 0,
-            bucket: (rate > 0).then(|| Bucket::new(rate, rate / FUEL_SLICES_PER_SEC)),
+            bucket: (rate > 0).then(|| Bucket::new(rate, rate / FUEL_BURST_DIVISOR)),
             deadline,
             shared,
         }
@@ -364,10 +286,6 @@ impl Tick {
         Ok(UpdateDeadline::Yield(1))
     }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("the deadline passed")]
-struct DeadlinePassed;
 
 /// Instantiates and runs the entry; the code is what the guest says it is.
 async fn call(store: &mut Store<CellState>, program: &Program) -> wasmtime::Result<i32> {
@@ -403,76 +321,4 @@ async fn call(store: &mut Store<CellState>, program: &Program) -> wasmtime::Resu
         }
     };
     Ok(i32::from(outcome.is_err()))
-}
-
-fn deadline_hit(shared: &Shared) -> ExitStatus {
-    shared.hit(Limit::Deadline);
-    ExitStatus::LimitHit(LimitHit::new(
-        Limit::Deadline,
-        shared.limits.deadline_ms.unwrap_or_default(),
-    ))
-}
-
-fn explain(shared: &Shared, error: &wasmtime::Error) -> ExitStatus {
-    if let Some(I32Exit(code)) = error.downcast_ref() {
-        return ExitStatus::Exited(*code);
-    }
-    if error.is::<DeadlinePassed>() {
-        return deadline_hit(shared);
-    }
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return ExitStatus::Failed {
-            message: format!("the node has no room for another cell: {error:#}"),
-        };
-    }
-    match limit_met(shared, error) {
-        Some((limit, value)) => {
-            if !shared.was_hit(limit) {
-                shared.hit(limit);
-            }
-            ExitStatus::LimitHit(LimitHit::new(limit, value))
-        }
-        None => ExitStatus::Trapped {
-            message: trap_message(error),
-        },
-    }
-}
-
-/// Which limit explains the error. A trap after a refused growth is a guest that could not go on without the memory.
-fn limit_met(shared: &Shared, error: &wasmtime::Error) -> Option<(Limit, u64)> {
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => return Some((Limit::Fuel, shared.limits.fuel)),
-        Some(Trap::StackOverflow) => return Some((Limit::Stack, STACK_BYTES as u64)),
-        _ => {}
-    }
-    if shared.was_hit(Limit::TableElements) {
-        return Some((Limit::TableElements, TABLE_ELEMENTS as u64));
-    }
-    if shared.was_hit(Limit::Memory) {
-        return Some((Limit::Memory, shared.limits.memory_max_bytes()));
-    }
-    let text = format!("{error:#}");
-    // Wasmtime has no type for these.
-    if !text.contains("resource limit exceeded") {
-        return None;
-    }
-    [
-        ("instance count", Limit::Instances, INSTANCES_PER_CELL),
-        ("memory count", Limit::Memories, MEMORIES_PER_CELL),
-        ("table count", Limit::Tables, TABLES_PER_CELL),
-    ]
-    .into_iter()
-    .find(|(words, ..)| text.contains(words))
-    .map(|(_, limit, value)| (limit, u64::from(value)))
-}
-
-/// The cause first, then where: what people read is the first line.
-fn trap_message(error: &wasmtime::Error) -> String {
-    /// A backtrace names functions of the guest, which may be as long as it likes.
-    const MAX_CHARS: usize = 4096;
-    let text = match error.downcast_ref::<Trap>() {
-        Some(trap) => format!("{trap}\n{error}"),
-        None => format!("{error:#}"),
-    };
-    text.chars().take(MAX_CHARS).collect()
 }

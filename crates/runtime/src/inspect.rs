@@ -6,6 +6,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures, types::Types};
 
+mod nesting;
 mod offer;
 mod render;
 
@@ -124,6 +125,8 @@ pub enum InspectError {
     Truncated,
     #[error("invalid WebAssembly: {message} (at byte {offset})")]
     Invalid { message: String, offset: u64 },
+    #[error("more than WebAssembly allows: {message} (at byte {offset})")]
+    Limit { message: String, offset: u64 },
     #[error("more than {ITEMS_MAX} imports or exports")]
     TooManyItems,
 }
@@ -145,6 +148,7 @@ impl Inspection {
 /// Validates and describes. Time and memory are bounded by the size of the input.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     check_head(bytes)?;
+    nesting::check(bytes)?;
     let types = Validator::new_with_features(features())
         .validate_all(bytes)
         .map_err(|error| invalid(&error))?;
@@ -210,9 +214,20 @@ fn invalid(error: &wasmparser::BinaryReaderError) -> InspectError {
     if message.contains("unexpected end") || message.contains("unexpected EOF") {
         return InspectError::Truncated;
     }
-    InspectError::Invalid {
-        message: message.to_owned(),
-        offset: error.offset() as u64,
+    let (message, offset) = (message.to_owned(), error.offset() as u64);
+    // What the validator says when one of its own limits is met.
+    const LIMITS: &[&str] = &[
+        "exceed",
+        "too many",
+        "too deep",
+        "implementation limit",
+        "must be at most",
+        "section is too large",
+    ];
+    if LIMITS.iter().any(|words| message.contains(words)) {
+        InspectError::Limit { message, offset }
+    } else {
+        InspectError::Invalid { message, offset }
     }
 }
 

@@ -9,8 +9,17 @@ use std::{
 use realm_manifest::{Outbound, OutboundHost, Scheme};
 use wasmtime_wasi::sockets::SocketAddrUse;
 
+use crate::places::Places;
+
 /// Addresses a cell may have resolved; a cell that resolves more forgets none but learns no new ones.
 const RESOLVED_MAX: usize = 1024;
+
+/// Sockets of one cell at once.
+pub(crate) const SOCKETS_MAX: usize = 32;
+/// Calls of one cell that wait for the network at once: lookups, and datagrams of 0.3.
+pub(crate) const OUTBOUND_MAX: usize = 64;
+/// The longest name that DNS knows, with the dot at its end.
+const NAME_MAX: usize = 254;
 
 /// A cell's outbound rules, and what its names resolved to.
 #[derive(Debug)]
@@ -18,6 +27,8 @@ pub(crate) struct Network {
     rules: Vec<Outbound>,
     /// Which rules (by index) each resolved address was permitted by.
     resolved: Mutex<HashMap<IpAddr, Vec<usize>>>,
+    pub(crate) calls: Places,
+    pub(crate) sockets_p3: Places,
 }
 
 impl Network {
@@ -25,6 +36,8 @@ impl Network {
         Self {
             rules: rules.to_vec(),
             resolved: Mutex::default(),
+            calls: Places::new(OUTBOUND_MAX),
+            sockets_p3: Places::new(SOCKETS_MAX),
         }
     }
 
@@ -34,6 +47,9 @@ impl Network {
 
     /// Whether looking `name` up is permitted at all.
     pub(crate) fn may_resolve(&self, name: &str) -> bool {
+        if name.len() > NAME_MAX {
+            return false;
+        }
         if let Ok(ip) = name.parse::<IpAddr>() {
             return self
                 .rules

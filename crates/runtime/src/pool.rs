@@ -4,10 +4,13 @@ use std::{io, time::Duration};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::network::OUTBOUND_MAX;
+
 /// Between these the kernel gives a waiting cell about thirty times the share of a computing one.
 const NICE: i32 = 15;
-/// Threads for a guest's file calls, each pool.
-const BLOCKING_THREADS: usize = 32;
+/// Threads for file calls and name lookups of guests, each pool; they come and go with the calls. Twice the lookups
+/// that one cell may have under way, so that slow name servers of one do not hold up the files of the others.
+const BLOCKING_THREADS: usize = 2 * OUTBOUND_MAX;
 /// Timers and sockets are looked at after every poll of a guest: one poll may last a whole tick.
 const POLLS_BETWEEN_EVENTS: u32 = 1;
 

@@ -9,8 +9,12 @@ use wasmtime::{
 use wasmtime_wasi::{p2::bindings::CommandPre as CommandP2, p3::bindings::CommandPre as CommandP3};
 
 use crate::{
-    CompileError, Entry, Flavour, InspectError, Inspection, cache::Compiled, guest::CellState,
-    inspect::Need, linker,
+    CompileError, Entry, Flavour, InspectError, Inspection, LimitHit,
+    cache::{Compiled, InUse, Loaded},
+    ending,
+    guest::CellState,
+    inspect::Need,
+    linker,
 };
 
 /// Cheap to clone; every cell of one version shares the code and the resolved imports.
@@ -23,7 +27,16 @@ pub(crate) struct Inner {
     pub(crate) flavour: Flavour,
     pub(crate) kind: PreparedKind,
     /// None for a library.
-    pub(crate) program: Option<(Engine, Program)>,
+    pub(crate) program: Option<Ready>,
+}
+
+/// What a cell is started from.
+#[derive(Debug, Clone)]
+pub(crate) struct Ready {
+    pub(crate) engine: Engine,
+    pub(crate) program: Program,
+    /// Keeps the compiled code in the cache for as long as anything runs it.
+    pub(crate) _in_use: Arc<InUse>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +59,9 @@ pub enum PrepareError {
     NotYet { what: &'static str },
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// It asks for more than any cell may have.
+    #[error("{0}")]
+    Limit(LimitHit),
     #[error("the compiled artifact could not be loaded")]
     Load(#[source] anyhow::Error),
     #[error("the artifact's imports do not fit what this node offers")]
@@ -53,6 +69,14 @@ pub enum PrepareError {
 }
 
 impl PrepareError {
+    /// The engine refuses code that it has no room for when it loads it.
+    pub(crate) fn load(error: anyhow::Error) -> Self {
+        match ending::fixed_limit(&format!("{error:#}")) {
+            Some((limit, value)) => Self::Limit(LimitHit::new(limit, value)),
+            None => Self::Load(error),
+        }
+    }
+
     /// Whether the same bytes may succeed later, so that trying again makes sense.
     pub const fn is_transient(&self) -> bool {
         match self {
@@ -120,12 +144,16 @@ pub(crate) fn check(inspection: &Inspection) -> Result<(), PrepareError> {
 }
 
 /// Resolves the imports of freshly loaded code.
-pub(crate) fn link(engine: &Engine, entry: Entry, code: Compiled) -> Result<Program, PrepareError> {
-    let failed = |error: wasmtime::Error| PrepareError::Link(error.into());
-    match code {
-        Compiled::Module(module) => link_module(engine, &module).map_err(failed),
-        Compiled::Component(component) => link_component(engine, entry, &component).map_err(failed),
-    }
+pub(crate) fn link(engine: &Engine, entry: Entry, loaded: Loaded) -> Result<Ready, PrepareError> {
+    let program = match loaded.code {
+        Compiled::Module(module) => link_module(engine, &module),
+        Compiled::Component(component) => link_component(engine, entry, &component),
+    };
+    Ok(Ready {
+        engine: engine.clone(),
+        program: program.map_err(|error| PrepareError::Link(error.into()))?,
+        _in_use: Arc::new(loaded.in_use),
+    })
 }
 
 fn link_module(engine: &Engine, module: &Module) -> wasmtime::Result<Program> {

@@ -19,6 +19,7 @@ use crate::{
     cache::Cache,
     compile::Compiler,
     engine::{self, Ticker},
+    grants,
     guest::{self, Run, Shared},
     inspect::inspect,
     pace,
@@ -28,6 +29,8 @@ use crate::{
 
 /// Cells of one node unless told otherwise. The pools reserve address space for it, not memory.
 const CELLS: u32 = 1000;
+/// Compiled code kept on disk unless told otherwise: some hundred programs of usual size.
+const CACHE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Guest threads of each pool unless told otherwise: as many as there are cores, few enough for a small machine.
 const THREADS_MAX: usize = 8;
 
@@ -37,6 +40,8 @@ pub struct RuntimeConfig {
     pub cache_dir: PathBuf,
     /// Proves that compiled code was made here. Random, kept beside the node's keys.
     pub cache_key: [u8; 32],
+    /// Bytes of compiled code kept on disk. What is in use stays, even beyond.
+    pub cache_bytes: u64,
     pub compiler: CompilerConfig,
     pub max_cells: u32,
     /// Threads in each of the two pools.
@@ -49,6 +54,7 @@ impl RuntimeConfig {
         Self {
             cache_dir,
             cache_key,
+            cache_bytes: CACHE_BYTES,
             compiler,
             max_cells: CELLS,
             guest_threads: cores.min(THREADS_MAX),
@@ -99,11 +105,14 @@ impl Runtime {
                 .map_err(|error| RuntimeError::Engine(error.into()))
         };
         let (epoch, fuel) = (engine(Flavour::Epoch)?, engine(Flavour::Fuel)?);
-        let cache = Cache::open(config.cache_dir.clone(), config.cache_key).map_err(|source| {
-            RuntimeError::Cache {
-                path: config.cache_dir,
-                source,
-            }
+        let cache = Cache::open(
+            config.cache_dir.clone(),
+            config.cache_key,
+            config.cache_bytes,
+        )
+        .map_err(|source| RuntimeError::Cache {
+            path: config.cache_dir,
+            source,
         })?;
         Ok(Self(Arc::new(Parts {
             _ticker: Ticker::start(vec![epoch.clone(), fuel.clone()])
@@ -155,7 +164,7 @@ impl Runtime {
                     .cache
                     .compiled(&engine, flavour, &inspection, &wasm, &self.0.compiler)
                     .await?;
-                Some((engine.clone(), prepared::link(&engine, entry, code)?))
+                Some(prepared::link(&engine, entry, code)?)
             }
             None => None,
         };
@@ -177,8 +186,8 @@ impl Runtime {
 
     /// Starts a cell on the guest threads.
     pub fn start(&self, prepared: &Prepared, config: CellConfig) -> Result<CellHandle, StartError> {
-        let (engine, program) = match (&prepared.0.program, &prepared.0.kind) {
-            (Some(program), _) => program.clone(),
+        let ready = match (&prepared.0.program, &prepared.0.kind) {
+            (Some(ready), _) => ready.clone(),
             (None, PreparedKind::Library { exports }) => {
                 return Err(StartError::Library {
                     exports: exports.clone(),
@@ -198,13 +207,10 @@ impl Runtime {
         }
         let slot = self.slot()?;
         let shared = Arc::new(Shared::new(config.limits.clone()));
-        let (wasi, network) = guest::wasi(&config, &shared)?;
         let run = Run {
-            engine,
+            ready,
             flavour: prepared.flavour(),
-            program,
-            wasi,
-            network,
+            granted: grants::open(&config, &shared)?,
             shared: shared.clone(),
         };
         Ok(self.spawn(run, shared, config.stdio, slot))

@@ -63,6 +63,9 @@ const PACKAGES: &[&str] = &[
     "wasi:sockets",
 ];
 
+/// Release candidates that are linked. Each is an interface of its own: no other version fits it.
+const CANDIDATES: &[&str] = &["wasi:config/store@0.2.0-rc.1"];
+
 pub(super) fn offers(kind: Kind, item: &Item) -> bool {
     match kind {
         Kind::Module => item
@@ -73,6 +76,7 @@ pub(super) fn offers(kind: Kind, item: &Item) -> bool {
         // A type may be imported by itself: it asks for nothing.
         Kind::Component => {
             item.ty.starts_with("type")
+                || CANDIDATES.contains(&item.name.as_str())
                 || wasi(&item.name).is_some_and(|(package, ..)| PACKAGES.contains(&package))
         }
     }

@@ -101,6 +101,9 @@ impl<'a> Renderer<'a> {
             if index > 0 {
                 out.push_str(", ");
             }
+            if out.len() > TEXT_MAX {
+                return out.push_str("...");
+            }
             out.push_str(name);
             out.push_str(": ");
             self.value(out, ty, depth + 1);
@@ -138,6 +141,9 @@ impl<'a> Renderer<'a> {
                 for (index, ty) in tuple.types.iter().enumerate() {
                     if index > 0 {
                         out.push_str(", ");
+                    }
+                    if out.len() > TEXT_MAX {
+                        return out.push_str("...");
                     }
                     self.value(out, ty, depth + 1);
                 }

@@ -1,18 +1,9 @@
 //! Guests as a toolchain builds them: preview 1, and components of 0.2 and 0.3.
 
-use std::sync::Arc;
-
+use realm_manifest::Grants;
 use realm_runtime::{CellConfig, ExitStatus, Flavour, LogRing, PrepareError, Stdio};
 
-use crate::scene::{Scene, end, scene};
-
-fn prebuilt(name: &str) -> Arc<[u8]> {
-    let path = format!(
-        "{}/../../guests/prebuilt/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    std::fs::read(path).unwrap().into()
-}
+use crate::scene::{Scene, end, prebuilt, scene, wasm};
 
 async fn run(scene: &Scene, name: &str, args: &[&str]) -> (ExitStatus, String) {
     let prepared = scene
@@ -42,15 +33,41 @@ async fn every_preview_says_hello() {
 #[tokio::test]
 async fn exit_codes_survive_as_far_as_the_guest_says_them() {
     let scene = scene();
-    assert_eq!(
-        run(&scene, "exit-code.p1", &["7"]).await.0,
-        ExitStatus::Exited(7)
-    );
-    // Its library calls `exit`, which knows success and failure, and not `exit-with-code`.
-    assert_eq!(
-        run(&scene, "exit-code", &["7"]).await.0,
-        ExitStatus::Exited(1)
-    );
+    for code in [0, 7, 255] {
+        let said = code.to_string();
+        // Preview 1 has one way to end, and it takes a number.
+        let (status, _) = run(&scene, "exit-code.p1", &[&said]).await;
+        assert_eq!(status, ExitStatus::Exited(code));
+        // The standard library of 0.2 calls `exit`, which knows success and failure, and not `exit-with-code`.
+        let (status, _) = run(&scene, "exit-code", &[&said]).await;
+        assert_eq!(status, ExitStatus::Exited(code.min(1)));
+        for version in ["0.2.12", "0.3.0"] {
+            let (status, _) = scene
+                .run_granted(&wasm(&exit_with_code(version, code)), Grants::default())
+                .await;
+            assert_eq!(status, ExitStatus::Exited(code), "{version}");
+        }
+    }
+}
+
+/// A command of its preview that ends by `exit-with-code`, deep in a call.
+fn exit_with_code(version: &str, code: i32) -> String {
+    let (is_async, run) = match version.starts_with("0.3") {
+        true => ("async", "0.3.0"),
+        false => ("", "0.2.0"),
+    };
+    format!(
+        r#"(component
+        (import "wasi:cli/exit@{version}" (instance $exit (export "exit-with-code" (func (param "status-code" u8)))))
+        (core func $exit (canon lower (func $exit "exit-with-code")))
+        (core module $m (import "" "exit" (func $exit (param i32)))
+            (func $deep (param i32) (call $exit (local.get 0)))
+            (func (export "run") (result i32) (call $deep (i32.const {code})) (i32.const 1)))
+        (core instance $i (instantiate $m (with "" (instance (export "exit" (func $exit))))))
+        (func $run {is_async} (result (result)) (canon lift (core func $i "run")))
+        (instance $exports (export "run" (func $run)))
+        (export "wasi:cli/run@{run}" (instance $exports)))"#
+    )
 }
 
 #[tokio::test]

@@ -5,8 +5,16 @@
     reason = "a failed step fails the test"
 )]
 
+mod bombs;
+mod cache;
 mod compile;
+mod file_acts;
 mod guests;
 mod inspect;
 mod limits;
+mod outbound;
 mod scene;
+mod sockets_p3;
+mod text;
+mod vars;
+mod volumes;

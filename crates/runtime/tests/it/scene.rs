@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use realm_manifest::Limits;
+use realm_manifest::{Grants, Limits};
 use realm_runtime::{
     CellConfig, CellHandle, CompilerConfig, ExitStatus, Flavour, LogRing, PrepareError, Prepared,
     Runtime, RuntimeConfig, Stdio,
@@ -45,6 +45,15 @@ pub fn wasm(text: &str) -> Arc<[u8]> {
     wat::parse_str(text).unwrap().into()
 }
 
+/// A guest as a toolchain built it.
+pub fn prebuilt(name: &str) -> Arc<[u8]> {
+    let path = format!(
+        "{}/../../guests/prebuilt/{name}.wasm",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    std::fs::read(path).unwrap().into()
+}
+
 impl Scene {
     pub async fn prepare(&self, text: &str, limits: &Limits) -> Result<Prepared, PrepareError> {
         self.runtime.prepare(wasm(text), Flavour::of(limits)).await
@@ -56,6 +65,22 @@ impl Scene {
         let mut config = CellConfig::new("test", Stdio::Log(ring.clone()));
         config.limits = limits;
         (self.runtime.start(&prepared, config).unwrap(), ring)
+    }
+
+    /// Runs with grants; the status, and the lines of both streams.
+    pub async fn run_granted(&self, wasm: &Arc<[u8]>, grants: Grants) -> (ExitStatus, Vec<String>) {
+        let ring = LogRing::new();
+        let mut config = CellConfig::new("test", Stdio::Log(ring.clone()));
+        config.grants = grants;
+        let status = self.run_config(wasm, config).await;
+        let lines = ring.tail(1000).into_iter().map(|line| line.text).collect();
+        (status, lines)
+    }
+
+    pub async fn run_config(&self, wasm: &Arc<[u8]>, config: CellConfig) -> ExitStatus {
+        let flavour = Flavour::of(&config.limits);
+        let prepared = self.runtime.prepare(wasm.clone(), flavour).await.unwrap();
+        end(&self.runtime.start(&prepared, config).unwrap()).await
     }
 
     pub async fn run(&self, text: &str, limits: Limits) -> ExitStatus {
