@@ -6,7 +6,7 @@ use realm_runtime::{CellConfig, ExitStatus, Flavour, LogRing, PrepareError, Stdi
 
 use crate::scene::{Scene, end, scene};
 
-fn prebuilt(name: &str) -> Arc<[u8]> {
+pub fn prebuilt(name: &str) -> Arc<[u8]> {
     let path = format!(
         "{}/../../guests/prebuilt/{name}.wasm",
         env!("CARGO_MANIFEST_DIR")
@@ -46,9 +46,13 @@ async fn exit_codes_survive_as_far_as_the_guest_says_them() {
         run(&scene, "exit-code.p1", &["7"]).await.0,
         ExitStatus::Exited(7)
     );
-    // Its library calls `exit`, which knows success and failure, and not `exit-with-code`.
     assert_eq!(
-        run(&scene, "exit-code", &["7"]).await.0,
+        run(&scene, "exit-code", &["42"]).await.0,
+        ExitStatus::Exited(42)
+    );
+    // The standard library calls `exit`, which knows success and failure, and not `exit-with-code`.
+    assert_eq!(
+        run(&scene, "exit-code", &["std", "42"]).await.0,
         ExitStatus::Exited(1)
     );
 }
