@@ -6,6 +6,7 @@
 )]
 
 mod compile;
+mod examples;
 mod guests;
 mod inspect;
 mod limits;
