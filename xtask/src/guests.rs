@@ -128,8 +128,11 @@ fn step(what: &str) {
 
 /// Compares the committed files with the record, and the record with the sources.
 pub fn check(root: &Path) -> Result<()> {
-    let dir = root.join("guests");
-    let prebuilt = dir.join("prebuilt");
+    verdict("run `cargo xtask guests`", &problems(root)?)
+}
+
+fn problems(root: &Path) -> Result<Vec<String>> {
+    let prebuilt = root.join("guests/prebuilt");
     let record: Record = toml::from_str(&read(&prebuilt.join("RECORD.toml"))?)
         .context("guests/prebuilt/RECORD.toml is not a record")?;
     let mut problems = Vec::new();
@@ -157,7 +160,13 @@ pub fn check(root: &Path) -> Result<()> {
     for file in record.guest.keys().filter(|file| !known.contains(*file)) {
         problems.push(format!("{file} is recorded but has no sources"));
     }
-    verdict("run `cargo xtask guests`", &problems)
+    for path in files(&prebuilt, &["wasm"])? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !record.guest.contains_key(name.as_ref()) {
+            problems.push(format!("{name} is not in the record; remove it"));
+        }
+    }
+    Ok(problems)
 }
 
 fn named_places(guest: &Guest, wasm: &[u8], root: &Path) -> Vec<String> {
@@ -227,8 +236,76 @@ fn sources(root: &Path, guest: &Guest, record: &Record) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn prebuilt_guests_match_their_sources() -> anyhow::Result<()> {
-        super::check(&crate::root()?)
+    fn prebuilt_guests_match_their_sources() -> Result<()> {
+        check(&crate::root()?)
+    }
+
+    /// A project with one guest, recorded as it is.
+    fn project(wasm: &[u8]) -> Result<tempfile::TempDir> {
+        let dir = tempfile::tempdir()?;
+        let root = dir.path();
+        for (name, text) in [
+            ("guests/Cargo.toml", "[workspace]\nmembers = [\"a\"]\n"),
+            ("guests/Cargo.lock", ""),
+            ("guests/a/src/main.rs", "fn main() {}\n"),
+            (
+                "guests/a/Cargo.toml",
+                "[package]\nname = \"a\"\nmetadata.guest.targets = [\"wasm32-wasip1\"]\n",
+            ),
+        ] {
+            let path = root.join(name);
+            std::fs::create_dir_all(path.parent().context("it has a folder")?)?;
+            std::fs::write(path, text)?;
+        }
+        std::fs::create_dir(root.join("guests/prebuilt"))?;
+        std::fs::write(root.join("guests/prebuilt/a.p1.wasm"), wasm)?;
+        let mut record = Record {
+            toolchain: "some rustc".to_owned(),
+            debian: false,
+            guest: BTreeMap::new(),
+        };
+        let guest = list(root)?.pop().context("there is a guest")?;
+        let built = Built {
+            wasm: hex::encode(Sha256::digest(wasm)),
+            sources: sources(root, &guest, &record)?,
+        };
+        record.guest.insert(guest.file(), built);
+        let text = toml::to_string(&record)?;
+        std::fs::write(root.join("guests/prebuilt/RECORD.toml"), text)?;
+        Ok(dir)
+    }
+
+    #[test]
+    fn a_guest_that_changed_since_its_record_is_found() -> Result<()> {
+        let project = project(b"wasm")?;
+        let prebuilt = project.path().join("guests/prebuilt");
+        assert!(problems(project.path())?.is_empty());
+        std::fs::write(prebuilt.join("a.p1.wasm"), "other")?;
+        assert_eq!(
+            problems(project.path())?,
+            ["a.p1.wasm is not what was recorded"]
+        );
+        std::fs::remove_file(prebuilt.join("a.p1.wasm"))?;
+        std::fs::write(prebuilt.join("b.wasm"), "stray")?;
+        std::fs::write(project.path().join("guests/a/src/main.rs"), "fn main() { }")?;
+        let found = problems(project.path())?;
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found[0], "a.p1.wasm is older than its sources");
+        assert!(found[1].starts_with("a.p1.wasm: "), "{found:?}");
+        assert_eq!(found[2], "b.wasm is not in the record; remove it");
+        Ok(())
+    }
+
+    #[test]
+    fn a_guest_that_names_its_builders_directory_is_found() -> Result<()> {
+        let project = project(b"panicked at /tmp/x/a.rs")?;
+        assert_eq!(
+            problems(project.path())?,
+            ["a.p1.wasm names a directory of its builder: /tmp/x/a.rs"]
+        );
+        Ok(())
     }
 }

@@ -28,9 +28,10 @@ const SHOWN: usize = 80;
 
 /// Every such path, as far as it is text, each once. `root` is the project on this machine.
 pub(super) fn of_machine(wasm: &[u8], root: &Path) -> Vec<String> {
-    let root = root.to_string_lossy();
+    // A short one, such as `/src`, is a part of other paths too.
+    let own = (root.components().count() > 2).then(|| root.to_string_lossy());
     let mut found = Vec::new();
-    for place in PLACES.iter().copied().chain([root.as_ref()]) {
+    for place in PLACES.iter().copied().chain(own.as_deref()) {
         let mut from = 0;
         while let Some(at) = find(&wasm[from..], place.as_bytes()) {
             let start = from + at;
@@ -110,6 +111,7 @@ mod tests {
         let wasm = b"/deps/a-1.0.0/src/lib.rs /rustc/1.96.0/library /realm/x.rs /etc/passwd";
         assert!(of_machine(wasm, Path::new("/r/realm")).is_empty());
         assert_eq!(of_machine(b"/r/realm/x.rs", Path::new("/r/realm")).len(), 1);
+        assert!(of_machine(b"/deps/a-1.0.0/src/lib.rs", Path::new("/src")).is_empty());
     }
 
     #[test]
