@@ -185,10 +185,7 @@ fn list(root: &Path) -> Result<Vec<Guest>> {
     let mut guests = Vec::new();
     for member in members {
         let member = member.as_str().context("a member is a path")?;
-        let dir = match member.strip_prefix("../") {
-            Some(beside) => PathBuf::from(beside),
-            None => Path::new("guests").join(member),
-        };
+        let dir = Path::new("guests").join(member);
         let manifest: toml::Table = toml::from_str(&read(&root.join(&dir).join("Cargo.toml"))?)?;
         let package = manifest["package"]["name"]
             .as_str()

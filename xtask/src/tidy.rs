@@ -68,6 +68,10 @@ fn texts(root: &Path) -> Result<Vec<PathBuf>> {
     while let Some(dir) = waiting.pop() {
         for entry in std::fs::read_dir(&dir)? {
             let path = entry?.path();
+            // What a link leads to is found where it lies.
+            if path.is_symlink() {
+                continue;
+            }
             if !path.is_dir() {
                 found.push(path);
             } else if path.file_name().is_none_or(|name| name != "target") {
