@@ -1,6 +1,6 @@
 //! Checks that every test named in `docs/coverage.md` exists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
@@ -24,6 +24,7 @@ pub fn check(root: &Path) -> Result<()> {
 fn problems(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
     let mut problems = Vec::new();
     let mut seen = BTreeSet::new();
+    let mut last = BTreeMap::new();
     for line in page.lines().filter(|line| line.starts_with('|')).skip(2) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [id, _, named] = cells[..] else {
@@ -32,6 +33,14 @@ fn problems(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
         };
         if !seen.insert(id.to_owned()) {
             problems.push(format!("{id} has two rows"));
+        }
+        match place(id) {
+            Some((letter, number)) => {
+                if let Some(before) = last.insert(letter, number).filter(|last| *last > number) {
+                    problems.push(format!("{id} comes after {letter}{before}"));
+                }
+            }
+            None => problems.push(format!("{id} is not a letter and a number")),
         }
         let mut count = 0;
         for test in named.split('`').skip(1).step_by(2) {
@@ -45,6 +54,12 @@ fn problems(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Rows of one letter are sorted by their numbers, so that a missing one is seen.
+fn place(id: &str) -> Option<(char, u32)> {
+    let letter = id.chars().next().filter(char::is_ascii_uppercase)?;
+    Some((letter, id[1..].parse().ok()?))
 }
 
 /// Functions whose attribute ends in `test]`, such as `#[tokio::test]`.
@@ -79,8 +94,33 @@ mod tests {
     #[test]
     fn a_missing_test_is_found() {
         let tests = BTreeSet::from_iter(tests_in("#[test]\nfn here() {}\nfn helper() {}\n"));
-        let page = "| id | what | tests |\n| - | - | - |\n| A | x | `here` |\n| B | y | `gone` |\n\
-                    | C | z | none |\n| D | z | `helper` |\n";
-        assert_eq!(problems(page, &tests).len(), 3);
+        let page = page(&["A1 | x | `here`", "B1 | y | `gone`", "C1 | z | none"]);
+        assert_eq!(
+            problems(&page, &tests),
+            ["B1: there is no test gone", "C1 names no test"]
+        );
+        let helper = self::page(&["D1 | z | `helper`"]);
+        assert_eq!(problems(&helper, &tests), ["D1: there is no test helper"]);
+    }
+
+    #[test]
+    fn rows_are_sorted_within_their_letter_and_each_is_there_once() {
+        let tests = BTreeSet::from(["here".to_owned()]);
+        let rows = |ids: &[&str]| {
+            let rows: Vec<String> = ids.iter().map(|id| format!("{id} | x | `here`")).collect();
+            problems(&page(&rows), &tests)
+        };
+        assert!(rows(&["P2", "A9", "P10", "A10"]).is_empty());
+        assert_eq!(rows(&["A10", "B1", "A9"]), ["A9 comes after A10"]);
+        assert_eq!(rows(&["A1", "A1"]), ["A1 has two rows"]);
+        assert_eq!(rows(&["first"]), ["first is not a letter and a number"]);
+    }
+
+    fn page(rows: &[impl AsRef<str>]) -> String {
+        let rows = rows.iter().map(|row| format!("| {} |\n", row.as_ref()));
+        format!(
+            "| id | what | tests |\n| - | - | - |\n{}",
+            rows.collect::<String>()
+        )
     }
 }

@@ -8,7 +8,8 @@ struct Adder;
 
 impl Guest for Adder {
     fn add(a: u32, b: u32) -> Result<u32, String> {
-        a.checked_add(b).ok_or_else(|| format!("{a} + {b} does not fit 32 bits"))
+        a.checked_add(b)
+            .ok_or_else(|| format!("{a} + {b} does not fit 32 bits"))
     }
 
     fn sum(terms: Vec<u32>) -> Result<u32, String> {

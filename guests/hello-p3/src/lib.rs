@@ -14,6 +14,10 @@ impl wasip3::exports::cli::run::Guest for Hello {
             unsent.is_empty()
         };
         let (printed, fed) = futures::join!(printing, feeding);
-        if printed.is_ok() && fed { Ok(()) } else { Err(()) }
+        if printed.is_ok() && fed {
+            Ok(())
+        } else {
+            Err(())
+        }
     }
 }

@@ -32,7 +32,11 @@ fn probe(arg: &str) -> Result<String, String> {
         "bind" => bind(parse(target)?).map_err(name),
         "dns" => {
             let found = resolve(target).map_err(name)?;
-            Ok(found.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+            Ok(found
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" "))
         }
         "tcpname" => connect_by_name(target),
         _ => Err("unknown verb".to_owned()),
@@ -40,7 +44,9 @@ fn probe(arg: &str) -> Result<String, String> {
 }
 
 fn parse(target: &str) -> Result<SocketAddr, String> {
-    target.parse().map_err(|_| format!("not an address and port: {target}"))
+    target
+        .parse()
+        .map_err(|_| format!("not an address and port: {target}"))
 }
 
 fn connect(to: SocketAddr) -> Result<String, ErrorCode> {
@@ -55,7 +61,10 @@ fn connect(to: SocketAddr) -> Result<String, ErrorCode> {
     };
     // A peer that answers shows that bytes pass, one that hangs up that the connection stood.
     let sent = output.blocking_write_and_flush(b"net-probe\n").is_ok();
-    let heard = input.blocking_read(64).map(|bytes| bytes.len()).unwrap_or(0);
+    let heard = input
+        .blocking_read(64)
+        .map(|bytes| bytes.len())
+        .unwrap_or(0);
     Ok(format!("sent={sent} heard={heard}"))
 }
 
@@ -77,7 +86,10 @@ fn send(to: SocketAddr) -> Result<String, ErrorCode> {
     while outgoing.check_send()? == 0 {
         outgoing.subscribe().block();
     }
-    let datagram = OutgoingDatagram { data: b"net-probe\n".to_vec(), remote_address: None };
+    let datagram = OutgoingDatagram {
+        data: b"net-probe\n".to_vec(),
+        remote_address: None,
+    };
     Ok(format!("sent={}", outgoing.send(&[datagram])?))
 }
 
@@ -132,7 +144,10 @@ fn raw(address: SocketAddr) -> IpSocketAddress {
     match address.ip() {
         IpAddr::V4(ip) => {
             let [a, b, c, d] = ip.octets();
-            IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: (a, b, c, d) })
+            IpSocketAddress::Ipv4(Ipv4SocketAddress {
+                port,
+                address: (a, b, c, d),
+            })
         }
         IpAddr::V6(ip) => {
             let [a, b, c, d, e, f, g, h] = ip.segments();

@@ -38,8 +38,10 @@ async fn exit_codes_survive_as_far_as_the_guest_says_them() {
         // Preview 1 has one way to end, and it takes a number.
         let (status, _) = run(&scene, "exit-code.p1", &[&said]).await;
         assert_eq!(status, ExitStatus::Exited(code));
-        // The standard library of 0.2 calls `exit`, which knows success and failure, and not `exit-with-code`.
         let (status, _) = run(&scene, "exit-code", &[&said]).await;
+        assert_eq!(status, ExitStatus::Exited(code));
+        // The standard library of 0.2 calls `exit`, which knows success and failure, and not `exit-with-code`.
+        let (status, _) = run(&scene, "exit-code", &["std", &said]).await;
         assert_eq!(status, ExitStatus::Exited(code.min(1)));
         for version in ["0.2.12", "0.3.0"] {
             let (status, _) = scene

@@ -8,6 +8,7 @@
 mod bombs;
 mod cache;
 mod compile;
+mod examples;
 mod file_acts;
 mod guests;
 mod inspect;
