@@ -77,8 +77,6 @@ pub(crate) struct Core {
     pub sources: watch::Sender<Vec<PublicKey>>,
     pub readiness: watch::Sender<Option<String>>,
     pub peers_file: realm_store::StateFile,
-    /// Its existence says that a ledger must exist, so that a lost one is not taken for a new node.
-    pub joined_file: realm_store::StateFile,
     pub agent_file: crate::agent_file::AgentFile,
     /// The folded state; None before there is a realm.
     pub state: Option<State>,

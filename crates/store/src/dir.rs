@@ -118,6 +118,19 @@ pub(crate) fn create_private(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
+/// The name under which a file is made before it replaces `path`: no two files share one.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// No room on the disk, in the quota, or in the process's limit.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -3,9 +3,12 @@
 
 mod blobs;
 mod dir;
+mod disk;
 mod faults;
+mod flips;
 mod kill;
 mod ledger;
+mod rollback;
 
 use realm_manifest::identity::{
     Artifact, Body, Entry, Genesis, Hash, Kind, SecretKey, Signed, Target, Timestamp,
