@@ -177,6 +177,7 @@ impl Core {
         let now = self.clock.now();
         if let Some(log) = self.node.log() {
             self.state = State::decode(&log.head().state).ok();
+            self.pin_artifacts();
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
         self.claims = self.node.claims().cloned().collect();

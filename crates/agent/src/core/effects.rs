@@ -147,6 +147,7 @@ impl Core {
             }
         };
         let before = self.state.replace(next);
+        self.pin_artifacts();
         if let (Some(before), Some(after)) = (before, &self.state)
             && before.owner != after.owner
         {
