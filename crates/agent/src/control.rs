@@ -477,7 +477,9 @@ fn failed(error: std::io::Error) -> RpcError {
 
 fn store(error: BlobError) -> RpcError {
     let code = match &error {
-        BlobError::Budget { .. } | BlobError::TooLarge { .. } => ErrorCode::Limit,
+        BlobError::Budget { .. } | BlobError::TooLarge { .. } | BlobError::DiskFull { .. } => {
+            ErrorCode::Limit
+        }
         BlobError::Digest { .. } | BlobError::Size { .. } => ErrorCode::Invalid,
         _ => ErrorCode::Failed,
     };

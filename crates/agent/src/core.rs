@@ -77,8 +77,6 @@ pub(crate) struct Core {
     pub sources: watch::Sender<Vec<PublicKey>>,
     pub readiness: watch::Sender<Option<String>>,
     pub peers_file: realm_store::StateFile,
-    /// Its existence says that a ledger must exist, so that a lost one is not taken for a new node.
-    pub joined_file: realm_store::StateFile,
     pub agent_file: crate::agent_file::AgentFile,
     /// The folded state; None before there is a realm.
     pub state: Option<State>,
@@ -181,6 +179,7 @@ impl Core {
         let now = self.clock.now();
         if let Some(log) = self.node.log() {
             self.state = State::decode(&log.head().state).ok();
+            self.pin_artifacts();
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
         self.claims = self.node.claims().cloned().collect();

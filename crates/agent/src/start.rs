@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    path::PathBuf,
     rc::Rc,
     sync::{Arc, OnceLock},
 };
@@ -76,11 +75,6 @@ pub enum StartError {
     Token(#[from] ParseTokenError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("this node belongs to realm {}, and its ledger is gone: restore {ledger} from a backup, or start with an empty data directory", realm.short())]
-    LedgerGone {
-        realm: realm_identity::RealmId,
-        ledger: PathBuf,
-    },
     #[error("the stored log cannot be used")]
     Restore(#[from] realm_protocol::RestoreError),
     #[error(transparent)]
@@ -113,19 +107,7 @@ impl Agent {
 
         let boot_id = trust::next_boot(&dir)?;
         let pinned = trust.pin().owner().is_some();
-        let ledger_path = dir.path().join("ledger.redb");
-        let new = !ledger_path.exists();
-        if let Some(realm) = trust
-            .pin()
-            .realm()
-            .filter(|_| new && dir.state_file("joined").path().exists())
-        {
-            return Err(StartError::LedgerGone {
-                realm,
-                ledger: ledger_path,
-            });
-        }
-        let ledger = Ledger::open(&ledger_path)?;
+        let ledger = Ledger::open(&dir.path().join("ledger.redb"))?;
         let contents = ledger.load()?;
         let node = restore(&trust, &key, boot_id, &contents, &clock)?;
         let (ledger, written) = LedgerTask::start(ledger).map_err(StartError::Thread)?;
@@ -237,7 +219,6 @@ impl Agent {
             sources: sources_sender,
             readiness: readiness_sender,
             peers_file,
-            joined_file: dir.state_file("joined"),
             state: None,
             claims: Vec::new(),
             approved: BTreeMap::new(),

@@ -113,9 +113,9 @@ impl Trust {
     }
 }
 
-/// The node's signing key, made at the first start.
+/// The node's signing key, made at the first start. Later a lost one is an error.
 pub fn node_key(dir: &DataDir) -> Result<SecretKey, TrustError> {
-    Ok(SecretKey::from_seed(&secret(dir, "node.key")?))
+    Ok(SecretKey::from_seed(&dir.identity("node.key", random)?))
 }
 
 /// A secret of 32 bytes that never leaves this directory.

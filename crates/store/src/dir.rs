@@ -3,7 +3,9 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -28,9 +30,23 @@ pub enum DirError {
         pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default()
     )]
     Locked { path: PathBuf, pid: Option<String> },
+    #[error(
+        "{path} is gone, and {because} says that this directory has been in use: put the key back from a backup, or move the whole directory aside and enroll this machine as a new node"
+    )]
+    KeyGone {
+        path: PathBuf,
+        because: &'static str,
+    },
+    #[error(
+        "others may read the key {path} (its mode is {mode:04o}): run chmod 600 on it, and if somebody could have copied it, move the whole directory aside and enroll this machine as a new node"
+    )]
+    KeyExposed { path: PathBuf, mode: u32 },
     #[error(transparent)]
     State(#[from] StateFileError),
 }
+
+/// What only a node with a key leaves behind.
+const TRACES: [&str; 3] = ["ledger.redb", "ledger.mark", "claim"];
 
 impl DataDir {
     /// Opens the directory, makes it where it is missing, and takes its lock.
@@ -86,36 +102,124 @@ impl DataDir {
         StateFile::new(self.path.join(name))
     }
 
-    /// Reads a secret of `N` bytes, or makes it with `make` the first time.
+    /// Reads a secret of `N` bytes, or makes it with `make` the first time. For one that may be
+    /// made anew whenever it is lost.
     pub fn secret<const N: usize>(
         &self,
         name: &str,
         make: impl FnOnce() -> io::Result<[u8; N]>,
     ) -> Result<[u8; N], DirError> {
-        let file = self.state_file(name);
-        if let Some(bytes) = file.read()? {
-            let damaged = StateFileError::Damaged {
-                path: self.path.join(name),
-            };
-            return <[u8; N]>::try_from(bytes).map_err(|_| damaged.into());
+        if let Some(secret) = self.read_secret(name)? {
+            return Ok(secret);
         }
         let secret = make().map_err(|source| DirError::Open {
             path: self.path.join(name),
             source,
         })?;
-        file.write(&secret)?;
+        self.state_file(name).write(&secret)?;
         Ok(secret)
     }
+
+    /// The same for a secret that others know this node by: where the directory has been in use
+    /// a lost one is an error, because another one would be another node.
+    pub fn identity<const N: usize>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<[u8; N]>,
+    ) -> Result<[u8; N], DirError> {
+        if let Some(secret) = self.read_secret(name)? {
+            return Ok(secret);
+        }
+        for because in TRACES {
+            let trace = self.path.join(because);
+            let found = fs::symlink_metadata(&trace);
+            match found {
+                Ok(_) => {
+                    return Err(DirError::KeyGone {
+                        path: self.path.join(name),
+                        because,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    return Err(DirError::Open {
+                        path: trace,
+                        source,
+                    });
+                }
+            }
+        }
+        self.secret(name, make)
+    }
+
+    fn read_secret<const N: usize>(&self, name: &str) -> Result<Option<[u8; N]>, DirError> {
+        let file = self.state_file(name);
+        // Anything but a file is left to the reading, which follows no link.
+        if let Ok(metadata) = fs::symlink_metadata(file.path())
+            && metadata.is_file()
+            && metadata.mode() & OTHERS != 0
+        {
+            return Err(DirError::KeyExposed {
+                path: file.path().into(),
+                mode: metadata.mode() & 0o7777,
+            });
+        }
+        let Some(bytes) = file.read()? else {
+            return Ok(None);
+        };
+        let damaged = StateFileError::Damaged {
+            path: file.path().into(),
+        };
+        Ok(Some(<[u8; N]>::try_from(bytes).map_err(|_| damaged)?))
+    }
 }
+
+/// What group and others may do.
+const OTHERS: u32 = 0o077;
+/// A directory that many write to, like /tmp.
+const STICKY: u32 = 0o1000;
 
 /// Refuses to follow a link that someone put where our file should be.
 pub(crate) const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
-pub(crate) fn create_private(path: &Path) -> io::Result<()> {
+/// Makes the directory for the owner alone; one that is there and open to others is closed to
+/// them. True where it was made.
+pub(crate) fn create_private(path: &Path) -> io::Result<bool> {
+    let made = !path.try_exists()?;
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(path)
+        .create(path)?;
+    let mode = fs::metadata(path)?.mode() & 0o7777;
+    if mode & OTHERS == 0 {
+        return Ok(made);
+    }
+    if mode & STICKY != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "others write to this directory: choose one of the agent's own",
+        ));
+    }
+    tracing::warn!(
+        path = %path.display(),
+        mode = format!("{mode:04o}"),
+        "others could look into this directory of the agent: its mode is 0700 now"
+    );
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    Ok(made)
+}
+
+/// The name under which a file is made before it replaces `path`: no two files share one.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// No room on the disk, in the quota, or in the process's limit.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {

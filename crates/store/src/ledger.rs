@@ -1,13 +1,32 @@
 //! The ledger: a realm's log, its claims and what must be remembered for good, in one file.
 //!
 //! A batch is written in one durable transaction: once [`Ledger::commit`] returns, no crash
-//! loses it, and none leaves half of it.
+//! loses it, and none leaves half of it. A high-water mark beside the file says how far that
+//! was, so that an older copy of the file is not taken for the present one.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use crate::dir::sync_dir;
-use realm_manifest::identity::{Entry, Genesis, Hash, Signed, VerifyError};
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition};
+use realm_manifest::identity::{Hash, RealmId, VerifyError};
+use redb::{Database, ReadableDatabase as _, TableDefinition};
+
+use crate::dir::{is_full, sync_dir, temporary};
+use mark::MarkFile;
+use storage::{Files, Watched};
+
+mod chain;
+mod mark;
+mod read;
+mod storage;
+mod write;
+
+pub use storage::LedgerStorage;
 
 const ENTRIES: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("entries");
 const PAYLOADS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("payloads");
@@ -16,6 +35,8 @@ const MARKS: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("marks");
 const REPORTS: TableDefinition<'_, [u8; 32], (u64, &[u8])> = TableDefinition::new("reports");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
+/// How many batches were committed, reports aside.
+const BATCH: &str = "batch";
 const GENESIS: &str = "genesis";
 const CHECKPOINT: [&str; 3] = ["checkpoint-entry", "checkpoint-state", "checkpoint-payload"];
 
@@ -96,275 +117,297 @@ pub enum LedgerError {
     },
     #[error("cannot read the ledger")]
     Read(#[source] Box<redb::Error>),
-    #[error(
-        "cannot write the ledger: free disk space or mend the disk, then start the agent again"
-    )]
+    #[error("the disk of the ledger is full: free space; writing goes on by itself")]
+    Full(#[source] Box<redb::Error>),
+    #[error("cannot write the ledger: mend the disk; writing goes on by itself when it can")]
     Write(#[source] Box<redb::Error>),
-    #[error("an earlier write failed, so nothing more is written: start the agent again")]
-    Failed,
     #[error(
-        "the ledger is damaged: {what}; restore the data directory, or join anew with an empty one"
+        "the disk did not keep what was written to the ledger, so nothing more is written: mend the disk, then start the agent again"
+    )]
+    Failed,
+    #[error("the ledger is closed after a failed write and could not be opened again")]
+    Closed,
+    #[error("a batch was refused and nothing of it written: {what}")]
+    Refused { what: &'static str },
+    #[error(
+        "the ledger is damaged: {what}; restore the data directory, or let this node fetch the log from its peers again: move ledger.redb and ledger.mark aside and start it"
     )]
     Damaged { what: String },
     #[error("entry {} in the ledger does not verify", hash.short())]
     Entry { hash: Hash, source: VerifyError },
+    #[error(
+        "the ledger was rolled back: this node acknowledged revision {acknowledged} of realm {}, and the ledger holds revision {found} or another history, as an older copy would; put the newest copy back, or let this node fetch the log from its peers again: move ledger.redb and ledger.mark aside and start it",
+        realm.short()
+    )]
+    RolledBack {
+        realm: RealmId,
+        acknowledged: u64,
+        found: u64,
+    },
+    #[error(
+        "the ledger {path} is gone, and this node acknowledged revision {acknowledged} of realm {}; put it back, or let this node fetch the log from its peers again: move ledger.mark aside and start it",
+        realm.short()
+    )]
+    Gone {
+        path: PathBuf,
+        realm: RealmId,
+        acknowledged: u64,
+    },
+    #[error("cannot use the mark beside the ledger, ledger.mark")]
+    Mark(#[source] io::Error),
+    #[error(
+        "the mark beside the ledger is damaged, so nobody can tell whether the ledger is the newest one; if it is (no copy was put back), move ledger.mark aside and start the node"
+    )]
+    MarkDamaged,
 }
 
 /// One realm's ledger. One writer; reads see committed batches only.
 #[derive(Debug)]
 pub struct Ledger {
-    database: Database,
-    /// After a failed write the disk's state is not known: only opening again may go on.
-    failed: bool,
+    storage: Box<dyn LedgerStorage>,
+    /// None after a failed write, until opening works again.
+    database: Option<Database>,
+    mark: MarkFile,
+    /// A sync failed, so the file may lack what was written to it: only reading goes on.
+    sync_failed: Arc<AtomicBool>,
 }
 
 impl Ledger {
-    /// Opens or makes the ledger in `path`.
+    /// Opens or makes the ledger in `path`, with its mark beside it (`.mark`). A ledger that
+    /// lacks what the mark names is an error.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
-        let io_error = |error: io::Error| LedgerError::Open {
-            help: "the data directory cannot be used",
-            source: Box::new(redb::Error::Io(error)),
+        let files = Files {
+            ledger: path.to_owned(),
+            mark: path.with_extension("mark"),
         };
-        if !path.try_exists().map_err(io_error)? {
-            // A crash while the file is made must not leave one that cannot be opened, so it
-            // gets its name when it is whole.
-            let new = path.with_extension("new");
-            match std::fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error(error));
-                }
-                _ => {}
+        let here = path.try_exists().map_err(unusable)?;
+        if !files.mark.try_exists().map_err(LedgerError::Mark)? {
+            // The mark is made before the ledger: only somebody's hand leaves one alone.
+            if here {
+                tracing::warn!(
+                    ledger = %path.display(),
+                    "the ledger has no mark beside it: what it holds now counts as all there was"
+                );
             }
-            drop(Self::prepare(Self::builder().create(&new))?);
-            std::fs::rename(&new, path).map_err(io_error)?;
-            sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(io_error)?;
+            make_whole(&files.mark, |new| {
+                MarkFile::open(storage::open(new)?).map(drop)
+            })
+            .map_err(LedgerError::Mark)?;
         }
-        Self::prepare(Self::builder().create(path))
+        if !here {
+            let mark = open_mark(&files)?.mark();
+            if mark.batch > 0 {
+                return Err(LedgerError::Gone {
+                    path: path.to_owned(),
+                    realm: mark.realm,
+                    acknowledged: mark.seq,
+                });
+            }
+            make_whole(path, |new| {
+                let database = builder().create(new).map_err(io::Error::other)?;
+                create_tables(&database).map_err(io::Error::other)
+            })
+            .map_err(unusable)?;
+        }
+        Self::open_storage(files)
     }
 
     /// The same over other storage: memory, or one that fails on purpose.
-    pub fn open_backend(backend: impl StorageBackend) -> Result<Self, LedgerError> {
-        Self::prepare(Self::builder().create_with_backend(backend))
-    }
-
-    fn builder() -> redb::Builder {
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(CACHE_BYTES);
-        builder
-    }
-
-    fn prepare(database: Result<Database, redb::DatabaseError>) -> Result<Self, LedgerError> {
-        let ledger = Self {
-            database: database.map_err(open_error)?,
-            failed: false,
+    pub fn open_storage(storage: impl LedgerStorage) -> Result<Self, LedgerError> {
+        let mut ledger = Self {
+            mark: open_mark(&storage)?,
+            storage: Box::new(storage),
+            database: None,
+            sync_failed: Arc::default(),
         };
-        // All tables exist from the start, so that reading never meets a missing one.
-        let create = || -> Result<(), redb::Error> {
-            let transaction = ledger.database.begin_write()?;
-            for table in [ENTRIES, PAYLOADS, CLAIMS] {
-                transaction.open_table(table)?;
-            }
-            transaction.open_table(MARKS)?;
-            transaction.open_table(REPORTS)?;
-            transaction.open_table(META)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        create().map_err(|error| LedgerError::Write(Box::new(error)))?;
+        ledger.database = Some(ledger.open_database()?);
         Ok(ledger)
     }
 
-    /// Writes all of `batch` durably, or none of it. After an error nothing more is written.
+    /// Opens the database and compares it with the mark. Writes no transaction to a good one.
+    fn open_database(&mut self) -> Result<Database, LedgerError> {
+        let inner = self.storage.ledger().map_err(unusable)?;
+        let backend = Watched {
+            inner,
+            sync_failed: self.sync_failed.clone(),
+        };
+        let (database, clean) = open_checked(backend)?;
+        if !clean {
+            tracing::warn!("the ledger had to be repaired");
+        }
+        if is_empty(&database).map_err(read_error)? {
+            create_tables(&database).map_err(write_error)?;
+        }
+        let acknowledged = self.mark.mark();
+        let raw = read::everything(&database).map_err(read_error)?;
+        let standing = raw
+            .standing(acknowledged)?
+            .ok_or_else(|| LedgerError::RolledBack {
+                realm: acknowledged.realm,
+                acknowledged: acknowledged.seq,
+                found: raw.highest(),
+            })?;
+        // The agent ended between the commit and the mark.
+        if standing != acknowledged {
+            self.mark.raise(standing).map_err(LedgerError::Mark)?;
+        }
+        Ok(database)
+    }
+
+    /// Writes all of `batch` durably, or none of it. A batch that [`Ledger::load`] would not
+    /// accept is refused. After a failed write the same batch may be tried again.
     pub fn commit(&mut self, batch: &[Op]) -> Result<(), LedgerError> {
-        if self.failed {
+        if self.sync_failed.load(Ordering::Acquire) {
             return Err(LedgerError::Failed);
         }
-        self.write(batch).map_err(|error| {
-            self.failed = true;
-            LedgerError::Write(Box::new(error))
-        })
-    }
-
-    fn write(&self, batch: &[Op]) -> Result<(), redb::Error> {
-        // Durability is immediate by default: commit returns after the disk has it.
-        let transaction = self.database.begin_write()?;
-        {
-            let mut entries = transaction.open_table(ENTRIES)?;
-            let mut payloads = transaction.open_table(PAYLOADS)?;
-            let mut claims = transaction.open_table(CLAIMS)?;
-            let mut marks = transaction.open_table(MARKS)?;
-            let mut reports = transaction.open_table(REPORTS)?;
-            let mut meta = transaction.open_table(META)?;
-            for op in batch {
-                match op {
-                    Op::Genesis { wire } => {
-                        meta.insert(GENESIS, wire.as_slice())?;
-                    }
-                    Op::Checkpoint(checkpoint) => {
-                        let parts = [&checkpoint.entry, &checkpoint.state, &checkpoint.payload];
-                        for (key, bytes) in CHECKPOINT.into_iter().zip(parts) {
-                            meta.insert(key, bytes.as_slice())?;
-                        }
-                    }
-                    Op::Entry { hash, wire } => {
-                        entries.insert(hash.as_bytes(), wire.as_slice())?;
-                    }
-                    Op::Payload { sha256, bytes } => {
-                        payloads.insert(sha256.as_bytes(), bytes.as_slice())?;
-                    }
-                    Op::ErasePayload { sha256 } => {
-                        payloads.remove(sha256.as_bytes())?;
-                    }
-                    Op::Claim { hash, wire } => {
-                        claims.insert(hash.as_bytes(), wire.as_slice())?;
-                    }
-                    Op::Mark { intent, at_ms } => {
-                        marks.insert(intent.as_bytes(), at_ms)?;
-                    }
-                    Op::Report {
-                        node,
-                        seen_ms,
-                        wire,
-                    } => {
-                        reports.insert(node, (*seen_ms, wire.as_slice()))?;
-                    }
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.open_database()?,
+        };
+        match write::commit(&database, batch, self.mark.mark()) {
+            Ok(Ok(mark)) => {
+                self.database = Some(database);
+                if mark != self.mark.mark() {
+                    self.mark.raise(mark).map_err(LedgerError::Mark)?;
                 }
+                Ok(())
+            }
+            Ok(Err(refused)) => {
+                self.database = Some(database);
+                Err(refused)
+            }
+            Err(error) => {
+                self.after_failure(database);
+                Err(write_error(error))
             }
         }
-        transaction.commit()?;
-        Ok(())
     }
 
-    /// Reads everything and verifies it: signatures, digests, the genesis.
+    /// redb refuses everything after one failed write, so it is opened anew; but not after a
+    /// failed sync, which leaves pages that look written and are not.
+    fn after_failure(&mut self, database: Database) {
+        if self.sync_failed.load(Ordering::Acquire) {
+            self.database = Some(database);
+            return;
+        }
+        // Closing first lets go of the file's lock.
+        drop(database);
+        match self.open_database() {
+            Ok(database) => self.database = Some(database),
+            // The next commit tries again and tells whoever asked for it.
+            Err(error) => tracing::warn!(%error, "the ledger stays closed for now"),
+        }
+    }
+
+    /// Reads everything and verifies it: signatures, digests, the genesis, and that no revision
+    /// is missing.
     pub fn load(&self) -> Result<LedgerContents, LedgerError> {
-        let contents = self
-            .read()
-            .map_err(|error| LedgerError::Read(Box::new(error)))?;
-        verify(contents)
+        read::everything(self.database()?)
+            .map_err(read_error)?
+            .verify()
     }
 
     /// Whether this imperative intent was carried out.
     pub fn is_marked(&self, intent: &Hash) -> Result<bool, LedgerError> {
-        let read = || -> Result<bool, redb::Error> {
-            let marks = self.database.begin_read()?.open_table(MARKS)?;
-            Ok(marks.get(intent.as_bytes())?.is_some())
-        };
-        read().map_err(|error| LedgerError::Read(Box::new(error)))
+        read::is_marked(self.database()?, intent).map_err(read_error)
     }
 
-    fn read(&self) -> Result<Raw, redb::Error> {
-        let transaction = self.database.begin_read()?;
-        let meta = transaction.open_table(META)?;
-        let value = |key: &str| -> Result<Option<Vec<u8>>, redb::Error> {
-            Ok(meta.get(key)?.map(|value| value.value().to_vec()))
-        };
-        let parts = [
-            value(CHECKPOINT[0])?,
-            value(CHECKPOINT[1])?,
-            value(CHECKPOINT[2])?,
-        ];
-        let payloads = transaction.open_table(PAYLOADS)?;
-        let mut raw = Raw {
-            genesis: value(GENESIS)?,
-            checkpoint: parts,
-            ..Raw::default()
-        };
-        for row in transaction.open_table(ENTRIES)?.iter()? {
-            let (hash, wire) = row?;
-            raw.entries
-                .push((Hash::from_bytes(hash.value()), wire.value().to_vec()));
-        }
-        for row in payloads.iter()? {
-            let (sha256, bytes) = row?;
-            raw.payloads
-                .insert(Hash::from_bytes(sha256.value()), bytes.value().to_vec());
-        }
-        for row in transaction.open_table(CLAIMS)?.iter()? {
-            raw.claims.push(row?.1.value().to_vec());
-        }
-        for row in transaction.open_table(REPORTS)?.iter()? {
-            let (node, report) = row?;
-            let (seen_ms, wire) = report.value();
-            raw.reports.push((node.value(), seen_ms, wire.to_vec()));
-        }
-        Ok(raw)
+    fn database(&self) -> Result<&Database, LedgerError> {
+        self.database.as_ref().ok_or(LedgerError::Closed)
     }
 }
 
-/// What the tables hold, before anything is believed.
-#[derive(Default)]
-struct Raw {
-    genesis: Option<Vec<u8>>,
-    checkpoint: [Option<Vec<u8>>; 3],
-    entries: Vec<(Hash, Vec<u8>)>,
-    payloads: std::collections::HashMap<Hash, Vec<u8>>,
-    claims: Vec<Vec<u8>>,
-    reports: Vec<([u8; 32], u64, Vec<u8>)>,
+fn builder() -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
 }
 
-fn verify(raw: Raw) -> Result<LedgerContents, LedgerError> {
-    let damaged = |what: &str| LedgerError::Damaged {
-        what: what.to_owned(),
+/// A database whose pages all have the right checksums, and whether that was so before.
+///
+/// After an orderly close redb reads pages before it checks them, and asserts where they are
+/// damaged. What cannot be mended is an error; what is mended by going back to the batch before
+/// is found by the mark.
+fn open_checked(backend: Watched) -> Result<(Database, bool), LedgerError> {
+    let open = move || {
+        let mut database = builder().create_with_backend(backend)?;
+        let clean = database.check_integrity()?;
+        Ok((database, clean))
     };
-    if let Some(wire) = &raw.genesis {
-        Signed::<Genesis>::from_wire(wire).map_err(|_| damaged("its genesis does not verify"))?;
-    } else if !raw.entries.is_empty() {
-        return Err(damaged("it has entries and no genesis"));
-    }
-    let checkpoint = match raw.checkpoint {
-        [None, None, None] => None,
-        [Some(entry), Some(state), Some(payload)] => Some(Checkpoint {
-            entry,
-            state,
-            payload,
+    // Nothing is shared with the closure: after a panic all it had is gone.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(open_error),
+        Err(_) => Err(LedgerError::Damaged {
+            what: "its pages contradict each other".to_owned(),
         }),
-        _ => return Err(damaged("its checkpoint is not whole")),
-    };
-    for (sha256, bytes) in &raw.payloads {
-        if Hash::of(bytes) != *sha256 {
-            return Err(damaged("a payload is not what its digest says"));
-        }
     }
-    let mut entries = Vec::with_capacity(raw.entries.len());
-    for (hash, wire) in raw.entries {
-        let entry = Signed::<Entry>::from_wire(&wire)
-            .map_err(|source| LedgerError::Entry { hash, source })?;
-        if entry.hash() != hash {
-            return Err(damaged("an entry is not what its digest says"));
-        }
-        let payload = entry
-            .body
-            .as_ref()
-            .and_then(|body| raw.payloads.get(&body.payload.sha256));
-        entries.push((
-            entry.seq,
-            hash,
-            Item {
-                entry: wire,
-                payload: payload.cloned(),
-            },
-        ));
+}
+
+fn open_mark(storage: &impl LedgerStorage) -> Result<MarkFile, LedgerError> {
+    let storage = storage.mark().map_err(LedgerError::Mark)?;
+    MarkFile::open(storage)
+        .map_err(LedgerError::Mark)?
+        .ok_or(LedgerError::MarkDamaged)
+}
+
+/// A crash while a file is made must not leave one that cannot be opened, so it gets its name
+/// when it is whole.
+fn make_whole(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let new = temporary(path);
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    entries.sort_by_key(|(seq, hash, _)| (*seq, *hash));
-    Ok(LedgerContents {
-        genesis: raw.genesis,
-        checkpoint,
-        entries: entries.into_iter().map(|(_, _, item)| item).collect(),
-        claims: raw.claims,
-        reports: raw.reports,
-    })
+    make(&new)?;
+    std::fs::rename(&new, path)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// All tables exist from the start, so that reading never meets a missing one.
+fn create_tables(database: &Database) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for table in [ENTRIES, PAYLOADS, CLAIMS] {
+        transaction.open_table(table)?;
+    }
+    transaction.open_table(MARKS)?;
+    transaction.open_table(REPORTS)?;
+    transaction.open_table(META)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn is_empty(database: &Database) -> Result<bool, redb::Error> {
+    Ok(database.begin_read()?.list_tables()?.next().is_none())
+}
+
+fn unusable(error: io::Error) -> LedgerError {
+    LedgerError::Open {
+        help: "the data directory cannot be used",
+        source: Box::new(redb::Error::Io(error)),
+    }
+}
+
+fn read_error(error: redb::Error) -> LedgerError {
+    LedgerError::Read(Box::new(error))
+}
+
+fn write_error(error: redb::Error) -> LedgerError {
+    match &error {
+        redb::Error::Io(cause) if is_full(cause) => LedgerError::Full(Box::new(error)),
+        _ => LedgerError::Write(Box::new(error)),
+    }
 }
 
 fn open_error(error: redb::DatabaseError) -> LedgerError {
     let help = match &error {
         redb::DatabaseError::DatabaseAlreadyOpen => "another process has it open",
         redb::DatabaseError::UpgradeRequired(_) => "another version of realm wrote it",
-        redb::DatabaseError::Storage(redb::StorageError::Io(error))
-            if error.kind() == io::ErrorKind::StorageFull =>
-        {
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) if is_full(error) => {
             "the disk is full"
         }
-        _ => "restore the data directory, or join anew with an empty one",
+        _ => {
+            "restore the data directory, or let this node fetch the log from its peers again: move ledger.redb and ledger.mark aside and start it"
+        }
     };
     LedgerError::Open {
         help,

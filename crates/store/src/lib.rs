@@ -11,6 +11,6 @@ mod state_file;
 
 pub use blobs::{BlobError, Blobs, Partial};
 pub use dir::{DataDir, DirError};
-pub use ledger::{Checkpoint, Item, Ledger, LedgerContents, LedgerError, Op};
-pub use redb::{StorageBackend, backends::InMemoryBackend};
+pub use ledger::{Checkpoint, Item, Ledger, LedgerContents, LedgerError, LedgerStorage, Op};
+pub use redb::StorageBackend;
 pub use state_file::{StateFile, StateFileError};

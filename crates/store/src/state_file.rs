@@ -9,7 +9,7 @@ use std::{
 
 use realm_manifest::identity::Hash;
 
-use crate::dir::{NOFOLLOW, sync_dir};
+use crate::dir::{NOFOLLOW, sync_dir, temporary};
 
 /// Nothing kept this way is larger.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -78,7 +78,7 @@ impl StateFile {
     /// Replaces the content in one durable step.
     pub fn write(&self, content: &[u8]) -> Result<(), StateFileError> {
         let write = || {
-            let temporary = self.path.with_extension("new");
+            let temporary = temporary(&self.path);
             let mut file: File = OpenOptions::new()
                 .write(true)
                 .create(true)

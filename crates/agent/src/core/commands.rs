@@ -311,6 +311,13 @@ impl Core {
         self.publish_view().await;
     }
 
+    /// Tells the artifact store what no collection may take, once a state is known.
+    pub(super) fn pin_artifacts(&self) {
+        if self.state.is_some() {
+            self.blobs.pin(self.pinned().into_iter().collect());
+        }
+    }
+
     fn pinned(&self) -> Vec<Hash> {
         let components = self
             .state

@@ -127,12 +127,6 @@ impl Core {
                 .record(now.wall, "joined", genesis.name.clone(), message);
             self.state = Some(State::genesis(&genesis));
         }
-        if let Err(error) = self.joined_file.write(realm.as_bytes()) {
-            tracing::error!(
-                error = chain(&error),
-                "cannot note that this node is in a realm"
-            );
-        }
         if self.network.set_realm(realm).await.is_err() {
             tracing::warn!("the network has stopped");
         }
@@ -157,6 +151,7 @@ impl Core {
             }
         };
         let before = self.state.replace(next);
+        self.pin_artifacts();
         if let (Some(before), Some(after)) = (before, &self.state)
             && before.owner != after.owner
         {

@@ -1,14 +1,12 @@
 //! Artifacts: nothing is used, or served, under a digest it does not have.
 
-use std::collections::HashSet;
-
 use proptest::prelude::*;
 use realm_manifest::identity::{Artifact, Hash};
 use realm_store::{BlobError, Blobs};
 
 const BUDGET: u64 = 64 * 1024 * 1024;
 
-fn bytes(len: usize, seed: u8) -> Vec<u8> {
+pub fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len)
         .map(|at| (at as u8).wrapping_mul(31).wrapping_add((at / 251) as u8) ^ seed)
         .collect()
@@ -89,7 +87,7 @@ fn a_pull_is_resumed_with_what_was_verified() {
 
 #[test]
 fn a_source_that_lies_is_noticed_at_once() {
-    let ((_a, from), (_b, to)) = (store(), store());
+    let (_a, from) = store();
     let artifact = from.import(bytes(200_000, 3).as_slice(), BUDGET).unwrap();
     let encoded = from
         .encode_range(&artifact.sha256, 0, 100_000)
@@ -98,6 +96,7 @@ fn a_source_that_lies_is_noticed_at_once() {
     for at in (0..encoded.len()).step_by(997) {
         let mut bad = encoded.clone();
         bad[at] ^= 1;
+        let (_b, to) = store();
         let mut partial = to.begin(artifact).unwrap();
         assert!(
             matches!(
@@ -108,8 +107,8 @@ fn a_source_that_lies_is_noticed_at_once() {
         );
         assert!(partial.write(0..100_000, &encoded[..at]).is_err());
         assert_eq!(partial.received(), 0);
-        partial.abandon().unwrap();
     }
+    let (_b, to) = store();
     let mut partial = to.begin(artifact).unwrap();
     assert!(
         partial
@@ -171,35 +170,79 @@ fn bytes_that_rot_on_disk_are_neither_used_nor_served() {
 }
 
 #[test]
-fn the_budget_holds_and_what_is_in_use_stays() {
-    let temp = tempfile::tempdir().unwrap();
-    let blobs = Blobs::open(temp.path(), 250_000).unwrap();
-    let first = blobs.import(bytes(100_000, 6).as_slice(), BUDGET).unwrap();
-    let second = blobs.import(bytes(100_000, 7).as_slice(), BUDGET).unwrap();
-    let error = blobs
-        .import(bytes(100_000, 8).as_slice(), BUDGET)
-        .unwrap_err();
-    assert!(
-        matches!(error, BlobError::Budget { used: 200_000, .. }),
-        "{error}"
-    );
-    assert!(matches!(
-        blobs.begin(Artifact::of(&bytes(100_000, 8))),
-        Err(BlobError::Budget { .. })
-    ));
-    let keep = HashSet::from([first.sha256]);
-    assert_eq!(blobs.gc(&keep, 100_000).unwrap(), [second.sha256]);
-    assert!(blobs.has(&first) && !blobs.has(&second));
-    blobs.import(bytes(100_000, 8).as_slice(), BUDGET).unwrap();
-    let all = HashSet::from([first.sha256, Artifact::of(&bytes(100_000, 8)).sha256]);
-    assert!(
-        blobs.gc(&all, BUDGET).unwrap().is_empty(),
-        "nothing in use is removed"
-    );
-    assert!(matches!(
-        blobs.import(bytes(10_000, 9).as_slice(), 9_999),
-        Err(BlobError::TooLarge { max: 9_999 })
-    ));
+fn two_pulls_of_one_artifact_share_what_they_have() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    let artifact = from.import(bytes(3_000_000, 6).as_slice(), BUDGET).unwrap();
+    let mut one = to.begin(artifact).unwrap();
+    let mut two = to.begin(artifact).unwrap();
+    let ranges = one.missing();
+    let encoded = |range: &std::ops::Range<u64>| {
+        let len = u32::try_from(range.end - range.start).unwrap();
+        from.encode_range(&artifact.sha256, range.start, len)
+            .unwrap()
+            .unwrap()
+    };
+    for (number, range) in ranges.iter().enumerate() {
+        let writer = if number % 2 == 0 { &mut one } else { &mut two };
+        writer.write(range.clone(), &encoded(range)).unwrap();
+        assert_eq!(one.missing(), two.missing());
+    }
+    let third = to.begin(artifact).unwrap();
+    let path = to.complete(one).unwrap();
+    assert!(third.missing().is_empty());
+    // The others are told the same, and change nothing any more.
+    two.write(ranges[0].clone(), &encoded(&ranges[0])).unwrap();
+    assert_eq!(to.complete(two).unwrap(), path);
+    assert_eq!(to.complete(third).unwrap(), path);
+    assert_eq!(Artifact::of(&std::fs::read(path).unwrap()), artifact);
+
+    let under_way = to.begin(Artifact::of(b"x")).unwrap();
+    let other = Artifact {
+        size: 2,
+        ..Artifact::of(b"x")
+    };
+    assert!(matches!(to.begin(other), Err(BlobError::OtherPull(_))));
+    drop(under_way);
+    to.begin(other).unwrap();
+}
+
+#[test]
+fn an_import_during_a_pull_of_the_same_harms_neither() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    let content = bytes(100_000, 6);
+    let artifact = from.import(content.as_slice(), BUDGET).unwrap();
+    let mut pull = to.begin(artifact).unwrap();
+    let encoded = from
+        .encode_range(&artifact.sha256, 0, 100_000)
+        .unwrap()
+        .unwrap();
+    to.import(content.as_slice(), BUDGET).unwrap();
+    pull.write(0..100_000, &encoded).unwrap();
+    let path = to.complete(pull).unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), content);
+    assert!(to.open_path(&artifact).is_ok());
+    assert_eq!(to.used().unwrap(), 100_000);
+}
+
+#[test]
+fn an_empty_artifact_with_another_root_is_refused() {
+    let (_temp, to) = store();
+    let empty = Artifact::of(b"");
+    let root = Artifact {
+        blake3: Hash::of(b"x"),
+        ..empty
+    };
+    let digest = Artifact {
+        sha256: Hash::of(b"x"),
+        ..empty
+    };
+    for lie in [root, digest] {
+        assert!(matches!(to.begin(lie), Err(BlobError::Digest { .. })));
+        assert!(!to.has(&lie));
+    }
+    let partial = to.begin(empty).unwrap();
+    to.complete(partial).unwrap();
+    assert!(to.has(&empty));
 }
 
 proptest! {

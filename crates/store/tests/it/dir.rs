@@ -1,6 +1,6 @@
 //! One directory, one agent, and small files that notice damage.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
 
 use realm_store::{DataDir, DirError, StateFileError};
 
@@ -33,6 +33,81 @@ fn a_secret_is_made_once() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_lost_key_of_a_directory_in_use_is_not_replaced() {
+    for trace in ["ledger.redb", "ledger.mark", "claim"] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        assert_eq!(dir.identity("node.key", || Ok([7; 32])).unwrap(), [7; 32]);
+        std::fs::write(temp.path().join(trace), b"x").unwrap();
+        assert_eq!(dir.identity("node.key", || Ok([8; 32])).unwrap(), [7; 32]);
+        std::fs::remove_file(temp.path().join("node.key")).unwrap();
+        let error = dir.identity("node.key", || Ok([8; 32])).unwrap_err();
+        assert!(matches!(error, DirError::KeyGone { .. }), "{error:?}");
+        for words in [
+            "node.key",
+            trace,
+            "from a backup",
+            "move the whole directory",
+        ] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert!(!temp.path().join("node.key").exists());
+        // Nobody knows the node by this one.
+        dir.secret("cache.key", || Ok([9; 32])).unwrap();
+    }
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused_and_says_what_to_do() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temp.path()).unwrap();
+    let path = temp.path().join("node.key");
+    dir.identity("node.key", || Ok([7; 32])).unwrap();
+    for mode in [0o644, 0o640, 0o660, 0o604] {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        for error in [
+            dir.identity("node.key", || Ok([8; 32])).unwrap_err(),
+            dir.secret("node.key", || Ok([8; 32])).unwrap_err(),
+        ] {
+            assert!(matches!(error, DirError::KeyExposed { .. }), "{error:?}");
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+    }
+    std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+    assert_eq!(dir.identity("node.key", || Ok([8; 32])).unwrap(), [7; 32]);
+}
+
+#[test]
+fn an_open_directory_is_closed_and_a_shared_one_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    drop(DataDir::open(&path).unwrap().subdir("volumes").unwrap());
+    for dir in [&path, &path.join("volumes")] {
+        std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    }
+    DataDir::open(&path).unwrap().subdir("volumes").unwrap();
+    assert_eq!(mode(&path), 0o700);
+    assert_eq!(mode(&path.join("volumes")), 0o700);
+    std::fs::set_permissions(&path, Permissions::from_mode(0o1777)).unwrap();
+    assert!(matches!(DataDir::open(&path), Err(DirError::Open { .. })));
+    assert_eq!(mode(&path), 0o1777, "nobody's /tmp is closed");
+}
+
+#[test]
+fn files_whose_names_differ_only_in_their_extension_do_not_meet() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temp.path()).unwrap();
+    let (one, two) = (dir.state_file("node.key"), dir.state_file("node.pin"));
+    // What a crash leaves of the one is not what the other is made of.
+    std::fs::create_dir(temp.path().join("node.new")).unwrap();
+    std::fs::create_dir(temp.path().join("node.key.new")).unwrap();
+    assert!(one.write(b"one").is_err());
+    two.write(b"two").unwrap();
+    assert_eq!(two.read().unwrap().unwrap(), b"two");
 }
 
 #[test]

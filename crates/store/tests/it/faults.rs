@@ -1,147 +1,29 @@
 //! Storage that fails on purpose: every write and sync, one after the other.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+use realm_store::{Ledger, LedgerError, Op};
 
-use realm_store::{Ledger, LedgerError, Op, StorageBackend};
-
-use super::{batch, chain, genesis};
-
-/// A disk with a page cache: what was written and not synced may be lost, or torn.
-#[derive(Debug, Clone, Default)]
-struct Disk(Arc<Mutex<DiskState>>);
-
-#[derive(Debug, Default)]
-struct DiskState {
-    synced: Vec<u8>,
-    cache: Vec<u8>,
-    /// Writes since the last sync, in order.
-    pending: Vec<Write>,
-    operations: u64,
-    fail_at: Option<u64>,
-}
-
-#[derive(Debug, Clone)]
-enum Write {
-    Bytes(u64, Vec<u8>),
-    Length(u64),
-}
-
-impl DiskState {
-    fn step(&mut self) -> io::Result<()> {
-        self.operations += 1;
-        match self.fail_at {
-            Some(at) if self.operations >= at => Err(io::Error::other("the power is gone")),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn apply(bytes: &mut Vec<u8>, write: &Write) {
-    match write {
-        Write::Length(length) => bytes.resize(*length as usize, 0),
-        Write::Bytes(offset, data) => {
-            let end = *offset as usize + data.len();
-            if bytes.len() < end {
-                bytes.resize(end, 0);
-            }
-            bytes[*offset as usize..end].copy_from_slice(data);
-        }
-    }
-}
-
-impl Disk {
-    /// What is left after the power went: all that was synced, and of the rest whatever `seed` says.
-    fn after_power_loss(&self, seed: u64) -> Self {
-        let state = self.0.lock().unwrap();
-        let mut bytes = state.synced.clone();
-        let mut random = seed;
-        for write in &state.pending {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            match (random >> 33) % 3 {
-                0 => {}
-                1 => apply(&mut bytes, write),
-                _ => {
-                    if let Write::Bytes(offset, data) = write {
-                        // Torn at a sector: the first part arrived, the rest did not.
-                        let torn = (data.len() / 512).div_ceil(2) * 512;
-                        apply(
-                            &mut bytes,
-                            &Write::Bytes(*offset, data[..torn.min(data.len())].to_vec()),
-                        );
-                    }
-                }
-            }
-        }
-        Self(Arc::new(Mutex::new(DiskState {
-            synced: bytes.clone(),
-            cache: bytes,
-            ..DiskState::default()
-        })))
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().cache.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.0.lock().unwrap();
-        let (start, end) = (offset as usize, offset as usize + out.len());
-        let bytes = state
-            .cache
-            .get(start..end)
-            .ok_or_else(|| io::Error::other("past the end"))?;
-        out.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap();
-        state.step()?;
-        let write = Write::Length(len);
-        apply(&mut state.cache, &write);
-        state.pending.push(write);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap();
-        state.step()?;
-        state.synced = state.cache.clone();
-        state.pending.clear();
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.0.lock().unwrap();
-        state.step()?;
-        let write = Write::Bytes(offset, data.to_vec());
-        apply(&mut state.cache, &write);
-        state.pending.push(write);
-        Ok(())
-    }
-}
+use super::{batch, chain, disk::Disks, genesis};
 
 const ENTRIES: u64 = 6;
 
-/// Commits the chain until the disk fails; says how many batches were acknowledged.
-fn run(disk: &Disk) -> u64 {
-    let Ok(mut ledger) = Ledger::open_backend(disk.clone()) else {
-        return 0;
-    };
-    let mut acknowledged = 0;
+fn batches(entries: u64) -> Vec<Vec<Op>> {
     let genesis = vec![Op::Genesis {
         wire: genesis().to_wire(),
     }];
-    for batch in std::iter::once(genesis).chain(chain(ENTRIES).iter().map(batch)) {
+    std::iter::once(genesis)
+        .chain(chain(entries).iter().map(batch))
+        .collect()
+}
+
+/// Commits the chain until the disk fails; says how many batches were acknowledged.
+fn run(disks: &Disks) -> u64 {
+    let Ok(mut ledger) = Ledger::open_storage(disks.clone()) else {
+        return 0;
+    };
+    let mut acknowledged = 0;
+    for batch in batches(ENTRIES) {
         if ledger.commit(&batch).is_err() {
-            assert!(matches!(ledger.commit(&batch), Err(LedgerError::Failed)));
+            assert!(ledger.commit(&batch).is_err(), "a dead disk takes nothing");
             break;
         }
         acknowledged += 1;
@@ -149,8 +31,8 @@ fn run(disk: &Disk) -> u64 {
     acknowledged
 }
 
-fn check(disk: Disk, acknowledged: u64, context: &str) {
-    let ledger = Ledger::open_backend(disk).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+fn check(disks: Disks, acknowledged: u64, context: &str) {
+    let ledger = Ledger::open_storage(disks).unwrap_or_else(|error| panic!("{context}: {error:?}"));
     let contents = ledger
         .load()
         .unwrap_or_else(|error| panic!("{context}: {error:?}"));
@@ -171,24 +53,29 @@ fn check(disk: Disk, acknowledged: u64, context: &str) {
     }
 }
 
+/// Making the files is the rename's business; here they exist.
+fn created() -> Disks {
+    let created = Disks::new();
+    drop(Ledger::open_storage(created.clone()).unwrap());
+    created
+}
+
 #[test]
 fn no_acknowledged_batch_is_lost_wherever_the_power_goes() {
-    // Making the file is the rename's business; here the ledger exists.
-    let created = Disk::default();
-    drop(Ledger::open_backend(created.clone()).unwrap());
+    let created = created();
     let whole = created.after_power_loss(0);
     assert_eq!(run(&whole), ENTRIES + 1);
-    let operations = whole.0.lock().unwrap().operations;
+    let operations = whole.operations();
     assert!(
         operations > 20,
         "{operations} operations are too few to mean much"
     );
     for fail_at in 1..=operations {
-        let disk = created.after_power_loss(0);
-        disk.0.lock().unwrap().fail_at = Some(fail_at);
-        let acknowledged = run(&disk);
+        let disks = created.after_power_loss(0);
+        disks.fail_at(fail_at);
+        let acknowledged = run(&disks);
         for seed in 0..4 {
-            let after = disk.after_power_loss(seed ^ (fail_at << 8));
+            let after = disks.after_power_loss(seed ^ (fail_at << 8));
             check(
                 after,
                 acknowledged,
@@ -198,27 +85,147 @@ fn no_acknowledged_batch_is_lost_wherever_the_power_goes() {
     }
 }
 
+/// With the mark of after the power loss, and the ledger of before: the disk lost what it said
+/// it had. Wherever the power went, that is noticed.
 #[test]
-fn after_a_full_disk_the_ledger_opens_again_and_goes_on() {
-    let disk = Disk::default();
-    assert_eq!(run(&disk), ENTRIES + 1);
-    let entry = chain(ENTRIES + 1).pop().unwrap();
-    let operations = disk.0.lock().unwrap().operations;
-    {
-        let mut ledger = Ledger::open_backend(disk.clone()).unwrap();
-        let now = disk.0.lock().unwrap().operations;
-        disk.0.lock().unwrap().fail_at = Some(now + 1);
-        let error = ledger.commit(&batch(&entry)).unwrap_err();
-        assert!(error.to_string().contains("free disk space"), "{error}");
-        assert_eq!(
-            ledger.load().unwrap().entries.len() as u64,
-            ENTRIES,
-            "reading goes on"
-        );
-        disk.0.lock().unwrap().fail_at = None;
+fn a_disk_that_loses_an_acknowledged_batch_is_noticed() {
+    let created = created();
+    let whole = created.after_power_loss(0);
+    run(&whole);
+    let mut noticed = 0;
+    for fail_at in 1..=whole.operations() {
+        let disks = created.after_power_loss(0);
+        disks.fail_at(fail_at);
+        let acknowledged = run(&disks);
+        let mark = disks.after_power_loss(fail_at).mark.bytes();
+        let opened = Ledger::open_storage(Disks::holding(created.ledger.bytes(), mark));
+        if acknowledged > 0 {
+            assert!(
+                matches!(opened, Err(LedgerError::RolledBack { .. })),
+                "power lost at operation {fail_at}: {opened:?}"
+            );
+            noticed += 1;
+        }
     }
-    assert!(disk.0.lock().unwrap().operations > operations);
-    let mut ledger = Ledger::open_backend(disk).unwrap();
-    ledger.commit(&batch(&entry)).unwrap();
+    assert!(noticed > 10, "{noticed} cases are too few to mean much");
+}
+
+#[test]
+fn one_sync_for_the_ledger_and_one_for_the_mark() {
+    let disks = created();
+    let mut ledger = Ledger::open_storage(disks.clone()).unwrap();
+    let mut batches = batches(2).into_iter();
+    ledger.commit(&batches.next().unwrap()).unwrap();
+    let syncs = |batch: &[Op], ledger: &mut Ledger| {
+        let before = disks.syncs();
+        ledger.commit(batch).unwrap();
+        let after = disks.syncs();
+        (after.0 - before.0, after.1 - before.1)
+    };
+    for batch in batches {
+        assert_eq!(syncs(&batch, &mut ledger), (1, 1));
+    }
+    let report = Op::Report {
+        node: [9; 32],
+        seen_ms: 7,
+        wire: b"report".to_vec(),
+    };
+    assert_eq!(syncs(&[report], &mut ledger), (1, 0));
+}
+
+#[test]
+fn opening_a_good_ledger_writes_no_transaction() {
+    let disks = created();
+    run(&disks);
+    let (ledger, mark) = (disks.ledger.bytes(), disks.mark.bytes());
+    let open = Ledger::open_storage(disks.clone()).unwrap();
+    let changed: Vec<_> = ledger
+        .iter()
+        .zip(disks.ledger.bytes())
+        .enumerate()
+        .filter(|(_, (before, after))| *before != after)
+        .map(|(at, _)| at)
+        .collect();
+    // The byte in the header that says that it is open.
+    assert!(changed.iter().all(|at| *at == 9), "{changed:?}");
+    assert_eq!(ledger.len(), disks.ledger.bytes().len());
+    assert_eq!(mark, disks.mark.bytes());
+    drop(open);
+}
+
+#[test]
+fn after_a_full_disk_reading_and_then_writing_go_on() {
+    let disks = created();
+    assert_eq!(run(&disks), ENTRIES + 1);
+    let mut ledger = Ledger::open_storage(disks.clone()).unwrap();
+    let before = ledger.load().unwrap();
+    let next = chain(ENTRIES + 1).pop().unwrap();
+    // The header can be written over; there is no page for anything new.
+    disks.ledger.fill(Some(4096));
+    for _ in 0..2 {
+        let error = ledger.commit(&batch(&next)).unwrap_err();
+        assert!(matches!(error, LedgerError::Full(_)), "{error:?}");
+        assert!(error.to_string().contains("free space"), "{error}");
+        assert_eq!(ledger.load().unwrap(), before, "reading goes on");
+    }
+    disks.ledger.fill(None);
+    ledger.commit(&batch(&next)).unwrap();
     assert_eq!(ledger.load().unwrap().entries.len() as u64, ENTRIES + 1);
+    drop(ledger);
+    let again = Ledger::open_storage(disks).unwrap();
+    assert_eq!(again.load().unwrap().entries.len() as u64, ENTRIES + 1);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_for_a_while_is_used_again() {
+    let disks = created();
+    run(&disks);
+    let mut ledger = Ledger::open_storage(disks.clone()).unwrap();
+    let next = chain(ENTRIES + 1).pop().unwrap();
+    disks.ledger.fill(Some(0));
+    assert!(matches!(
+        ledger.commit(&batch(&next)),
+        Err(LedgerError::Full(_))
+    ));
+    // Not even the header could be written: closed, and said so.
+    assert!(matches!(ledger.load(), Err(LedgerError::Closed)));
+    assert!(ledger.commit(&batch(&next)).is_err());
+    disks.ledger.fill(None);
+    ledger.commit(&batch(&next)).unwrap();
+    assert_eq!(ledger.load().unwrap().entries.len() as u64, ENTRIES + 1);
+}
+
+#[test]
+fn nothing_is_built_on_a_sync_that_failed() {
+    let disks = created();
+    run(&disks);
+    let mut ledger = Ledger::open_storage(disks.clone()).unwrap();
+    let next = chain(ENTRIES + 1).pop().unwrap();
+    disks.ledger.fail_syncs(true);
+    assert!(matches!(
+        ledger.commit(&batch(&next)),
+        Err(LedgerError::Write(_))
+    ));
+    disks.ledger.fail_syncs(false);
+    let error = ledger.commit(&batch(&next)).unwrap_err();
+    assert!(matches!(error, LedgerError::Failed), "{error}");
+    assert!(error.to_string().contains("start the agent again"));
+}
+
+#[test]
+fn a_batch_without_its_mark_is_not_acknowledged_and_can_be_tried_again() {
+    let disks = created();
+    run(&disks);
+    let mut ledger = Ledger::open_storage(disks.clone()).unwrap();
+    let next = chain(ENTRIES + 1).pop().unwrap();
+    disks.mark.fail_syncs(true);
+    assert!(matches!(
+        ledger.commit(&batch(&next)),
+        Err(LedgerError::Mark(_))
+    ));
+    disks.mark.fail_syncs(false);
+    ledger.commit(&batch(&next)).unwrap();
+    drop(ledger);
+    let again = Ledger::open_storage(disks).unwrap();
+    assert_eq!(again.load().unwrap().entries.len() as u64, ENTRIES + 1);
 }

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use realm_store::{Ledger, Op};
+use realm_store::{Ledger, LedgerError, Op};
 
 use super::{batch, chain, genesis};
 
@@ -69,12 +69,24 @@ fn killed_at_every_write() {
         return;
     }
     let mut kills = 0;
-    for call in ["pwrite64", "fdatasync", "fsync", "ftruncate", "fallocate"] {
+    for call in [
+        "pwrite64",
+        "fdatasync",
+        "fsync",
+        "ftruncate",
+        "fallocate",
+        "rename",
+    ] {
         for nth in 1..200 {
             let temp = tempfile::tempdir().unwrap();
             let (acknowledged, ended) = run_and_kill(temp.path(), call, nth);
             let path = temp.path().join("ledger.redb");
+            let mark = temp.path().join("ledger.mark");
             if path.exists() {
+                assert!(
+                    mark.exists(),
+                    "killed at {call} {nth}: a ledger without a mark"
+                );
                 let ledger = Ledger::open(&path)
                     .unwrap_or_else(|error| panic!("killed at {call} {nth}: {error:?}"));
                 let contents = ledger.load().unwrap();
@@ -84,6 +96,17 @@ fn killed_at_every_write() {
                     "killed at {call} {nth}: {found} of {acknowledged}"
                 );
                 assert!(contents.entries.iter().all(|item| item.payload.is_some()));
+                drop(ledger);
+                if acknowledged > 0 {
+                    // The mark knows, whatever moment it was.
+                    std::fs::remove_file(&path).unwrap();
+                    let error = Ledger::open(&path).unwrap_err();
+                    let known = match error {
+                        LedgerError::Gone { acknowledged, .. } => acknowledged,
+                        other => panic!("killed at {call} {nth}: {other}"),
+                    };
+                    assert_eq!(known, found, "killed at {call} {nth}");
+                }
             } else {
                 assert_eq!(acknowledged, 0);
             }

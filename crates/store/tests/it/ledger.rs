@@ -1,9 +1,11 @@
 //! What is committed is there, verified, after opening again.
 
-use realm_manifest::identity::Hash;
+use std::path::Path;
+
+use realm_manifest::identity::{Genesis, Hash, Signed};
 use realm_store::{Checkpoint, Ledger, LedgerError, Op};
 
-use super::{batch, chain, genesis, payload};
+use super::{batch, chain, genesis, owner, payload};
 
 #[test]
 fn everything_comes_back_as_it_was_put() {
@@ -14,6 +16,10 @@ fn everything_comes_back_as_it_was_put() {
         entry: entries[0].to_wire(),
         state: b"state".to_vec(),
         payload: payload(1),
+    };
+    let claim = Op::Claim {
+        hash: Hash::of(b"claim"),
+        wire: b"claim".to_vec(),
     };
     {
         let mut ledger = Ledger::open(&path).unwrap();
@@ -31,10 +37,7 @@ fn everything_comes_back_as_it_was_put() {
                 Op::ErasePayload {
                     sha256: Hash::of(&payload(2)),
                 },
-                Op::Claim {
-                    hash: Hash::of(b"claim"),
-                    wire: b"claim".to_vec(),
-                },
+                claim,
                 Op::Mark {
                     intent: Hash::of(b"exec"),
                     at_ms: 5,
@@ -75,41 +78,201 @@ fn everything_comes_back_as_it_was_put() {
     assert!(!ledger.is_marked(&Hash::of(b"other")).unwrap());
 }
 
-#[test]
-fn what_does_not_verify_is_named() {
-    let temp = tempfile::tempdir().unwrap();
-    let entry = &chain(1)[0];
-    let open = |name: &str, ops: &[Op]| {
-        let mut ledger = Ledger::open(&temp.path().join(name)).unwrap();
-        ledger.commit(ops).unwrap();
-        ledger.load().unwrap_err()
-    };
-    let genesis = Op::Genesis {
+/// A ledger with the genesis and three entries.
+fn filled(path: &Path) -> Ledger {
+    let mut ledger = Ledger::open(path).unwrap();
+    ledger.commit(&[found()]).unwrap();
+    for entry in chain(3) {
+        ledger.commit(&batch(&entry)).unwrap();
+    }
+    ledger
+}
+
+fn found() -> Op {
+    Op::Genesis {
         wire: genesis().to_wire(),
-    };
-    let mut wire = entry.to_wire();
+    }
+}
+
+#[test]
+fn a_batch_that_could_not_be_read_back_is_refused_and_changes_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut ledger = filled(&temp.path().join("ledger.redb"));
+    let before = ledger.load().unwrap();
+    let entries = chain(6);
+    let mut wire = entries[3].to_wire();
     let last = wire.len() - 1;
     wire[last] ^= 1;
     let forged = Op::Entry {
-        hash: entry.hash(),
+        hash: entries[3].hash(),
         wire,
     };
     assert!(matches!(
-        open("a", &[genesis.clone(), forged]),
-        LedgerError::Entry { .. }
+        ledger.commit(&[forged]),
+        Err(LedgerError::Entry { .. })
     ));
-    let misplaced = Op::Entry {
-        hash: Hash::of(b"x"),
-        wire: entry.to_wire(),
+    let owner = owner();
+    let foreign = Genesis::new(owner.public(), "other".into(), [1; 32]);
+    let foreign = Signed::sign(foreign, &owner).unwrap();
+    let refused = [
+        Op::Entry {
+            hash: Hash::of(b"x"),
+            wire: entries[3].to_wire(),
+        },
+        // Its parent is not here: the batch with it failed.
+        Op::Entry {
+            hash: entries[4].hash(),
+            wire: entries[4].to_wire(),
+        },
+        Op::Genesis {
+            wire: foreign.to_wire(),
+        },
+        Op::Genesis {
+            wire: b"nonsense".to_vec(),
+        },
+        Op::Payload {
+            sha256: Hash::of(b"one"),
+            bytes: b"another".to_vec(),
+        },
+        Op::Claim {
+            hash: Hash::of(b"one"),
+            wire: b"another".to_vec(),
+        },
+    ];
+    for op in refused {
+        // What comes before it in the batch is not written either.
+        let batch = [batch(&entries[3]), vec![op.clone()]].concat();
+        let batch = match &op {
+            Op::Entry { .. } => &batch[2..],
+            _ => &batch[..],
+        };
+        let refused = ledger.commit(batch);
+        assert!(
+            matches!(refused, Err(LedgerError::Refused { .. })),
+            "{op:?}: {refused:?}"
+        );
+        assert_eq!(ledger.load().unwrap(), before, "{op:?}");
+    }
+    ledger
+        .commit(&[batch(&entries[3]), batch(&entries[4])].concat())
+        .unwrap();
+    // The same again is what a retry does.
+    ledger
+        .commit(&[vec![found()], batch(&entries[4])].concat())
+        .unwrap();
+    assert_eq!(ledger.load().unwrap().entries.len(), 5);
+
+    let mark = |at_ms| Op::Mark {
+        intent: Hash::of(b"exec"),
+        at_ms,
     };
+    ledger.commit(&[mark(5)]).unwrap();
+    ledger.commit(&[mark(5)]).unwrap();
     assert!(matches!(
-        open("b", &[genesis, misplaced]),
-        LedgerError::Damaged { .. }
+        ledger.commit(&[mark(6)]),
+        Err(LedgerError::Refused { .. })
     ));
+    let mut empty = Ledger::open(&temp.path().join("empty.redb")).unwrap();
     assert!(matches!(
-        open("c", &batch(entry)),
-        LedgerError::Damaged { .. }
+        empty.commit(&batch(&entries[0])),
+        Err(LedgerError::Refused { .. })
     ));
+}
+
+/// Changes the tables behind the ledger's back.
+fn tamper(path: &Path, change: impl FnOnce(&redb::WriteTransaction)) {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+}
+
+const ENTRIES: redb::TableDefinition<'_, [u8; 32], &[u8]> = redb::TableDefinition::new("entries");
+const PAYLOADS: redb::TableDefinition<'_, [u8; 32], &[u8]> = redb::TableDefinition::new("payloads");
+const CLAIMS: redb::TableDefinition<'_, [u8; 32], &[u8]> = redb::TableDefinition::new("claims");
+const META: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+
+#[test]
+fn what_does_not_verify_is_named() {
+    let temp = tempfile::tempdir().unwrap();
+    let entries = chain(3);
+    let other = entries[0].to_wire();
+    type Change = Box<dyn FnOnce(&redb::WriteTransaction)>;
+    let (second, third) = (*entries[1].hash().as_bytes(), *entries[2].hash().as_bytes());
+    let cases: Vec<(&str, Change)> = vec![
+        (
+            "entry before it is missing",
+            Box::new(move |t| {
+                t.open_table(ENTRIES).unwrap().remove(second).unwrap();
+            }),
+        ),
+        (
+            "does not verify",
+            Box::new(move |t| {
+                t.open_table(ENTRIES)
+                    .unwrap()
+                    .insert(second, &b"x"[..])
+                    .unwrap();
+            }),
+        ),
+        (
+            "not what its digest says",
+            Box::new(move |t| {
+                let mut table = t.open_table(ENTRIES).unwrap();
+                table.insert(second, other.as_slice()).unwrap();
+            }),
+        ),
+        (
+            "payload is not what its digest says",
+            Box::new(|t| {
+                let key = *Hash::of(&payload(2)).as_bytes();
+                t.open_table(PAYLOADS)
+                    .unwrap()
+                    .insert(key, &b"x"[..])
+                    .unwrap();
+            }),
+        ),
+        (
+            "claim is not what its digest says",
+            Box::new(|t| {
+                t.open_table(CLAIMS)
+                    .unwrap()
+                    .insert([1; 32], &b"x"[..])
+                    .unwrap();
+            }),
+        ),
+        (
+            "no genesis",
+            Box::new(|t| {
+                t.open_table(META).unwrap().remove("genesis").unwrap();
+            }),
+        ),
+        (
+            "checkpoint is not whole",
+            Box::new(|t| {
+                let mut table = t.open_table(META).unwrap();
+                table.insert("checkpoint-state", &b"x"[..]).unwrap();
+            }),
+        ),
+        (
+            "rolled back",
+            Box::new(move |t| {
+                t.open_table(ENTRIES).unwrap().remove(third).unwrap();
+            }),
+        ),
+    ];
+    for (number, (expected, change)) in cases.into_iter().enumerate() {
+        let path = temp.path().join(format!("{number}.redb"));
+        drop(filled(&path));
+        tamper(&path, change);
+        if expected == "no genesis" {
+            // Otherwise the mark says it first.
+            std::fs::remove_file(path.with_extension("mark")).unwrap();
+        }
+        let error = Ledger::open(&path).and_then(|ledger| ledger.load());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
 }
 
 #[test]

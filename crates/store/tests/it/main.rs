@@ -3,9 +3,14 @@
 
 mod blobs;
 mod dir;
+mod disk;
 mod faults;
+mod flips;
+mod full;
 mod kill;
 mod ledger;
+mod rollback;
+mod room;
 
 use realm_manifest::identity::{
     Artifact, Body, Entry, Genesis, Hash, Kind, SecretKey, Signed, Target, Timestamp,

@@ -1,0 +1,64 @@
+//! What can go wrong with an artifact.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use realm_manifest::identity::Hash;
+
+use crate::dir::is_full;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("cannot use the artifact store at {path}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "the disk is full at {path}: free space on it, or lower artifact_mb, then try again; what was pulled so far is kept"
+    )]
+    DiskFull { path: PathBuf, source: io::Error },
+    #[error("{} has {found} bytes, {expected} were signed", sha256.short())]
+    Size {
+        sha256: Hash,
+        found: u64,
+        expected: u64,
+    },
+    #[error("the bytes have digest {found}, {expected} was asked for")]
+    Digest { found: Hash, expected: Hash },
+    #[error("a range of {} does not verify: {reason}", sha256.short())]
+    Range { sha256: Hash, reason: String },
+    #[error("{} is not here", .0.short())]
+    NotFound(Hash),
+    #[error("{} is not complete yet", .0.short())]
+    Incomplete(Hash),
+    #[error(
+        "{} is being pulled with another size or BLAKE3 root: one of the two descriptions is wrong; try again when that pull has ended",
+        .0.short()
+    )]
+    OtherPull(Hash),
+    #[error("the pull of {} has ended: begin it anew", .0.short())]
+    PullEnded(Hash),
+    #[error(
+        "{size} bytes do not fit: artifacts may take {budget} bytes and {used} are in use; remove components or raise artifact_mb"
+    )]
+    Budget { size: u64, used: u64, budget: u64 },
+    #[error("more than {max} bytes: the file is too large")]
+    TooLarge { max: u64 },
+    #[error("the description of {} is damaged", .0.short())]
+    Meta(Hash),
+}
+
+impl BlobError {
+    /// Something failed at `path`; a full disk is told apart.
+    pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| {
+            let path = path.clone();
+            if is_full(&source) {
+                Self::DiskFull { path, source }
+            } else {
+                Self::Io { path, source }
+            }
+        }
+    }
+}
