@@ -402,6 +402,7 @@ impl Core {
                         name,
                         tags,
                         present,
+                        boot_id: self.node.boot_id(*key),
                         report,
                     },
                 )
@@ -456,6 +457,7 @@ impl Core {
             addresses: self.addresses.clone(),
             cells: self.supervisor.reports(),
             declined: self.supervisor.declined(),
+            holds: self.supervisor.holds(),
         };
         if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
             let wire = report.to_wire();

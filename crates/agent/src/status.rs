@@ -188,7 +188,7 @@ fn drift(core: &Core, status: &ComponentStatus) -> Vec<Drift> {
         .map(|drift| Drift {
             component: status.name.to_string(),
             node: drift.node.map(|key| core.node_name(&key)),
-            index: Some(drift.index),
+            index: drift.index,
             want: if drift.want { "running" } else { "stopped" }.to_owned(),
             have: drift
                 .have

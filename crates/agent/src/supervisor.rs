@@ -1,7 +1,7 @@
 //! The cells of this node: carries out the planner's steps, one task for each cell.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,7 +17,7 @@ use realm_runtime::{LogRing, Runtime};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cell, events::Events, fetch::Fetcher};
+use crate::{cell, events::Events, fetch::Fetcher, volumes};
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -46,6 +46,8 @@ pub struct Supervisor {
     /// Cells that are on their way out; they hold memory until they are gone.
     stopping: Vec<Slot>,
     logs: Logs,
+    /// Components whose named volumes have data here.
+    holds: BTreeSet<ComponentName>,
 }
 
 /// One cell: its task, and what it says of itself.
@@ -56,6 +58,8 @@ pub struct Slot {
     cancel: CancellationToken,
     task: JoinHandle<()>,
     handle: cell::Live,
+    /// Whether it writes a named volume.
+    writes: bool,
 }
 
 /// Output of every cell, and of the run before it.
@@ -72,8 +76,17 @@ pub struct Rings {
 
 impl Supervisor {
     pub fn new(tools: Tools, logs: Logs) -> Self {
+        let holds = match volumes::with_data(&tools.volumes) {
+            Ok(holds) => holds,
+            Err(error) => {
+                let path = tools.volumes.display();
+                tracing::error!(%path, %error, "cannot see whose data is here: it may be placed elsewhere");
+                BTreeSet::new()
+            }
+        };
         Self {
             tools,
+            holds,
             cells: BTreeMap::new(),
             stopping: Vec::new(),
             logs,
@@ -124,8 +137,24 @@ impl Supervisor {
             .collect()
     }
 
+    /// Components whose data is on this node, whether they run or not.
+    pub fn holds(&mut self) -> Vec<ComponentName> {
+        self.note_data();
+        self.holds.iter().cloned().collect()
+    }
+
+    /// A cell that has started may have written.
+    fn note_data(&mut self) {
+        for ((component, _), slot) in &self.cells {
+            if slot.writes && lock(&slot.shared).started_at.is_some() {
+                self.holds.insert(component.clone());
+            }
+        }
+    }
+
     pub fn apply(&mut self, step: Step) {
         self.stopping.retain(|slot| !slot.task.is_finished());
+        self.note_data();
         match step {
             Step::Start {
                 component,
@@ -169,6 +198,7 @@ impl Supervisor {
         let declined = Arc::new(Mutex::new(None));
         let cancel = CancellationToken::new();
         let handle = cell::Live::new(spec.limits.clone());
+        let writes = spec.writes_named_volume();
         let predecessor = old.map(|slot| {
             let predecessor = cell::Predecessor {
                 cancel: slot.cancel.clone(),
@@ -196,6 +226,7 @@ impl Supervisor {
                 cancel,
                 task,
                 handle,
+                writes,
             },
         );
     }

@@ -6,7 +6,11 @@ use realm_manifest::{
     report::{CellReport, CellState, Reason},
 };
 
-use crate::{Assignment, Component, Nodes, State, cell_digest, placement};
+use crate::{
+    Assignment, Component, Counts, Nodes, State,
+    placement::{self, declines, matches_placement},
+    surplus::{is_current, live_cells, serves},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComponentState {
@@ -28,7 +32,8 @@ pub struct ComponentStatus {
     /// Cells that should be there; those of nodes that are away are not counted for a component
     /// that runs everywhere.
     pub desired: u32,
-    /// Cells that are as asked: running, or done, or a library that is in place.
+    /// Cells that are as asked: running, or done, or a library that is in place; at most as many
+    /// as are desired. One that still runs on a node it is leaving counts.
     pub running: u32,
     pub desired_nodes: Vec<PublicKey>,
     /// Every reported cell of this component, with the node that reports it.
@@ -41,7 +46,8 @@ pub struct ComponentStatus {
 pub struct Drift {
     /// None where no node is found that could take it.
     pub node: Option<PublicKey>,
-    pub index: u32,
+    /// Counts per node; None where there is no node.
+    pub index: Option<u32>,
     pub want: bool,
     pub have: Option<CellState>,
     pub reason: Option<Reason>,
@@ -68,82 +74,77 @@ pub fn components(state: &State, nodes: &Nodes) -> Vec<ComponentStatus> {
     state
         .components
         .iter()
-        .map(|(name, component)| one(name, component, nodes, &assignment))
+        .map(|(name, component)| one(state, name, component, nodes, &assignment))
         .collect()
 }
 
 fn one(
+    state: &State,
     name: &ComponentName,
     component: &Component,
     nodes: &Nodes,
     assignment: &Assignment,
 ) -> ComponentStatus {
-    let digest = cell_digest(&component.spec);
+    let none = Counts::new();
+    let counts = assignment.get(name).unwrap_or(&none);
     let cells = reported(name, nodes);
     let mut drift = Vec::new();
     let mut good = Vec::new();
-    let mut desired_nodes = Vec::new();
-    let placed = assignment.get(name);
-    let mut placed_cells = 0;
-    for (index, holders) in placed.into_iter().flatten() {
-        for node in holders {
-            placed_cells += 1;
-            if !desired_nodes.contains(node) {
-                desired_nodes.push(*node);
-            }
-            let cell = cells
-                .iter()
-                .find(|(key, cell)| key == node && cell.index == *index)
-                .map(|(_, cell)| cell);
-            let current =
-                cell.filter(|cell| cell.spec == digest && cell.generation >= component.generation);
-            let present = nodes.get(node).is_some_and(|view| view.present);
-            match current {
-                Some(cell) if present && is_good(cell.state) => good.push(cell.state),
-                _ => drift.push(missing(*node, *index, cell, present)),
-            }
+    for (node, index) in places(counts) {
+        let cell = cells
+            .iter()
+            .find(|(key, cell)| *key == node && cell.index == index)
+            .map(|(_, cell)| cell);
+        let here = nodes
+            .get(&node)
+            .is_some_and(|view| view.live_report().is_some());
+        match cell.filter(|cell| here && is_current(cell, component) && serves(cell.state)) {
+            Some(cell) => good.push(cell.state),
+            None => drift.push(missing(node, index, cell, nodes)),
         }
     }
-    // A component that runs everywhere is asked of every node that matches and is here, also of
-    // one that declined it or has no room: what a node cannot do must show.
-    let refused: Vec<PublicKey> = placement::chosen(component, nodes)
-        .into_iter()
-        .filter(|_| component.run && component.spec.replicas.is_none())
-        .filter(|key| nodes.get(key).is_some_and(|view| view.present))
-        .filter(|key| !desired_nodes.contains(key))
-        .collect();
-    for node in &refused {
-        drift.push(Drift {
-            node: Some(*node),
-            index: 0,
-            want: true,
-            have: None,
-            reason: Some(refusal(name, nodes, node)),
-        });
-    }
+    let mut desired_nodes: Vec<PublicKey> = counts.keys().copied().collect();
+    let placed: u32 = counts.values().sum();
     let desired = match component.spec.replicas {
         _ if !component.run => 0,
-        Some(replicas) => replicas,
-        None => placed_cells + u32::try_from(refused.len()).unwrap_or(u32::MAX),
-    };
-    desired_nodes.extend(refused);
-    for index in 0..component
-        .spec
-        .replicas
-        .filter(|_| component.run)
-        .unwrap_or(0)
-    {
-        if placed.is_none_or(|placed| !placed.contains_key(&index)) {
-            drift.push(unplaced(name, component, nodes, index));
+        Some(replicas) => {
+            let stuck = stuck(state, name, component, nodes, counts);
+            desired_nodes.extend(stuck.iter().filter_map(|drift| drift.node));
+            drift.extend(stuck);
+            let explained = u32::try_from(drift.len() + good.len()).unwrap_or(u32::MAX);
+            let nowhere = nowhere(name, component, nodes);
+            drift.extend((explained..replicas).map(|_| unplaced(&nowhere)));
+            replicas
         }
-    }
-    let running = u32::try_from(good.len()).unwrap_or(u32::MAX);
+        None => {
+            let refused = refused(name, component, nodes, counts);
+            desired_nodes.extend(refused.iter().filter_map(|drift| drift.node));
+            let count = placed + u32::try_from(refused.len()).unwrap_or(u32::MAX);
+            drift.extend(refused);
+            count
+        }
+    };
+    let running = match component.spec.replicas {
+        Some(_) => live_cells(name, nodes)
+            .filter(|(_, cell)| serves(cell.state) && is_current(cell, component))
+            .count(),
+        None => good.len(),
+    };
+    let running = u32::try_from(running).unwrap_or(u32::MAX).min(desired);
     let remark = cells.iter().find_map(|(_, cell)| cell.reason.clone());
-    let (state, reason) = judge(name, component, nodes, desired, &good, &drift, remark);
+    let verdict = Verdict {
+        desired,
+        running,
+        good: &good,
+        missing: &drift,
+    };
+    let (verdict, reason) = judge(name, component, nodes, &verdict, remark);
+    drift.extend(unwanted(state, name, component, nodes, counts));
     desired_nodes.sort();
+    desired_nodes.dedup();
     ComponentStatus {
         name: name.clone(),
-        state,
+        state: verdict,
         reason,
         desired,
         running,
@@ -153,46 +154,61 @@ fn one(
     }
 }
 
+/// What the state of a component is judged by.
+struct Verdict<'a> {
+    desired: u32,
+    running: u32,
+    /// States of the cells that are as asked, in their place.
+    good: &'a [CellState],
+    missing: &'a [Drift],
+}
+
 fn judge(
     name: &ComponentName,
     component: &Component,
     nodes: &Nodes,
-    desired: u32,
-    good: &[CellState],
-    drift: &[Drift],
+    verdict: &Verdict<'_>,
     remark: Option<Reason>,
 ) -> (ComponentState, Option<Reason>) {
     if !component.run || component.spec.replicas == Some(0) {
         return (ComponentState::Stopped, None);
     }
-    if desired == 0 {
+    if verdict.desired == 0 {
         return (
             ComponentState::Waiting,
             Some(nowhere(name, component, nodes)),
         );
     }
-    if drift.is_empty() {
+    if verdict.missing.is_empty() {
         // A library is in place and never runs: its reason says so. What met a limit and goes
         // on says which.
         let finished = |state: &CellState| matches!(state, CellState::Done | CellState::Library);
-        let state = if good.iter().all(finished) {
+        let state = if verdict.good.iter().all(finished) {
             ComponentState::Done
         } else {
             ComponentState::Running
         };
         return (state, remark);
     }
-    let reason = drift.iter().find_map(|drift| drift.reason.clone());
+    let reason = verdict
+        .missing
+        .iter()
+        .find_map(|drift| drift.reason.clone());
     let have = |wanted: &[CellState]| {
-        drift
+        verdict
+            .missing
             .iter()
             .any(|drift| drift.have.is_some_and(|have| wanted.contains(&have)))
     };
-    let state = if !good.is_empty() {
+    let failing = have(&[CellState::Failed, CellState::Backoff]);
+    let state = if verdict.running >= verdict.desired && !failing {
+        // All run, and some are on their way to another node.
+        ComponentState::Running
+    } else if verdict.running > 0 {
         ComponentState::Degraded
-    } else if have(&[CellState::Failed, CellState::Backoff]) {
+    } else if failing {
         ComponentState::Failed
-    } else if drift.iter().all(|drift| drift.node.is_none()) {
+    } else if verdict.missing.iter().all(|drift| drift.node.is_none()) {
         ComponentState::Waiting
     } else if have(&[
         CellState::Pulling,
@@ -218,40 +234,127 @@ fn reported(name: &ComponentName, nodes: &Nodes) -> Vec<(PublicKey, CellReport)>
         .collect()
 }
 
-fn is_good(state: CellState) -> bool {
-    matches!(
-        state,
-        CellState::Running | CellState::Done | CellState::Library
-    )
+/// Every cell that should be there.
+fn places(counts: &Counts) -> impl Iterator<Item = (PublicKey, u32)> {
+    counts
+        .iter()
+        .flat_map(|(node, count)| (0..*count).map(move |index| (*node, index)))
 }
 
-fn missing(node: PublicKey, index: u32, cell: Option<&CellReport>, present: bool) -> Drift {
-    let reason = if present {
+fn missing(node: PublicKey, index: u32, cell: Option<&CellReport>, nodes: &Nodes) -> Drift {
+    let here = nodes.get(&node).is_some_and(|view| view.present);
+    let reason = if here {
         cell.and_then(|cell| cell.reason.clone())
     } else {
-        Some(reason(
-            "node-lost",
-            "the node it belongs to is away".into(),
-            None,
-        ))
+        let help = "bring the node back, or let its data go: realm nodes rm";
+        let message = "its data is on a node that is away, and it does not move without it";
+        Some(reason("node-lost", message.into(), Some(help)))
     };
     Drift {
         node: Some(node),
-        index,
+        index: Some(index),
         want: true,
         have: cell.map(|cell| cell.state),
         reason,
     }
 }
 
-fn unplaced(name: &ComponentName, component: &Component, nodes: &Nodes, index: u32) -> Drift {
-    let reason = Some(nowhere(name, component, nodes));
+/// Replicas whose node has their data and cannot run them: they do not start elsewhere.
+fn stuck(
+    state: &State,
+    name: &ComponentName,
+    component: &Component,
+    nodes: &Nodes,
+    counts: &Counts,
+) -> Vec<Drift> {
+    if !component.run {
+        return Vec::new();
+    }
+    let held = placement::held(state, name, component, nodes);
+    let beyond = held.into_iter().flat_map(|(node, held)| {
+        let count = counts.get(&node).copied().unwrap_or(0);
+        (count..held).map(move |index| (node, index))
+    });
+    beyond
+        .map(|(node, index)| {
+            let help = "free memory on the node, or lower --memory-max-mb";
+            let message = "its data is on this node, which has no room for it";
+            Drift {
+                node: Some(node),
+                index: Some(index),
+                want: true,
+                have: have(name, nodes, node, index),
+                reason: Some(reason("no-room", message.into(), Some(help))),
+            }
+        })
+        .collect()
+}
+
+/// A component that runs everywhere is asked of every node that matches and is here, also of one
+/// that declined it or has no room: what a node cannot do must show.
+fn refused(
+    name: &ComponentName,
+    component: &Component,
+    nodes: &Nodes,
+    counts: &Counts,
+) -> Vec<Drift> {
+    if !component.run {
+        return Vec::new();
+    }
+    placement::chosen(component, nodes)
+        .into_iter()
+        .filter(|key| nodes.get(key).is_some_and(|view| view.present))
+        .filter(|key| !counts.contains_key(key))
+        .map(|key| Drift {
+            node: Some(key),
+            index: Some(0),
+            want: true,
+            have: have(name, nodes, key, 0),
+            reason: Some(refusal(name, nodes, &key)),
+        })
+        .collect()
+}
+
+/// Cells that are there and should not be; one that stands for a refusal holds nothing.
+fn unwanted(
+    state: &State,
+    name: &ComponentName,
+    component: &Component,
+    nodes: &Nodes,
+    counts: &Counts,
+) -> Vec<Drift> {
+    let kept = placement::kept(state, name, component, nodes, counts);
+    live_cells(name, nodes)
+        .filter(|(node, cell)| {
+            let refuses = nodes.get(node).is_some_and(|view| {
+                declines(view, name, component) && matches_placement(component, *node, view)
+            });
+            let wanted = cell.index < kept.get(node).copied().unwrap_or(0);
+            !wanted && !refuses && cell.state != CellState::Stopped
+        })
+        .map(|(node, cell)| Drift {
+            node: Some(node),
+            index: Some(cell.index),
+            want: false,
+            have: Some(cell.state),
+            reason: None,
+        })
+        .collect()
+}
+
+fn have(name: &ComponentName, nodes: &Nodes, node: PublicKey, index: u32) -> Option<CellState> {
+    live_cells(name, nodes)
+        .find(|(key, cell)| *key == node && cell.index == index)
+        .map(|(_, cell)| cell.state)
+}
+
+fn unplaced(why: &Reason) -> Drift {
     Drift {
         node: None,
-        index,
+        index: None,
         want: true,
         have: None,
-        reason,
+        reason: Some(why.clone()),
     }
 }
 

@@ -279,6 +279,7 @@ pub fn report() -> Signed<NodeReport> {
         },
         cells: vec![cell],
         declined: vec![declined],
+        holds: vec![name("db")],
     };
     sign(report, &node())
 }

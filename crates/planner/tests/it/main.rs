@@ -3,9 +3,9 @@
 
 mod fold;
 mod placement;
+mod plan;
+mod simulation;
 mod status;
-
-use std::collections::BTreeMap;
 
 use realm_manifest::{
     ComponentSpec,
@@ -63,6 +63,7 @@ pub fn node(seed: u8) -> (PublicKey, NodeView) {
         name: format!("node-{seed}").parse().unwrap(),
         tags: vec!["edge".parse().unwrap()],
         present: true,
+        boot_id: None,
         report: None,
     };
     (key(seed).public(), view)
@@ -95,6 +96,7 @@ pub fn report(node: PublicKey, state: &State, cells: Vec<CellReport>) -> NodeRep
         },
         cells,
         declined: Vec::new(),
+        holds: Vec::new(),
     }
 }
 
@@ -116,4 +118,15 @@ pub fn running(state: &State, name: &str, index: u32) -> CellReport {
     }
 }
 
-pub type Cells = BTreeMap<PublicKey, Vec<realm_planner::OwnCell>>;
+/// A state with one component, `web`.
+pub fn web(replicas: Option<u32>) -> State {
+    fold(&genesis(), target("web"), &push(replicas)).unwrap()
+}
+
+/// Gives every component a named volume that it writes.
+pub fn with_data(mut state: State) -> State {
+    for component in state.components.values_mut() {
+        component.spec.grants.volumes = vec!["data:/data:rw".parse().unwrap()];
+    }
+    state
+}
