@@ -66,6 +66,7 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
     let seen = core.reports.get(&key);
     let report = seen.map(|seen| &seen.report);
     let peer = peers.iter().find(|peer| peer.key == key);
+    let draining = state.is_draining(&key);
     let revoked = state.nodes.get(&key).is_some_and(|node| node.revoked);
     let member = core.node.members().get(&key).map(|member| member.state);
     let here = key == me || matches!(member, Some(MemberState::Up | MemberState::Suspect));
@@ -77,8 +78,9 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
         NodeState::Lost
     } else {
         match report.map(|report| report.state) {
-            Some(report::NodeState::Draining) => NodeState::Draining,
             Some(report::NodeState::Incompatible) => NodeState::Incompatible,
+            _ if draining => NodeState::Draining,
+            Some(report::NodeState::Draining) => NodeState::Draining,
             _ => NodeState::Ready,
         }
     };

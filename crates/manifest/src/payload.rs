@@ -85,7 +85,10 @@ pub struct NodeFacts {
     /// Sorted, each once.
     #[n(1)]
     pub tags: Vec<Tag>,
+    /// Whether its cells should leave it, and no new ones come.
     #[n(2)]
+    pub drain: bool,
+    #[n(3)]
     pub note: Option<String>,
 }
 

@@ -270,10 +270,17 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
         name: facts.name.clone(),
         tags,
         revoked: false,
+        draining: facts.drain,
         revision: state.revision,
     };
     match state.nodes.get_mut(&key) {
-        Some(node) if node.name == record.name && node.tags == record.tags => {}
+        // The revision is that of the last change.
+        Some(node)
+            if *node
+                == (NodeRecord {
+                    revision: node.revision,
+                    ..record.clone()
+                }) => {}
         Some(node) => *node = record,
         None => {
             state.nodes.insert(key, record);
@@ -305,6 +312,7 @@ fn revoke(state: &mut State, key: PublicKey) -> Result<(), FoldError> {
             name,
             tags: Vec::new(),
             revoked: true,
+            draining: false,
             revision,
         },
     );

@@ -13,6 +13,8 @@
 //!   first component in that order whose counts change only gains; a cell of another node moves
 //!   only to make room for a component with an earlier name.
 //! - A cell with a named volume that it writes stays with its data: see [`held`].
+//! - A node that drains has no count, and its cells go as if it were lost, but for waiting until
+//!   they run elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -75,9 +77,15 @@ pub fn assign(state: &State, nodes: &Nodes) -> Assignment {
 }
 
 /// Nodes that could run a cell of this component now.
-pub fn eligible(name: &ComponentName, component: &Component, nodes: &Nodes) -> Vec<PublicKey> {
+pub fn eligible(
+    state: &State,
+    name: &ComponentName,
+    component: &Component,
+    nodes: &Nodes,
+) -> Vec<PublicKey> {
     nodes
         .iter()
+        .filter(|(key, _)| !state.is_draining(key))
         .filter(|(_, node)| node.present && takes_work(node) && !declines(node, name, component))
         .filter(|(key, node)| matches_placement(component, **key, node))
         .map(|(key, _)| *key)
@@ -94,8 +102,8 @@ pub fn chosen(component: &Component, nodes: &Nodes) -> Vec<PublicKey> {
 }
 
 /// Replicas that never move by themselves, by the node that has their data: as many as it reports
-/// cells, and one where only the data is left. Also when that node is away or full: then the
-/// replica is missing, and not started elsewhere with an empty volume.
+/// cells, and one where only the data is left. Also when that node is away, full or draining: then
+/// the replica is missing, and not started elsewhere with an empty volume.
 ///
 /// Where more are held than asked for, nodes that report cells come before those with data alone,
 /// then the ranking decides.
@@ -134,7 +142,11 @@ pub(crate) fn kept(
     counts: &Counts,
 ) -> Counts {
     let mut kept = counts.clone();
-    for (node, held) in held(state, name, component, nodes) {
+    let held = held(state, name, component, nodes);
+    for (node, held) in held
+        .into_iter()
+        .filter(|(node, _)| !state.is_draining(node))
+    {
         let count = kept.entry(node).or_default();
         *count = held.max(*count);
     }
@@ -174,6 +186,9 @@ fn settle(
 ) -> Counts {
     let mut counts = Counts::new();
     for (key, held) in held(state, name, component, nodes) {
+        if state.is_draining(&key) {
+            continue;
+        }
         let here = nodes.get(&key).is_some_and(|node| node.present);
         // A node that is away keeps its claim; its room matters when it is back.
         let fits = |room: &mut Room| !here || room.take(component);
@@ -197,7 +212,7 @@ fn spread(
     rooms: &mut Rooms,
     counts: &mut Counts,
 ) {
-    let mut open = ranking(state, name, eligible(name, component, nodes));
+    let mut open = ranking(state, name, eligible(state, name, component, nodes));
     let mut left = match component.spec.replicas {
         Some(replicas) => {
             let held: u32 = held(state, name, component, nodes).values().sum();

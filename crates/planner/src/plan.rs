@@ -65,6 +65,9 @@ pub enum StopReason {
     NotWanted,
     /// Enough run without it: another node has it now, or fewer are asked for.
     Moved,
+    /// The node drains, and nothing takes this cell over: it would be one on each node, or its
+    /// data is here.
+    Draining,
     /// This node is not approved, or no longer.
     NotApproved,
 }
@@ -151,6 +154,10 @@ fn stop_reason<'a>(
     if cell.index < counts.get(&input.me).copied().unwrap_or(0) || says_no(input, component, cell) {
         return None;
     }
+    let follows = component.spec.replicas.is_some() && !component.spec.writes_named_volume();
+    if !follows && input.state.is_draining(&input.me) {
+        return Some(StopReason::Draining);
+    }
     if component.spec.replicas.is_none() {
         return Some(StopReason::NotWanted);
     }
@@ -172,6 +179,7 @@ fn says_no(input: &PlanInput<'_>, component: &Component, cell: &OwnCell) -> bool
         cell.spec == cell_digest(&component.spec) && cell.generation >= component.generation;
     current
         && component.spec.replicas != Some(0)
+        && !input.state.is_draining(&input.me)
         && input.nodes.get(&input.me).is_some_and(|me| {
             placement::declines(me, &cell.component, component)
                 && placement::matches_placement(component, input.me, me)

@@ -71,7 +71,10 @@ pub struct NodeRecord {
     /// For good: a revoked key never counts again.
     #[n(2)]
     pub revoked: bool,
+    /// Its cells leave it, and no new ones come.
     #[n(3)]
+    pub draining: bool,
+    #[n(4)]
     pub revision: u64,
 }
 
@@ -99,6 +102,11 @@ impl State {
 
     pub fn digest(&self) -> Hash {
         Hash::of(&self.encode())
+    }
+
+    /// Whether the owner wants the node to be empty.
+    pub fn is_draining(&self, node: &PublicKey) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.draining)
     }
 
     /// The present owner and every earlier one.

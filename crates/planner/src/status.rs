@@ -112,12 +112,12 @@ fn one(
             desired_nodes.extend(stuck.iter().filter_map(|drift| drift.node));
             drift.extend(stuck);
             let explained = u32::try_from(drift.len() + good.len()).unwrap_or(u32::MAX);
-            let nowhere = nowhere(name, component, nodes);
+            let nowhere = nowhere(state, name, component, nodes);
             drift.extend((explained..replicas).map(|_| unplaced(&nowhere)));
             replicas
         }
         None => {
-            let refused = refused(name, component, nodes, counts);
+            let refused = refused(state, name, component, nodes, counts);
             desired_nodes.extend(refused.iter().filter_map(|drift| drift.node));
             let count = placed + u32::try_from(refused.len()).unwrap_or(u32::MAX);
             drift.extend(refused);
@@ -138,7 +138,7 @@ fn one(
         good: &good,
         missing: &drift,
     };
-    let (verdict, reason) = judge(name, component, nodes, &verdict, remark);
+    let (verdict, reason) = judge(state, name, component, nodes, &verdict, remark);
     drift.extend(unwanted(state, name, component, nodes, counts));
     desired_nodes.sort();
     desired_nodes.dedup();
@@ -164,6 +164,7 @@ struct Verdict<'a> {
 }
 
 fn judge(
+    state: &State,
     name: &ComponentName,
     component: &Component,
     nodes: &Nodes,
@@ -176,7 +177,7 @@ fn judge(
     if verdict.desired == 0 {
         return (
             ComponentState::Waiting,
-            Some(nowhere(name, component, nodes)),
+            Some(nowhere(state, name, component, nodes)),
         );
     }
     if verdict.missing.is_empty() {
@@ -277,14 +278,25 @@ fn stuck(
     });
     beyond
         .map(|(node, index)| {
-            let help = "free memory on the node, or lower --memory-max-mb";
-            let message = "its data is on this node, which has no room for it";
+            let (code, message, help) = if state.is_draining(&node) {
+                (
+                    "draining",
+                    "its data is on this node, which drains, and it does not move without it",
+                    "take it up again: realm nodes undrain; or let its data go: realm nodes rm",
+                )
+            } else {
+                (
+                    "no-room",
+                    "its data is on this node, which has no room for it",
+                    "free memory on the node, or lower --memory-max-mb",
+                )
+            };
             Drift {
                 node: Some(node),
                 index: Some(index),
                 want: true,
                 have: have(name, nodes, node, index),
-                reason: Some(reason("no-room", message.into(), Some(help))),
+                reason: Some(reason(code, message.into(), Some(help))),
             }
         })
         .collect()
@@ -293,6 +305,7 @@ fn stuck(
 /// A component that runs everywhere is asked of every node that matches and is here, also of one
 /// that declined it or has no room: what a node cannot do must show.
 fn refused(
+    state: &State,
     name: &ComponentName,
     component: &Component,
     nodes: &Nodes,
@@ -304,6 +317,7 @@ fn refused(
     placement::chosen(component, nodes)
         .into_iter()
         .filter(|key| nodes.get(key).is_some_and(|view| view.present))
+        .filter(|key| !state.is_draining(key))
         .filter(|key| !counts.contains_key(key))
         .map(|key| Drift {
             node: Some(key),
@@ -375,7 +389,7 @@ fn refusal(name: &ComponentName, nodes: &Nodes, node: &PublicKey) -> Reason {
 }
 
 /// Why no node can take a cell of this component.
-fn nowhere(name: &ComponentName, component: &Component, nodes: &Nodes) -> Reason {
+fn nowhere(state: &State, name: &ComponentName, component: &Component, nodes: &Nodes) -> Reason {
     let chosen = placement::chosen(component, nodes);
     if nodes.is_empty() {
         let help = "approve one: realm nodes approve, or let one join: realm invite";
@@ -400,7 +414,12 @@ fn nowhere(name: &ComponentName, component: &Component, nodes: &Nodes) -> Reason
     if let Some(declined) = declined {
         return declined;
     }
-    if placement::eligible(name, component, nodes).is_empty() {
+    if chosen.iter().all(|key| state.is_draining(key)) {
+        let help = "take a node up again: realm nodes undrain; or add one: realm invite";
+        let message = "every node that could run it drains";
+        return reason("draining", message.into(), Some(help));
+    }
+    if placement::eligible(state, name, component, nodes).is_empty() {
         return reason(
             "nodes-away",
             "every node that could run it is away".into(),

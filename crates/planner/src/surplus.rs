@@ -80,8 +80,10 @@ impl Surplus {
             let current = is_current(cell, component);
             running += u32::from(current);
             if cell.index >= kept.get(&key).copied().unwrap_or(0) {
-                // False is first: what is out of date, then the last in the ranking.
-                spare.push((current, Reverse((ranks.get(&key), cell.index)), key));
+                // False is first: what is out of date, then what drains, then the last ranked.
+                let stays = !state.is_draining(&key);
+                let last = Reverse((ranks.get(&key), cell.index));
+                spare.push((current, stays, last, key));
             }
         }
         spare.sort_unstable();
@@ -91,7 +93,7 @@ impl Surplus {
         let stops = spare
             .into_iter()
             .take(able)
-            .map(|(_, Reverse((_, index)), key)| (key, index))
+            .map(|(_, _, Reverse((_, index)), key)| (key, index))
             .collect();
         Self {
             running,

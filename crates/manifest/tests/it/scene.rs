@@ -160,6 +160,7 @@ fn facts() -> NodeFacts {
     NodeFacts {
         name: NodeName::new("pi").unwrap(),
         tags,
+        drain: true,
         note: note(),
     }
 }

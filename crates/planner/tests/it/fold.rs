@@ -173,6 +173,7 @@ fn node_names_are_unique_and_a_revoked_key_never_returns() {
         Payload::NodeApprove(NodeFacts {
             name: name.parse().unwrap(),
             tags,
+            drain: false,
             note: None,
         })
     };
@@ -244,4 +245,25 @@ fn a_merge_takes_over_what_still_makes_sense() {
         folding::apply(&kept, &merging, &merge.encode()),
         Err(FoldError::Sequence { .. } | FoldError::MergeAlone)
     ));
+}
+
+#[test]
+fn a_node_drains_until_its_facts_say_otherwise() {
+    let node = key(10).public();
+    let facts = |drain, tag: &str| {
+        Payload::NodeSet(NodeFacts {
+            name: "pi".parse().unwrap(),
+            tags: vec![tag.parse().unwrap()],
+            drain,
+            note: None,
+        })
+    };
+    let target = || Target::Node(node);
+    let state = fold(&genesis(), target(), &facts(true, "a")).unwrap();
+    assert!(state.is_draining(&node));
+    assert!(!folding::would_change(&state, &target(), &facts(true, "a")).unwrap());
+    assert!(folding::would_change(&state, &target(), &facts(true, "b")).unwrap());
+    assert!(folding::would_change(&state, &target(), &facts(false, "a")).unwrap());
+    let state = fold(&state, target(), &facts(false, "a")).unwrap();
+    assert!(!state.is_draining(&node));
 }

@@ -10,7 +10,7 @@ mod status;
 use realm_manifest::{
     ComponentSpec,
     identity::{Artifact, Genesis, Hash, PublicKey, SecretKey, Target, Timestamp},
-    payload::{Payload, Push},
+    payload::{NodeFacts, Payload, Push},
     report::{Capacity, CellReport, CellState, NodeReport, NodeState},
 };
 use realm_planner::{NodeView, Nodes, State, cell_digest, fold as folding, next_entry};
@@ -129,4 +129,22 @@ pub fn with_data(mut state: State) -> State {
         component.spec.grants.volumes = vec!["data:/data:rw".parse().unwrap()];
     }
     state
+}
+
+/// Has the owner drain a node, or take it up again.
+pub fn drain(state: &State, node: PublicKey, drain: bool) -> State {
+    let facts = NodeFacts {
+        name: format!(
+            "node-{}",
+            node.short()
+                .to_lowercase()
+                .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+        )
+        .parse()
+        .unwrap(),
+        tags: Vec::new(),
+        drain,
+        note: None,
+    };
+    fold(state, Target::Node(node), &Payload::NodeSet(facts)).unwrap()
 }

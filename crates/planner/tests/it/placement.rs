@@ -13,7 +13,7 @@ use realm_planner::{
     placement::{assign, held},
 };
 
-use super::{fold, genesis, key, nodes, push, report, running, target, web, with_data};
+use super::{drain, fold, genesis, key, nodes, push, report, running, target, web, with_data};
 
 fn counts(state: &State, nodes: &Nodes) -> BTreeMap<PublicKey, u32> {
     assign(state, nodes)[&"web".parse().unwrap()].clone()
@@ -213,6 +213,7 @@ proptest! {
         away.get_mut(&lost).unwrap().present = false;
         let after = counts(&state, &fewer);
         prop_assert_eq!(&after, &counts(&state, &away), "gone and away are the same");
+        prop_assert_eq!(&after, &counts(&drain(&state, lost, true), &all), "and draining is, too");
         for (node, count) in before.iter().filter(|(node, _)| **node != lost) {
             prop_assert!(after.get(node).is_some_and(|now| now >= count));
         }

@@ -8,7 +8,7 @@ use realm_manifest::{
 };
 use realm_planner::{Nodes, OwnCell, PlanInput, Step, StopReason, cell_digest, plan};
 
-use super::{fold, key, nodes, report, running, simulation::Realm, target, web, with_data};
+use super::{drain, fold, key, nodes, report, running, simulation::Realm, target, web, with_data};
 
 fn settled(replicas: Option<u32>, count: u8) -> Realm {
     let mut realm = Realm::new(web(replicas), nodes(count));
@@ -195,6 +195,60 @@ fn a_cell_with_data_is_not_started_elsewhere() {
 }
 
 #[test]
+fn a_draining_node_gives_its_cells_away_and_gets_them_back() {
+    let mut realm = settled(Some(4), 3);
+    let before = realm.counts();
+    let draining = *before.iter().max_by_key(|(_, count)| **count).unwrap().0;
+    realm.state = drain(&realm.state, draining, true);
+    realm.settle(|realm| assert!(realm.running() >= 4));
+    assert!(realm.cells[&draining].is_empty());
+    assert_eq!((realm.running(), realm.all()), (4, 4));
+    for (node, count) in realm.counts() {
+        assert!(count >= before[&node]);
+    }
+    realm.state = drain(&realm.state, draining, false);
+    realm.settle(|realm| assert!(realm.running() >= 4));
+    assert_eq!(realm.counts(), before);
+    assert_eq!((realm.running(), realm.all()), (4, 4));
+}
+
+#[test]
+fn with_nowhere_to_go_cells_stay_on_a_draining_node() {
+    let mut realm = settled(Some(2), 2);
+    for node in realm.here() {
+        realm.state = drain(&realm.state, node, true);
+    }
+    assert!(realm.counts().is_empty());
+    realm.settle(|realm| assert_eq!(realm.running(), 2));
+    assert_eq!(realm.all(), 2);
+}
+
+#[test]
+fn a_draining_node_stops_what_nobody_takes_over() {
+    let (one, two) = (key(10).public(), key(11).public());
+    let mut realm = settled(None, 2);
+    realm.state = drain(&realm.state, one, true);
+    let why = StopReason::Draining;
+    assert!(matches!(realm.plan(one)[..], [Step::Stop { why: found, .. }] if found == why));
+    realm.settle(|_| {});
+    assert_eq!(realm.counts().keys().collect::<Vec<_>>(), [&two]);
+    assert_eq!(realm.all(), 1);
+
+    let mut realm = Realm::new(with_data(web(Some(1))), nodes(2));
+    realm.settle(|_| {});
+    let holder = *realm.counts().keys().next().unwrap();
+    let report = realm.nodes.get_mut(&holder).unwrap().report.as_mut();
+    report.unwrap().holds.push("web".parse().unwrap());
+    realm.state = drain(&realm.state, holder, true);
+    assert!(matches!(realm.plan(holder)[..], [Step::Stop { why: found, .. }] if found == why));
+    realm.settle(|_| {});
+    assert_eq!(realm.all(), 0, "not started anew where its data is not");
+    realm.state = drain(&realm.state, holder, false);
+    realm.settle(|_| {});
+    assert_eq!(realm.cells[&holder].len(), 1);
+}
+
+#[test]
 fn equal_input_gives_equal_steps() {
     let state = web(Some(3));
     let mut all = nodes(3);
@@ -229,6 +283,7 @@ proptest! {
         replicas in 0u32..12,
         littered in proptest::collection::vec((0u8..8, 0u32..6), 0..20),
         broken in proptest::collection::btree_set(0u8..8, 0..3),
+        draining in proptest::collection::btree_set(0u8..8, 0..3),
         rooms in proptest::collection::vec(0u64..8, 8),
         turns in proptest::collection::vec((any::<u8>(), any::<u8>()), 0..12),
     ) {
@@ -252,6 +307,9 @@ proptest! {
         };
         for node in broken.iter().filter_map(|at| keys.get(usize::from(*at))) {
             realm.break_node(*node);
+        }
+        for node in draining.iter().filter_map(|at| keys.get(usize::from(*at))) {
+            realm.state = drain(&realm.state, *node, true);
         }
         let mut low = realm.running().min(asked);
         for (acting, telling) in turns {

@@ -9,7 +9,7 @@ use realm_planner::{
     status::{ComponentState, components},
 };
 
-use super::{fold, genesis, key, nodes, push, report, running, target, web, with_data};
+use super::{drain, fold, genesis, key, nodes, push, report, running, target, web, with_data};
 
 #[test]
 fn a_node_that_refuses_its_share_shows_with_its_reason() {
@@ -159,4 +159,33 @@ fn a_replica_whose_data_is_out_of_reach_says_where_it_is() {
     assert_eq!(status.running, 1);
     let reason = status.drift[0].reason.as_ref().unwrap();
     assert_eq!(reason.code, "no-room");
+}
+
+#[test]
+fn what_a_draining_node_leaves_undone_says_so() {
+    let mut state = with_data(web(Some(1)));
+    let mut all = nodes(2);
+    let holder = key(11).public();
+    let mut says = report(holder, &state, Vec::new());
+    says.holds.push("web".parse().unwrap());
+    all.get_mut(&holder).unwrap().report = Some(says);
+    state = drain(&state, holder, true);
+    let status = &components(&state, &all)[0];
+    let [missing] = &status.drift[..] else {
+        panic!("{:?}", status.drift);
+    };
+    assert_eq!((missing.node, missing.want), (Some(holder), true));
+    assert_eq!(missing.reason.as_ref().unwrap().code, "draining");
+
+    let mut state = web(None);
+    for node in all.keys() {
+        state = drain(&state, *node, true);
+    }
+    let status = &components(&state, &all)[0];
+    assert_eq!((status.state, status.desired), (ComponentState::Waiting, 0));
+    assert_eq!(status.reason.as_ref().unwrap().code, "draining");
+    assert!(
+        status.drift.is_empty(),
+        "a node that drains is not asked to run it"
+    );
 }
