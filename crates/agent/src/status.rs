@@ -4,7 +4,7 @@ use realm_identity::PublicKey;
 use realm_manifest::report::{self, CellReport};
 use realm_p2p::PeerInfo;
 use realm_planner::{
-    SetBy, State,
+    SetBy, Standing, State,
     status::{ComponentStatus, components},
 };
 use realm_protocol::MemberState;
@@ -21,8 +21,12 @@ pub(crate) fn status(core: &Core, state: &State, peers: &[PeerInfo]) -> Status {
     keys.extend(
         state
             .nodes
-            .keys()
-            .filter(|key| !core.approved.contains_key(key)),
+            .iter()
+            .filter(|(key, node)| {
+                // Who was taken out shows only where it asks to come back.
+                node.standing != Standing::Removed && !core.approved.contains_key(key)
+            })
+            .map(|(key, _)| *key),
     );
     keys.extend(
         core.node
@@ -67,10 +71,10 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
     let report = seen.map(|seen| &seen.report);
     let peer = peers.iter().find(|peer| peer.key == key);
     let draining = state.is_draining(&key);
-    let revoked = state.nodes.get(&key).is_some_and(|node| node.revoked);
+    let standing = state.nodes.get(&key).map(|node| node.standing);
     let member = core.node.members().get(&key).map(|member| member.state);
     let here = key == me || matches!(member, Some(MemberState::Up | MemberState::Suspect));
-    let state = if revoked {
+    let state = if standing == Some(Standing::Revoked) {
         NodeState::Revoked
     } else if !core.approved.contains_key(&key) {
         NodeState::Pending

@@ -25,6 +25,7 @@ pub enum Payload {
     NodeSet(NodeFacts),
     OwnerRotate(Note),
     Merge(Merge),
+    NodeRemove(Note),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -128,15 +129,17 @@ impl Payload {
             Kind::NodeSet => Self::NodeSet(read(bytes)?),
             Kind::OwnerRotate => Self::OwnerRotate(read(bytes)?),
             Kind::Merge => Self::Merge(read(bytes)?),
+            Kind::NodeRemove => Self::NodeRemove(read(bytes)?),
         })
     }
 
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Push(payload) => canonical::encode(payload),
-            Self::Remove(payload) | Self::NodeRevoke(payload) | Self::OwnerRotate(payload) => {
-                canonical::encode(payload)
-            }
+            Self::Remove(payload)
+            | Self::NodeRevoke(payload)
+            | Self::NodeRemove(payload)
+            | Self::OwnerRotate(payload) => canonical::encode(payload),
             Self::Restart(payload) => canonical::encode(payload),
             Self::Scale(payload) => canonical::encode(payload),
             Self::Run(payload) => canonical::encode(payload),
@@ -157,6 +160,7 @@ impl Payload {
             Self::NodeSet(_) => Kind::NodeSet,
             Self::OwnerRotate(_) => Kind::OwnerRotate,
             Self::Merge(_) => Kind::Merge,
+            Self::NodeRemove(_) => Kind::NodeRemove,
         }
     }
 }

@@ -6,11 +6,11 @@ use realm_manifest::{
     payload::{NodeFacts, Payload, Push, Restart},
 };
 
-use crate::{Component, NodeRecord, SetBy, State};
+use crate::{Component, NodeRecord, SetBy, Standing, State};
 
 /// Components of one realm; the state is sent whole to nodes that start from a checkpoint.
 pub const MAX_COMPONENTS: usize = 1000;
-/// Nodes the log may name, revoked ones included.
+/// Nodes the log may name, removed and revoked ones included.
 pub const MAX_NODES: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,8 @@ pub enum FoldError {
     NoNode(PublicKey),
     #[error("{0} is revoked for good")]
     Revoked(PublicKey),
+    #[error("{0} was taken out of the realm: approve it again first")]
+    Removed(PublicKey),
     #[error("the name {0} is another node's")]
     NameTaken(NodeName),
     #[error("a generation only rises, and {found} is not above {at}")]
@@ -182,10 +184,16 @@ fn change(state: &mut State, target: &Target, payload: &Payload) -> Result<(), F
         }
         // A node that an invite approved is not in the log until something is said of it, so
         // that setting its facts is no different from approving it.
+        (Payload::NodeSet(_), Target::Node(key))
+            if standing(state, key) == Some(Standing::Removed) =>
+        {
+            Err(FoldError::Removed(*key))
+        }
         (Payload::NodeApprove(facts) | Payload::NodeSet(facts), Target::Node(key)) => {
             set_node(state, *key, facts)
         }
-        (Payload::NodeRevoke(_), Target::Node(key)) => revoke(state, *key),
+        (Payload::NodeRevoke(_), Target::Node(key)) => expel(state, *key, Standing::Revoked),
+        (Payload::NodeRemove(_), Target::Node(key)) => expel(state, *key, Standing::Removed),
         (Payload::OwnerRotate(_), Target::Owner(key)) => rotate(state, *key),
         // The authority rule has matched kind and target; a merge has no change of its own.
         _ => Err(FoldError::MergeAlone),
@@ -249,12 +257,13 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
     let taken = state
         .nodes
         .iter()
-        .any(|(other, node)| *other != key && !node.revoked && node.name == facts.name);
+        .filter(|(other, node)| **other != key && node.standing == Standing::Approved)
+        .any(|(_, node)| node.name == facts.name);
     if taken {
         return Err(FoldError::NameTaken(facts.name.clone()));
     }
     match state.nodes.get(&key) {
-        Some(node) if node.revoked => return Err(FoldError::Revoked(key)),
+        Some(node) if node.standing == Standing::Revoked => return Err(FoldError::Revoked(key)),
         None if state.nodes.len() >= MAX_NODES => {
             return Err(FoldError::TooMany {
                 what: "nodes",
@@ -269,7 +278,7 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
     let record = NodeRecord {
         name: facts.name.clone(),
         tags,
-        revoked: false,
+        standing: Standing::Approved,
         draining: facts.drain,
         revision: state.revision,
     };
@@ -289,34 +298,43 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
     Ok(())
 }
 
-fn revoke(state: &mut State, key: PublicKey) -> Result<(), FoldError> {
+/// Takes a node out, for now or for good. It may be one that only an invite approved, and that the
+/// log does not know: then its key is noted alone.
+fn expel(state: &mut State, key: PublicKey, standing: Standing) -> Result<(), FoldError> {
     let revision = state.revision;
     if let Some(node) = state.nodes.get_mut(&key) {
-        if !node.revoked {
-            node.revoked = true;
+        if node.standing == Standing::Revoked && standing != Standing::Revoked {
+            return Err(FoldError::Revoked(key));
+        }
+        if node.standing != standing {
+            (node.standing, node.draining) = (standing, false);
             node.revision = revision;
         }
         return Ok(());
     }
-    // A node that only an invite approved is revoked by its key alone.
     if state.nodes.len() >= MAX_NODES {
         return Err(FoldError::TooMany {
             what: "nodes",
             max: MAX_NODES,
         });
     }
-    let name = NodeName::new("revoked").map_err(|error| FoldError::Spec(error.to_string()))?;
-    state.nodes.insert(
-        key,
-        NodeRecord {
-            name,
-            tags: Vec::new(),
-            revoked: true,
-            draining: false,
-            revision,
-        },
-    );
+    let name = match standing {
+        Standing::Revoked => "revoked",
+        Standing::Approved | Standing::Removed => "removed",
+    };
+    let record = NodeRecord {
+        name: NodeName::new(name).map_err(|error| FoldError::Spec(error.to_string()))?,
+        tags: Vec::new(),
+        standing,
+        draining: false,
+        revision,
+    };
+    state.nodes.insert(key, record);
     Ok(())
+}
+
+fn standing(state: &State, key: &PublicKey) -> Option<Standing> {
+    state.nodes.get(key).map(|node| node.standing)
 }
 
 fn rotate(state: &mut State, key: PublicKey) -> Result<(), FoldError> {

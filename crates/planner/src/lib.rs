@@ -18,4 +18,4 @@ pub use fold::FoldError;
 pub use placement::{Assignment, Counts, NodeView, Nodes};
 pub use plan::{OwnCell, PlanInput, Step, StopReason, plan};
 pub use push::{PushPatch, next_entry};
-pub use state::{Component, NodeRecord, SetBy, State, cell_digest};
+pub use state::{Component, NodeRecord, SetBy, Standing, State, cell_digest};

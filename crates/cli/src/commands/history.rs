@@ -198,9 +198,10 @@ fn row(link: &Link) -> Vec<String> {
 fn note(payload: Option<&Payload>) -> Option<String> {
     match payload? {
         Payload::Push(push) => push.note.clone(),
-        Payload::Remove(note) | Payload::NodeRevoke(note) | Payload::OwnerRotate(note) => {
-            note.note.clone()
-        }
+        Payload::Remove(note)
+        | Payload::NodeRevoke(note)
+        | Payload::NodeRemove(note)
+        | Payload::OwnerRotate(note) => note.note.clone(),
         Payload::Restart(restart) => restart.note.clone(),
         Payload::Scale(scale) => scale.note.clone(),
         Payload::Run(run) => run.note.clone(),

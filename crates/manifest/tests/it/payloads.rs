@@ -184,6 +184,7 @@ fn any_payload() -> impl Strategy<Value = Payload> {
         })),
         note().prop_map(|note| Payload::Remove(Note { note })),
         note().prop_map(|note| Payload::NodeRevoke(Note { note })),
+        note().prop_map(|note| Payload::NodeRemove(Note { note })),
         note().prop_map(|note| Payload::OwnerRotate(Note { note })),
         (any::<u64>(), note())
             .prop_map(|(generation, note)| Payload::Restart(Restart { generation, note })),

@@ -4,7 +4,7 @@ use realm_manifest::{
     identity::{Entry, Hash, Target, Timestamp},
     payload::{Merge, NodeFacts, Note, Payload, Restart, Run, Scale},
 };
-use realm_planner::{FoldError, State, fold as folding, next_entry};
+use realm_planner::{FoldError, Standing, State, fold as folding, next_entry};
 
 use super::{fold, genesis, key, owner, push, target};
 
@@ -265,5 +265,63 @@ fn a_node_drains_until_its_facts_say_otherwise() {
     assert!(folding::would_change(&state, &target(), &facts(true, "b")).unwrap());
     assert!(folding::would_change(&state, &target(), &facts(false, "a")).unwrap());
     let state = fold(&state, target(), &facts(false, "a")).unwrap();
+    assert!(!state.is_draining(&node));
+}
+
+#[test]
+fn a_removed_node_comes_back_when_it_is_approved_and_a_revoked_one_never() {
+    let facts = |name: &str| NodeFacts {
+        name: name.parse().unwrap(),
+        tags: Vec::new(),
+        drain: false,
+        note: None,
+    };
+    let (one, two) = (key(10).public(), key(11).public());
+    let remove = Payload::NodeRemove(Note::default());
+    let revoke = Payload::NodeRevoke(Note::default());
+    let approve = |name| Payload::NodeApprove(facts(name));
+    let state = fold(&genesis(), Target::Node(one), &approve("one")).unwrap();
+    let removed = fold(&state, Target::Node(one), &remove).unwrap();
+    let record = &removed.nodes[&one];
+    assert_eq!((record.standing, record.revision), (Standing::Removed, 2));
+    assert!(!folding::would_change(&removed, &Target::Node(one), &remove).unwrap());
+    assert!(matches!(
+        fold(&removed, Target::Node(one), &Payload::NodeSet(facts("one"))),
+        Err(FoldError::Removed(key)) if key == one
+    ));
+    assert!(
+        fold(&removed, Target::Node(two), &approve("one")).is_ok(),
+        "its name is free"
+    );
+    let back = fold(&removed, Target::Node(one), &approve("one")).unwrap();
+    assert_eq!(back.nodes[&one].standing, Standing::Approved);
+
+    let revoked = fold(&removed, Target::Node(one), &revoke).unwrap();
+    assert_eq!(revoked.nodes[&one].standing, Standing::Revoked);
+    for payload in [&remove, &approve("one"), &Payload::NodeSet(facts("one"))] {
+        assert!(matches!(
+            fold(&revoked, Target::Node(one), payload),
+            Err(FoldError::Revoked(key)) if key == one
+        ));
+    }
+
+    // An invite approved it, and the log never named it.
+    let unknown = fold(&state, Target::Node(two), &remove).unwrap();
+    assert_eq!(unknown.nodes[&two].standing, Standing::Removed);
+    assert!(fold(&unknown, Target::Node(two), &approve("two")).is_ok());
+}
+
+#[test]
+fn a_node_that_is_taken_out_drains_no_more() {
+    let node = key(10).public();
+    let facts = NodeFacts {
+        name: "pi".parse().unwrap(),
+        tags: Vec::new(),
+        drain: true,
+        note: None,
+    };
+    let state = fold(&genesis(), Target::Node(node), &Payload::NodeSet(facts)).unwrap();
+    let remove = Payload::NodeRemove(Note::default());
+    let state = fold(&state, Target::Node(node), &remove).unwrap();
     assert!(!state.is_draining(&node));
 }
