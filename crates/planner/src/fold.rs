@@ -2,8 +2,10 @@
 
 use realm_manifest::{
     ComponentName, NodeName,
-    identity::{Entry, Hash, Kind, Message as _, PublicKey, Target, authority, canonical},
-    payload::{NodeFacts, Payload, Push, Restart},
+    identity::{
+        Artifact, Entry, Hash, Kind, Message as _, PublicKey, Target, authority, canonical,
+    },
+    payload::{Merge, NodeFacts, Payload, Push, Restart},
 };
 
 use crate::{Component, NodeRecord, SetBy, Standing, State};
@@ -50,6 +52,8 @@ pub enum FoldError {
     TooMany { what: &'static str, max: usize },
     #[error("a merge is folded with the branches it names")]
     MergeAlone,
+    #[error("not a merge of this fork: {0}")]
+    BadMerge(&'static str),
 }
 
 /// The state after `entry`, whose parent is folded in `state`. Merges go to [`apply_merge`].
@@ -70,33 +74,78 @@ pub fn apply(state: &State, entry: &Entry, payload: &[u8]) -> Result<State, Fold
     Ok(next)
 }
 
-/// The state after a merge: `state` is that of the kept head, `reapplied` comes from the other
-/// branches. What no longer makes sense there is left out, equally on every node.
+/// The state after a merge: `state` is that of the kept head, `heads` are the entries that it names,
+/// and `reapplied` those of the other branches, each in the order of the merge. All of it is checked
+/// against what was signed. What no longer makes sense is left out, equally on every node.
 pub fn apply_merge(
     state: &State,
     merge: &Entry,
     payload: &[u8],
+    heads: &[&Entry],
     reapplied: &[(&Entry, &[u8])],
 ) -> Result<State, FoldError> {
-    let (kind, _, _) = read(state, merge, payload)?;
-    if kind != Kind::Merge {
+    let (_, _, Payload::Merge(named)) = read(state, merge, payload)? else {
         return Err(FoldError::MergeAlone);
-    }
-    if merge.seq <= state.revision {
-        return Err(FoldError::Sequence {
-            found: merge.seq,
-            at: state.revision,
-        });
+    };
+    signed_payload(merge, payload)?;
+    check_merge(state, merge, &named, heads)?;
+    let listed = reapplied.iter().map(|(entry, _)| entry_hash(entry));
+    if !listed.eq(named.reapply) {
+        return Err(FoldError::BadMerge(
+            "the entries are not those it reapplies",
+        ));
     }
     let mut next = state.clone();
     next.revision = merge.seq;
     for (entry, payload) in reapplied {
+        signed_payload(entry, payload)?;
         let mut tried = next.clone();
         if reapply(&mut tried, entry, payload).is_ok() {
             next = tried;
         }
     }
     Ok(next)
+}
+
+fn check_merge(
+    state: &State,
+    merge: &Entry,
+    named: &Merge,
+    heads: &[&Entry],
+) -> Result<(), FoldError> {
+    if !heads
+        .iter()
+        .map(|head| entry_hash(head))
+        .eq(named.heads.iter().copied())
+    {
+        return Err(FoldError::BadMerge(
+            "the entries are not the heads it names",
+        ));
+    }
+    let kept = heads.iter().find(|head| entry_hash(head) == named.keep);
+    if merge.prev != named.keep || kept.is_none_or(|kept| kept.seq != state.revision) {
+        return Err(FoldError::BadMerge("its parent is not the head it keeps"));
+    }
+    let newest = heads.iter().map(|head| head.seq).max().unwrap_or(0);
+    if newest.checked_add(1) != Some(merge.seq) {
+        return Err(FoldError::Sequence {
+            found: merge.seq,
+            at: newest,
+        });
+    }
+    Ok(())
+}
+
+/// Whether `payload` is the one that the entry was signed with.
+fn signed_payload(entry: &Entry, payload: &[u8]) -> Result<(), FoldError> {
+    let signed = entry.body.as_ref().map(|body| body.payload);
+    if signed.is_none_or(|signed| signed == Artifact::of(payload)) {
+        Ok(())
+    } else {
+        Err(FoldError::BadMerge(
+            "a payload is not the one that was signed",
+        ))
+    }
 }
 
 /// Whether the payload would change anything but the revision: a push of the same content does not.

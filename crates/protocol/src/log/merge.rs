@@ -10,6 +10,12 @@ use crate::{Fold, FoldRefusal, Refusal};
 
 type Reapplied<'a> = Vec<(&'a Signed<Entry>, &'a [u8])>;
 
+/// Everything that a merge names.
+pub(super) struct Named<'a> {
+    pub heads: Vec<&'a Signed<Entry>>,
+    pub reapplied: Reapplied<'a>,
+}
+
 impl<F: Fold> Log<F> {
     /// Checks what can be said of a merge by itself. Whether it names every head is decided by
     /// the walk, each time another entry appears.
@@ -83,14 +89,21 @@ impl<F: Fold> Log<F> {
         leaves.into_iter().eq(named.heads)
     }
 
-    pub(super) fn reapplied(&self, payload: &[u8]) -> Result<Reapplied<'_>, FoldRefusal> {
+    pub(super) fn named(&self, payload: &[u8]) -> Result<Named<'_>, FoldRefusal> {
         let unreadable = || FoldRefusal::Refused("the merge cannot be read".to_owned());
         let merge = decode(payload).ok_or_else(unreadable)?;
-        let entries = merge.reapply.iter().map(|hash| {
+        let heads = merge
+            .heads
+            .iter()
+            .map(|hash| Some(&self.tree.get(hash)?.entry));
+        let reapplied = merge.reapply.iter().map(|hash| {
             let stored = self.tree.get(hash)?;
             Some((&stored.entry, stored.payload.as_deref()?))
         });
-        entries.collect::<Option<_>>().ok_or_else(unreadable)
+        Ok(Named {
+            heads: heads.collect::<Option<_>>().ok_or_else(unreadable)?,
+            reapplied: reapplied.collect::<Option<_>>().ok_or_else(unreadable)?,
+        })
     }
 }
 
