@@ -1,4 +1,7 @@
 //! How one intent changes the state.
+//!
+//! Every check here, with its bounds, is a rule of consensus: a change needs a new entry version
+//! (`docs/decisions/0007-limits-of-a-spec-are-consensus.md`).
 
 use realm_manifest::{
     ComponentName, NodeName,

@@ -416,3 +416,10 @@ fn a_node_that_is_taken_out_drains_no_more() {
     let state = fold(&state, Target::Node(node), &remove).unwrap();
     assert!(!state.is_draining(&node));
 }
+
+#[test]
+fn sizes_of_a_realm_are_part_of_the_format() {
+    let why = "needs a new entry version: docs/decisions/0007-limits-of-a-spec-are-consensus.md";
+    assert_eq!(folding::MAX_COMPONENTS, 1000, "{why}");
+    assert_eq!(folding::MAX_NODES, 4096, "{why}");
+}
