@@ -56,6 +56,8 @@ pub struct Slot {
     pub(crate) shared: Arc<Mutex<CellReport>>,
     pub(crate) declined: Arc<Mutex<Option<Reason>>>,
     cancel: CancellationToken,
+    /// Cancelled once its task is over, and those it replaced are gone too.
+    gone: CancellationToken,
     task: JoinHandle<()>,
     handle: cell::Live,
     /// Whether it writes a named volume.
@@ -104,6 +106,7 @@ impl Supervisor {
                     index: *index,
                     spec: report.spec,
                     generation: report.generation,
+                    memory_max_mb: slot.handle.limits().memory_max_mb,
                 }
             })
             .collect()
@@ -164,17 +167,18 @@ impl Supervisor {
             } => {
                 // Never the spec: it holds values of env.
                 tracing::info!(%component, index, "starting a cell");
-                self.start((component, index), *spec, generation, None);
+                self.start((component, index), *spec, generation, None, false);
             }
             Step::Replace {
                 component,
                 index,
                 spec,
                 generation,
+                stop_first,
             } => {
-                tracing::info!(%component, index, generation, "replacing a cell");
+                tracing::info!(%component, index, generation, stop_first, "replacing a cell");
                 let old = self.cells.remove(&(component.clone(), index));
-                self.start((component, index), *spec, generation, old);
+                self.start((component, index), *spec, generation, old, stop_first);
             }
             Step::Stop {
                 component,
@@ -192,16 +196,25 @@ impl Supervisor {
         self.tools.changed.send_modify(|count| *count += 1);
     }
 
-    fn start(&mut self, key: Key, spec: ComponentSpec, generation: u64, old: Option<Slot>) {
+    fn start(
+        &mut self,
+        key: Key,
+        spec: ComponentSpec,
+        generation: u64,
+        old: Option<Slot>,
+        stop_first: bool,
+    ) {
         let digest = cell_digest(&spec);
         let shared = Arc::new(Mutex::new(new_report(&key, digest, generation)));
         let declined = Arc::new(Mutex::new(None));
-        let cancel = CancellationToken::new();
+        let (cancel, gone) = (CancellationToken::new(), CancellationToken::new());
         let handle = cell::Live::new(spec.limits.clone());
         let writes = spec.writes_named_volume();
         let predecessor = old.map(|slot| {
             let predecessor = cell::Predecessor {
                 cancel: slot.cancel.clone(),
+                gone: slot.gone.clone(),
+                stop_first,
             };
             self.stopping.push(slot);
             predecessor
@@ -217,13 +230,19 @@ impl Supervisor {
             live: handle.clone(),
             predecessor,
         };
-        let task = tokio::spawn(task.run());
+        let guard = gone.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            // Also when the task panics: nobody may wait for it in vain.
+            let _gone = guard;
+            task.run().await;
+        });
         self.cells.insert(
             key,
             Slot {
                 shared,
                 declined,
                 cancel,
+                gone,
                 task,
                 handle,
                 writes,

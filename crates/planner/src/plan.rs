@@ -10,6 +10,7 @@ use realm_manifest::{
 
 use crate::{
     Assignment, Component, Nodes, State, cell_digest, placement,
+    room::Room,
     surplus::{self, Surplus},
 };
 
@@ -31,6 +32,8 @@ pub struct OwnCell {
     /// [`cell_digest`] of the spec it was made from.
     pub spec: Hash,
     pub generation: u64,
+    /// Memory that it may use, in MiB.
+    pub memory_max_mb: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub enum Step {
         index: u32,
         spec: Box<ComponentSpec>,
         generation: u64,
+        /// The node has no room for both: stop the old one, then start the new.
+        stop_first: bool,
     },
     Stop {
         component: ComponentName,
@@ -106,7 +111,56 @@ pub fn plan(input: &PlanInput<'_>) -> Vec<Step> {
             steps.extend(bring_up(name, index, component, cell));
         }
     }
+    make_room(input, &mut steps);
     steps
+}
+
+/// Decides which cells are replaced side by side: those for which there is room beside everything
+/// that stays, that starts, and that was decided before.
+fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
+    let Some(me) = input.nodes.get(&input.me) else {
+        return;
+    };
+    let mut room = Room::of(me);
+    let stays = |cell: &&OwnCell| {
+        !steps.iter().any(|step| match step {
+            Step::Stop {
+                component, index, ..
+            } => (component, *index) == (&cell.component, cell.index),
+            Step::Start { .. } | Step::Replace { .. } => false,
+        })
+    };
+    let mut fits = true;
+    for cell in input.own.iter().filter(stays) {
+        fits &= room.reserve(cell.memory_max_mb);
+    }
+    for step in steps.iter() {
+        if let Step::Start { spec, .. } = step {
+            fits &= room.reserve(spec.limits.memory_max_mb);
+        }
+    }
+    for step in steps {
+        if let Step::Replace {
+            component,
+            index,
+            spec,
+            stop_first,
+            ..
+        } = step
+        {
+            let memory = spec.limits.memory_max_mb;
+            *stop_first = !(fits && room.reserve(memory));
+            if *stop_first {
+                let old = input
+                    .own
+                    .iter()
+                    .find(|cell| (&cell.component, cell.index) == (&*component, *index))
+                    .map_or(0, |cell| cell.memory_max_mb);
+                // What the old one had is not there for others before it has stopped.
+                fits &= room.grow(memory.saturating_sub(old));
+            }
+        }
+    }
 }
 
 fn bring_up(
@@ -130,6 +184,7 @@ fn bring_up(
                 index,
                 spec: spec(),
                 generation,
+                stop_first: false,
             })
         }
         Some(_) => None,

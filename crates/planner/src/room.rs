@@ -28,6 +28,13 @@ impl Room {
         self.reserve(component.spec.limits.memory_max_mb)
     }
 
+    /// Reserves this many MiB more for a cell that has its place, if they are there.
+    pub fn grow(&mut self, memory_mb: u32) -> bool {
+        let left = self.memory_mb.checked_sub(memory_mb.into());
+        self.memory_mb = left.unwrap_or(self.memory_mb);
+        left.is_some()
+    }
+
     /// Reserves one cell of this many MiB, if it fits.
     pub fn reserve(&mut self, memory_mb: u32) -> bool {
         let memory_mb = u64::from(memory_mb);

@@ -209,7 +209,7 @@ fn patch(
     }
     let env = units::sorted_pairs(env).context_code(ExitCode::Usage, "cannot use --env")?;
     Ok(PushPatch {
-        source: Some(source),
+        source: Some(Some(source)),
         replicas: args.replicas.map(|replicas| replicas.0),
         nodes: given(&nodes),
         tags: given(&args.tags),
@@ -217,7 +217,7 @@ fn patch(
         fuel: args.fuel,
         fuel_per_sec: args.fuel_per_sec,
         epoch_ms: args.epoch_ms,
-        deadline_ms: args.deadline_ms,
+        deadline_ms: args.deadline_ms.map(Some),
         args: given(&args.args),
         env: given(&env),
         vars: None,

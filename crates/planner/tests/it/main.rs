@@ -4,6 +4,7 @@
 mod fold;
 mod placement;
 mod plan;
+mod push;
 mod simulation;
 mod status;
 

@@ -248,6 +248,55 @@ fn a_draining_node_stops_what_nobody_takes_over() {
     assert_eq!(realm.cells[&holder].len(), 1);
 }
 
+/// Whether each replaced cell has to stop first, on a node with room for this many cells of 64 MiB.
+fn stop_first(realm: &mut Realm, slots: u64) -> Vec<bool> {
+    let me = key(10).public();
+    let report = realm.nodes.get_mut(&me).unwrap().report.as_mut().unwrap();
+    report.capacity.memory_mb = slots * 64;
+    let steps = realm.plan(me).into_iter();
+    steps
+        .map(|step| match step {
+            Step::Replace { stop_first, .. } => stop_first,
+            _ => panic!("{step:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn the_old_cell_stops_first_where_there_is_no_room_for_both() {
+    let mut realm = settled(Some(3), 1);
+    let restart = Payload::Restart(Restart {
+        generation: 1,
+        note: None,
+    });
+    realm.state = fold(&realm.state, target("web"), &restart).unwrap();
+    assert_eq!(stop_first(&mut realm, 6), [false; 3]);
+    assert_eq!(stop_first(&mut realm, 5), [false, false, true]);
+    assert_eq!(stop_first(&mut realm, 4), [false, true, true]);
+    assert_eq!(stop_first(&mut realm, 3), [true; 3]);
+    // The ceiling counts cells, too.
+    let me = key(10).public();
+    let report = realm.nodes.get_mut(&me).unwrap().report.as_mut().unwrap();
+    report.capacity.cells = 4;
+    assert_eq!(stop_first(&mut realm, 6), [false, true, true]);
+}
+
+#[test]
+fn a_larger_cell_leaves_less_room_for_the_next() {
+    let mut realm = settled(Some(2), 1);
+    let web = "web".parse().unwrap();
+    let limits = &mut realm.state.components.get_mut(&web).unwrap().spec.limits;
+    limits.memory_max_mb = 128;
+    // Two old ones of 64 MiB and two new ones of 128 MiB.
+    assert_eq!(stop_first(&mut realm, 6), [false; 2]);
+    assert_eq!(stop_first(&mut realm, 5), [false, true]);
+    assert_eq!(stop_first(&mut realm, 4), [false, true]);
+    for cell in realm.cells.values_mut().flatten() {
+        cell.own.memory_max_mb = 96;
+    }
+    assert_eq!(stop_first(&mut realm, 4), [true, true]);
+}
+
 #[test]
 fn equal_input_gives_equal_steps() {
     let state = web(Some(3));
@@ -259,6 +308,7 @@ fn equal_input_gives_equal_steps() {
         index: 4,
         spec: cell_digest(&state.components.values().next().unwrap().spec),
         generation: 0,
+        memory_max_mb: 64,
     }];
     let steps = || {
         plan(&PlanInput {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use realm_manifest::{
-    ComponentName,
-    identity::{Hash, PublicKey},
+    ComponentName, ComponentSpec,
+    identity::PublicKey,
     report::{CellReport, CellState},
 };
 use realm_planner::{Nodes, OwnCell, PlanInput, State, Step, cell_digest, placement::assign, plan};
@@ -48,6 +48,7 @@ impl Realm {
             index,
             spec: cell_digest(&component.spec),
             generation: component.generation,
+            memory_max_mb: component.spec.limits.memory_max_mb,
         };
         let cells = self.cells.get_mut(&node).unwrap();
         if !cells.iter().any(|cell| key(&cell.own) == key(&own)) {
@@ -229,16 +230,17 @@ fn act(cells: &mut Vec<Cell>, step: Step) {
                 !cells.iter().any(|cell| of(cell, &component, index)),
                 "{component}#{index} is there already"
             );
-            start(cells, component, index, cell_digest(&spec), generation);
+            start(cells, component, index, &spec, generation);
         }
         Step::Replace {
             component,
             index,
             spec,
             generation,
+            ..
         } => {
             cells.retain(|cell| !of(cell, &component, index));
-            start(cells, component, index, cell_digest(&spec), generation);
+            start(cells, component, index, &spec, generation);
         }
         Step::Stop {
             component, index, ..
@@ -246,12 +248,19 @@ fn act(cells: &mut Vec<Cell>, step: Step) {
     }
 }
 
-fn start(cells: &mut Vec<Cell>, component: ComponentName, index: u32, spec: Hash, generation: u64) {
+fn start(
+    cells: &mut Vec<Cell>,
+    component: ComponentName,
+    index: u32,
+    spec: &ComponentSpec,
+    generation: u64,
+) {
     let own = OwnCell {
         component,
         index,
-        spec,
+        spec: cell_digest(spec),
         generation,
+        memory_max_mb: spec.limits.memory_max_mb,
     };
     let state = CellState::Starting;
     cells.push(Cell { own, state });
