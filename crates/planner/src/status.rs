@@ -7,10 +7,14 @@ use realm_manifest::{
 };
 
 use crate::{
-    Assignment, Component, Counts, Nodes, State,
-    placement::{self, declines, matches_placement},
+    Counts, Nodes, State, placement,
     surplus::{is_current, live_cells, serves},
 };
+
+mod drift;
+
+pub use drift::Drift;
+use drift::Scene;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComponentState {
@@ -41,18 +45,6 @@ pub struct ComponentStatus {
     pub drift: Vec<Drift>,
 }
 
-/// A cell that should be there and is not as asked, or is there and should not be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drift {
-    /// None where no node is found that could take it.
-    pub node: Option<PublicKey>,
-    /// Counts per node; None where there is no node.
-    pub index: Option<u32>,
-    pub want: bool,
-    pub have: Option<CellState>,
-    pub reason: Option<Reason>,
-}
-
 impl ComponentState {
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,80 +63,46 @@ impl ComponentState {
 /// The status of every component.
 pub fn components(state: &State, nodes: &Nodes) -> Vec<ComponentStatus> {
     let assignment = placement::assign(state, nodes);
-    state
-        .components
-        .iter()
-        .map(|(name, component)| one(state, name, component, nodes, &assignment))
-        .collect()
+    let none = Counts::new();
+    let scenes = state.components.iter().map(|(name, component)| Scene {
+        state,
+        name,
+        component,
+        nodes,
+        counts: assignment.get(name).unwrap_or(&none),
+    });
+    scenes.map(|scene| one(&scene)).collect()
 }
 
-fn one(
-    state: &State,
-    name: &ComponentName,
-    component: &Component,
-    nodes: &Nodes,
-    assignment: &Assignment,
-) -> ComponentStatus {
-    let none = Counts::new();
-    let counts = assignment.get(name).unwrap_or(&none);
-    let cells = reported(name, nodes);
-    let mut drift = Vec::new();
-    let mut good = Vec::new();
-    for (node, index) in places(counts) {
-        let cell = cells
-            .iter()
-            .find(|(key, cell)| *key == node && cell.index == index)
-            .map(|(_, cell)| cell);
-        let here = nodes
-            .get(&node)
-            .is_some_and(|view| view.live_report().is_some());
-        match cell.filter(|cell| here && is_current(cell, component) && serves(cell.state)) {
-            Some(cell) => good.push(cell.state),
-            None => drift.push(missing(node, index, cell, nodes)),
-        }
-    }
-    let mut desired_nodes: Vec<PublicKey> = counts.keys().copied().collect();
-    let placed: u32 = counts.values().sum();
-    let desired = match component.spec.replicas {
-        _ if !component.run => 0,
-        Some(replicas) => {
-            let stuck = stuck(state, name, component, nodes, counts);
-            desired_nodes.extend(stuck.iter().filter_map(|drift| drift.node));
-            drift.extend(stuck);
-            let explained = u32::try_from(drift.len() + good.len()).unwrap_or(u32::MAX);
-            let nowhere = nowhere(state, name, component, nodes);
-            drift.extend((explained..replicas).map(|_| unplaced(&nowhere)));
-            replicas
-        }
-        None => {
-            let refused = refused(state, name, component, nodes, counts);
-            desired_nodes.extend(refused.iter().filter_map(|drift| drift.node));
-            let count = placed + u32::try_from(refused.len()).unwrap_or(u32::MAX);
-            drift.extend(refused);
-            count
-        }
+fn one(scene: &Scene<'_>) -> ComponentStatus {
+    let cells = reported(scene);
+    let mut desired_nodes: Vec<PublicKey> = scene.counts.keys().copied().collect();
+    let (good, mut drift) = in_place(scene, &cells);
+    let stuck = scene.stuck();
+    desired_nodes.extend(stuck.iter().filter_map(|drift| drift.node));
+    drift.extend(stuck);
+    let explained = u32::try_from(good.len() + drift.len()).unwrap_or(u32::MAX);
+    let desired = match scene.component.spec.replicas {
+        _ if !scene.component.run => 0,
+        Some(replicas) => replicas,
+        None => explained,
     };
-    let running = match component.spec.replicas {
-        Some(_) => live_cells(name, nodes)
-            .filter(|(_, cell)| serves(cell.state) && is_current(cell, component))
-            .count(),
-        None => good.len(),
-    };
-    let running = u32::try_from(running).unwrap_or(u32::MAX).min(desired);
-    let remark = cells.iter().find_map(|(_, cell)| cell.reason.clone());
-    let verdict = Verdict {
+    drift.extend(scene.unplaced(desired.saturating_sub(explained)));
+    let tally = Tally {
         desired,
-        running,
+        running: running(scene, &good).min(desired),
         good: &good,
         missing: &drift,
     };
-    let (verdict, reason) = judge(state, name, component, nodes, &verdict, remark);
-    drift.extend(unwanted(state, name, component, nodes, counts));
+    let remark = cells.iter().find_map(|(_, cell)| cell.reason.clone());
+    let (state, reason) = judge(scene, &tally, remark);
+    let running = tally.running;
+    drift.extend(scene.unwanted());
     desired_nodes.sort();
     desired_nodes.dedup();
     ComponentStatus {
-        name: name.clone(),
-        state: verdict,
+        name: scene.name.clone(),
+        state,
         reason,
         desired,
         running,
@@ -154,8 +112,53 @@ fn one(
     }
 }
 
+/// Every reported cell, also of nodes that are away.
+fn reported(scene: &Scene<'_>) -> Vec<(PublicKey, CellReport)> {
+    let cells = scene.nodes.iter().flat_map(|(key, node)| {
+        let cells = node.report.iter().flat_map(|report| &report.cells);
+        cells.map(|cell| (*key, cell))
+    });
+    cells
+        .filter(|(_, cell)| cell.component == *scene.name)
+        .map(|(key, cell)| (key, cell.clone()))
+        .collect()
+}
+
+/// States of the cells that are as asked and in their place, and what is missing there.
+fn in_place(scene: &Scene<'_>, cells: &[(PublicKey, CellReport)]) -> (Vec<CellState>, Vec<Drift>) {
+    let (mut good, mut missing) = (Vec::new(), Vec::new());
+    for (node, index) in scene.places() {
+        let cell = cells
+            .iter()
+            .find(|(key, cell)| *key == node && cell.index == index)
+            .map(|(_, cell)| cell);
+        let live = scene
+            .nodes
+            .get(&node)
+            .is_some_and(|view| view.live_report().is_some());
+        let as_asked =
+            |cell: &&CellReport| live && is_current(cell, scene.component) && serves(cell.state);
+        match cell.filter(as_asked) {
+            Some(cell) => good.push(cell.state),
+            None => missing.push(scene.missing(node, index, cell)),
+        }
+    }
+    (good, missing)
+}
+
+/// Cells that run as asked: where there is a number, wherever they are.
+fn running(scene: &Scene<'_>, good: &[CellState]) -> u32 {
+    let count = match scene.component.spec.replicas {
+        Some(_) => live_cells(scene.name, scene.nodes)
+            .filter(|(_, cell)| serves(cell.state) && is_current(cell, scene.component))
+            .count(),
+        None => good.len(),
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// What the state of a component is judged by.
-struct Verdict<'a> {
+struct Tally<'a> {
     desired: u32,
     running: u32,
     /// States of the cells that are as asked, in their place.
@@ -164,52 +167,43 @@ struct Verdict<'a> {
 }
 
 fn judge(
-    state: &State,
-    name: &ComponentName,
-    component: &Component,
-    nodes: &Nodes,
-    verdict: &Verdict<'_>,
+    scene: &Scene<'_>,
+    tally: &Tally<'_>,
     remark: Option<Reason>,
 ) -> (ComponentState, Option<Reason>) {
-    if !component.run || component.spec.replicas == Some(0) {
+    if !scene.component.run || scene.component.spec.replicas == Some(0) {
         return (ComponentState::Stopped, None);
     }
-    if verdict.desired == 0 {
-        return (
-            ComponentState::Waiting,
-            Some(nowhere(state, name, component, nodes)),
-        );
+    if tally.desired == 0 {
+        return (ComponentState::Waiting, Some(scene.nowhere()));
     }
-    if verdict.missing.is_empty() {
+    if tally.missing.is_empty() {
         // A library is in place and never runs: its reason says so. What met a limit and goes
         // on says which.
         let finished = |state: &CellState| matches!(state, CellState::Done | CellState::Library);
-        let state = if verdict.good.iter().all(finished) {
+        let state = if tally.good.iter().all(finished) {
             ComponentState::Done
         } else {
             ComponentState::Running
         };
         return (state, remark);
     }
-    let reason = verdict
-        .missing
-        .iter()
-        .find_map(|drift| drift.reason.clone());
+    let reason = tally.missing.iter().find_map(|drift| drift.reason.clone());
     let have = |wanted: &[CellState]| {
-        verdict
+        tally
             .missing
             .iter()
             .any(|drift| drift.have.is_some_and(|have| wanted.contains(&have)))
     };
     let failing = have(&[CellState::Failed, CellState::Backoff]);
-    let state = if verdict.running >= verdict.desired && !failing {
+    let state = if tally.running >= tally.desired && !failing {
         // All run, and some are on their way to another node.
         ComponentState::Running
-    } else if verdict.running > 0 {
+    } else if tally.running > 0 {
         ComponentState::Degraded
     } else if failing {
         ComponentState::Failed
-    } else if verdict.missing.iter().all(|drift| drift.node.is_none()) {
+    } else if tally.missing.iter().all(|drift| drift.node.is_none()) {
         ComponentState::Waiting
     } else if have(&[
         CellState::Pulling,
@@ -221,219 +215,4 @@ fn judge(
         ComponentState::Pending
     };
     (state, reason)
-}
-
-fn reported(name: &ComponentName, nodes: &Nodes) -> Vec<(PublicKey, CellReport)> {
-    nodes
-        .iter()
-        .flat_map(|(key, node)| {
-            let cells = node.report.iter().flat_map(|report| &report.cells);
-            cells
-                .filter(|cell| cell.component == *name)
-                .map(|cell| (*key, cell.clone()))
-        })
-        .collect()
-}
-
-/// Every cell that should be there.
-fn places(counts: &Counts) -> impl Iterator<Item = (PublicKey, u32)> {
-    counts
-        .iter()
-        .flat_map(|(node, count)| (0..*count).map(move |index| (*node, index)))
-}
-
-fn missing(node: PublicKey, index: u32, cell: Option<&CellReport>, nodes: &Nodes) -> Drift {
-    let here = nodes.get(&node).is_some_and(|view| view.present);
-    let reason = if here {
-        cell.and_then(|cell| cell.reason.clone())
-    } else {
-        let help = "bring the node back, or let its data go: realm nodes rm";
-        let message = "its data is on a node that is away, and it does not move without it";
-        Some(reason("node-lost", message.into(), Some(help)))
-    };
-    Drift {
-        node: Some(node),
-        index: Some(index),
-        want: true,
-        have: cell.map(|cell| cell.state),
-        reason,
-    }
-}
-
-/// Replicas whose node has their data and cannot run them: they do not start elsewhere.
-fn stuck(
-    state: &State,
-    name: &ComponentName,
-    component: &Component,
-    nodes: &Nodes,
-    counts: &Counts,
-) -> Vec<Drift> {
-    if !component.run {
-        return Vec::new();
-    }
-    let held = placement::held(state, name, component, nodes);
-    let beyond = held.into_iter().flat_map(|(node, held)| {
-        let count = counts.get(&node).copied().unwrap_or(0);
-        (count..held).map(move |index| (node, index))
-    });
-    beyond
-        .map(|(node, index)| {
-            let (code, message, help) = if state.is_draining(&node) {
-                (
-                    "draining",
-                    "its data is on this node, which drains, and it does not move without it",
-                    "take it up again: realm nodes undrain; or let its data go: realm nodes rm",
-                )
-            } else {
-                (
-                    "no-room",
-                    "its data is on this node, which has no room for it",
-                    "free memory on the node, or lower --memory-max-mb",
-                )
-            };
-            Drift {
-                node: Some(node),
-                index: Some(index),
-                want: true,
-                have: have(name, nodes, node, index),
-                reason: Some(reason(code, message.into(), Some(help))),
-            }
-        })
-        .collect()
-}
-
-/// A component that runs everywhere is asked of every node that matches and is here, also of one
-/// that declined it or has no room: what a node cannot do must show.
-fn refused(
-    state: &State,
-    name: &ComponentName,
-    component: &Component,
-    nodes: &Nodes,
-    counts: &Counts,
-) -> Vec<Drift> {
-    if !component.run {
-        return Vec::new();
-    }
-    placement::chosen(component, nodes)
-        .into_iter()
-        .filter(|key| nodes.get(key).is_some_and(|view| view.present))
-        .filter(|key| !state.is_draining(key))
-        .filter(|key| !counts.contains_key(key))
-        .map(|key| Drift {
-            node: Some(key),
-            index: Some(0),
-            want: true,
-            have: have(name, nodes, key, 0),
-            reason: Some(refusal(name, nodes, &key)),
-        })
-        .collect()
-}
-
-/// Cells that are there and should not be; one that stands for a refusal holds nothing.
-fn unwanted(
-    state: &State,
-    name: &ComponentName,
-    component: &Component,
-    nodes: &Nodes,
-    counts: &Counts,
-) -> Vec<Drift> {
-    let kept = placement::kept(state, name, component, nodes, counts);
-    live_cells(name, nodes)
-        .filter(|(node, cell)| {
-            let refuses = nodes.get(node).is_some_and(|view| {
-                declines(view, name, component) && matches_placement(component, *node, view)
-            });
-            let wanted = cell.index < kept.get(node).copied().unwrap_or(0);
-            !wanted && !refuses && cell.state != CellState::Stopped
-        })
-        .map(|(node, cell)| Drift {
-            node: Some(node),
-            index: Some(cell.index),
-            want: false,
-            have: Some(cell.state),
-            reason: None,
-        })
-        .collect()
-}
-
-fn have(name: &ComponentName, nodes: &Nodes, node: PublicKey, index: u32) -> Option<CellState> {
-    live_cells(name, nodes)
-        .find(|(key, cell)| *key == node && cell.index == index)
-        .map(|(_, cell)| cell.state)
-}
-
-fn unplaced(why: &Reason) -> Drift {
-    Drift {
-        node: None,
-        index: None,
-        want: true,
-        have: None,
-        reason: Some(why.clone()),
-    }
-}
-
-/// Why this node has no cell of a component that it should run.
-fn refusal(name: &ComponentName, nodes: &Nodes, node: &PublicKey) -> Reason {
-    let report = nodes.get(node).and_then(|view| view.report.as_ref());
-    let declined = report
-        .into_iter()
-        .flat_map(|report| &report.declined)
-        .find(|declined| declined.component == *name);
-    match declined {
-        Some(declined) => declined.reason.clone(),
-        None => {
-            let help = "free memory on the node, or lower --memory-max-mb";
-            reason("no-room", "the node has no room for it".into(), Some(help))
-        }
-    }
-}
-
-/// Why no node can take a cell of this component.
-fn nowhere(state: &State, name: &ComponentName, component: &Component, nodes: &Nodes) -> Reason {
-    let chosen = placement::chosen(component, nodes);
-    if nodes.is_empty() {
-        let help = "approve one: realm nodes approve, or let one join: realm invite";
-        return reason("no-nodes", "no node is approved yet".into(), Some(help));
-    }
-    if chosen.is_empty() {
-        let help = "see the tags: realm nodes ls; change the placement: realm push --tag";
-        return reason(
-            "no-match",
-            "no node matches its nodes and tags".into(),
-            Some(help),
-        );
-    }
-    let declined = chosen.iter().find_map(|key| {
-        let report = nodes.get(key)?.report.as_ref()?;
-        report
-            .declined
-            .iter()
-            .find(|no| no.component == *name)
-            .map(|no| no.reason.clone())
-    });
-    if let Some(declined) = declined {
-        return declined;
-    }
-    if chosen.iter().all(|key| state.is_draining(key)) {
-        let help = "take a node up again: realm nodes undrain; or add one: realm invite";
-        let message = "every node that could run it drains";
-        return reason("draining", message.into(), Some(help));
-    }
-    if placement::eligible(state, name, component, nodes).is_empty() {
-        return reason(
-            "nodes-away",
-            "every node that could run it is away".into(),
-            None,
-        );
-    }
-    let help = "free memory on a node, lower --memory-max-mb, or add a node";
-    reason("no-room", "no node has room for it".into(), Some(help))
-}
-
-fn reason(code: &str, message: String, help: Option<&str>) -> Reason {
-    Reason {
-        code: code.into(),
-        message,
-        help: help.map(str::to_owned),
-    }
 }

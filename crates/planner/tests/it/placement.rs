@@ -125,6 +125,19 @@ fn a_cell_with_data_stays_whoever_comes_or_goes() {
 }
 
 #[test]
+fn what_is_not_held_goes_where_there_is_least() {
+    let state = with_data(web(Some(4)));
+    for holder in nodes(3).keys().copied() {
+        let mut all = nodes(3);
+        let cells = vec![running(&state, "web", 0), running(&state, "web", 1)];
+        all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells));
+        let mut counts: Vec<u32> = counts(&state, &all).into_values().collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 1, 2]);
+    }
+}
+
+#[test]
 fn of_too_many_with_data_those_that_run_come_first() {
     let state = with_data(web(Some(1)));
     let mut all = nodes(2);

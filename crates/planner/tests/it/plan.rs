@@ -2,13 +2,15 @@
 
 use proptest::prelude::*;
 use realm_manifest::{
-    identity::PublicKey,
+    identity::{Hash, PublicKey},
     payload::{Note, Payload, Restart, Scale},
     report::{Declined, Reason},
 };
 use realm_planner::{Nodes, OwnCell, PlanInput, Step, StopReason, cell_digest, plan};
 
-use super::{drain, fold, key, nodes, report, running, simulation::Realm, target, web, with_data};
+use super::{
+    drain, fold, key, nodes, push, report, running, simulation::Realm, target, web, with_data,
+};
 
 fn settled(replicas: Option<u32>, count: u8) -> Realm {
     let mut realm = Realm::new(web(replicas), nodes(count));
@@ -95,6 +97,35 @@ fn an_older_version_runs_until_the_new_one_is_everywhere() {
     );
     realm.settle(|_| {});
     assert_eq!((realm.running(), realm.all()), (2, 2));
+}
+
+/// Three nodes where one wanted cell fails, and two spare ones run: one of those can go.
+fn two_spare(first: impl Fn(&mut Realm, PublicKey)) {
+    for turn in 0..2 {
+        let mut realm = settled(Some(2), 4);
+        let counts = realm.counts();
+        realm.break_node(*counts.keys().next().unwrap());
+        let all = realm.here().into_iter();
+        let spare: Vec<PublicKey> = all.filter(|key| !counts.contains_key(key)).collect();
+        spare.iter().for_each(|node| realm.litter(*node, "web", 0));
+        first(&mut realm, spare[turn]);
+        spare.iter().for_each(|node| realm.publish(*node));
+        assert!(matches!(realm.plan(spare[turn])[..], [Step::Stop { .. }]));
+        assert!(realm.plan(spare[1 - turn]).is_empty());
+    }
+}
+
+#[test]
+fn what_drains_stops_before_what_stays() {
+    two_spare(|realm, node| realm.state = drain(&realm.state, node, true));
+}
+
+#[test]
+fn what_is_out_of_date_stops_before_what_is_as_asked() {
+    two_spare(|realm, node| {
+        let cells = realm.cells.get_mut(&node).unwrap();
+        cells[0].own.spec = Hash::of(b"an older spec");
+    });
 }
 
 #[test]
@@ -294,6 +325,22 @@ fn a_larger_cell_leaves_less_room_for_the_next() {
     for cell in realm.cells.values_mut().flatten() {
         cell.own.memory_max_mb = 96;
     }
+    assert_eq!(stop_first(&mut realm, 4), [true, true]);
+}
+
+#[test]
+fn what_one_cell_grows_by_is_not_there_for_the_next() {
+    let mut realm = Realm::new(web(Some(1)), nodes(1));
+    realm.state = fold(&realm.state, target("zoo"), &push(Some(1))).unwrap();
+    realm.settle(|_| {});
+    for (name, memory) in [("web", 192), ("zoo", 64)] {
+        let component = realm.state.components.get_mut(&name.parse().unwrap());
+        let component = component.unwrap();
+        component.spec.limits.memory_max_mb = memory;
+        component.generation = 1;
+    }
+    // Both new ones beside one old one of 64 MiB.
+    assert_eq!(stop_first(&mut realm, 5), [false, true]);
     assert_eq!(stop_first(&mut realm, 4), [true, true]);
 }
 
