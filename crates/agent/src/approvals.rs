@@ -17,10 +17,11 @@ pub struct Approval {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ByChain {
     pub approved: BTreeMap<PublicKey, Approval>,
-    pub revoked: BTreeSet<PublicKey>,
+    /// Taken out, for now or for good: no claim brings them back.
+    pub expelled: BTreeSet<PublicKey>,
 }
 
-/// Every approved node, by chain or by claim, without the revoked ones.
+/// Every approved node, by chain or by claim, without those that the chain has taken out.
 ///
 /// A claim needs a witness that is approved itself, so the set grows from the chain's nodes and
 /// from the realm's first node: the earliest that vouched for itself. The protocol takes such a
@@ -34,7 +35,7 @@ pub fn approved(
     let verified: Vec<(&WitnessedClaim, VerifiedClaim)> = claims
         .iter()
         .filter(|claim| !claims.iter().any(|other| claim.contradicts(other)))
-        .filter(|claim| !chain.revoked.contains(&claim.claim.node))
+        .filter(|claim| !chain.expelled.contains(&claim.claim.node))
         .filter_map(|claim| Some((claim, claim.verify(realm, owners, |_| true).ok()?)))
         .collect();
 
@@ -57,7 +58,7 @@ pub fn approved(
             break;
         }
     }
-    approved.retain(|node, _| !chain.revoked.contains(node));
+    approved.retain(|node, _| !chain.expelled.contains(node));
     approved
 }
 
@@ -180,14 +181,14 @@ mod tests {
         };
         let chain = ByChain {
             approved: BTreeMap::from([(key(20).public(), approval)]),
-            revoked: BTreeSet::new(),
+            expelled: BTreeSet::new(),
         };
         let claims = [claim(50, 10, 10, NOW), claim(51, 11, 20, NOW)];
         assert_eq!(names(&chain, &claims), ["boss", "node-10", "node-11"]);
     }
 
     #[test]
-    fn an_invite_claimed_twice_counts_for_neither_and_a_revoked_node_for_nothing() {
+    fn an_invite_claimed_twice_counts_for_neither_and_an_expelled_node_for_nothing() {
         let first = claim(50, 10, 10, NOW);
         let twice = [
             first.clone(),
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(names(&ByChain::default(), &twice), ["node-10"]);
         let chain = ByChain {
             approved: BTreeMap::new(),
-            revoked: BTreeSet::from([key(11).public()]),
+            expelled: BTreeSet::from([key(11).public()]),
         };
         assert_eq!(names(&chain, &[first, claim(51, 11, 10, NOW)]), ["node-10"]);
     }

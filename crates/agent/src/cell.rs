@@ -33,10 +33,14 @@ pub struct Live {
     limits: Limits,
 }
 
-/// The cell that this one replaces; it runs until this one does.
+/// The cell that this one replaces; it runs until this one does, or until this one could start.
 #[derive(Debug)]
 pub struct Predecessor {
     pub cancel: CancellationToken,
+    /// Cancelled once it is gone.
+    pub gone: CancellationToken,
+    /// There is no room for both.
+    pub stop_first: bool,
 }
 
 /// Everything one cell needs.
@@ -82,6 +86,8 @@ impl CellTask {
         }
         // Stays until it is told to go, so that its state is still reported.
         cancel.cancelled().await;
+        // It may have been told to go before it ever ran.
+        self.outlive().await;
         self.state(CellState::Stopped);
     }
 
@@ -159,6 +165,9 @@ impl CellTask {
             Ok(mounts) => mounts,
             Err(reason) => return self.decline(reason),
         };
+        if self.predecessor.as_ref().is_some_and(|old| old.stop_first) {
+            self.outlive().await;
+        }
         let ring = self.logs.begin(&self.key);
         let config = CellConfig {
             name: self.key.0.to_string(),
@@ -263,6 +272,14 @@ impl CellTask {
         }
     }
 
+    /// Has the one before it go, and waits until it has: [`STOP_GRACE`] and a kill at most.
+    async fn outlive(&mut self) {
+        if let Some(predecessor) = self.predecessor.take() {
+            predecessor.cancel.cancel();
+            predecessor.gone.cancelled().await;
+        }
+    }
+
     fn mounts(&self) -> Result<Vec<Mount>, Reason> {
         self.spec
             .grants
@@ -353,6 +370,10 @@ impl Live {
             handle: Arc::default(),
             limits,
         }
+    }
+
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Fills in what only a running cell can tell.

@@ -11,7 +11,7 @@ use std::{
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
-use realm_planner::{NodeView, Nodes, PlanInput, State, plan};
+use realm_planner::{NodeView, Nodes, PlanInput, Standing, State, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
 use realm_rpc::{ErrorCode, RpcError, Submitted, status::Status};
 use realm_store::{Blobs, Op};
@@ -276,14 +276,17 @@ impl Core {
         };
         let mut chain = ByChain::default();
         for (key, node) in &state.nodes {
-            if node.revoked {
-                chain.revoked.insert(*key);
-            } else {
-                let approval = Approval {
-                    name: Some(node.name.clone()),
-                    tags: node.tags.clone(),
-                };
-                chain.approved.insert(*key, approval);
+            match node.standing {
+                Standing::Removed | Standing::Revoked => {
+                    chain.expelled.insert(*key);
+                }
+                Standing::Approved => {
+                    let approval = Approval {
+                        name: Some(node.name.clone()),
+                        tags: node.tags.clone(),
+                    };
+                    chain.approved.insert(*key, approval);
+                }
             }
         }
         let before = std::mem::take(&mut self.approved);
@@ -403,6 +406,7 @@ impl Core {
                         name,
                         tags,
                         present,
+                        boot_id: self.node.boot_id(*key),
                         report,
                     },
                 )
@@ -457,6 +461,7 @@ impl Core {
             addresses: self.addresses.clone(),
             cells: self.supervisor.reports(),
             declined: self.supervisor.declined(),
+            holds: self.supervisor.holds(),
         };
         if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
             let wire = report.to_wire();

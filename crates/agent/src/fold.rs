@@ -28,13 +28,16 @@ impl Fold for PlannerFold {
         state: &[u8],
         merge: &Signed<Entry>,
         payload: &[u8],
+        heads: &[&Signed<Entry>],
         reapplied: &[(&Signed<Entry>, &[u8])],
     ) -> Result<Vec<u8>, FoldRefusal> {
         let reapplied: Vec<(&Entry, &[u8])> = reapplied
             .iter()
             .map(|(entry, payload)| (&***entry, *payload))
             .collect();
-        let next = fold::apply_merge(&read(state)?, merge, payload, &reapplied).map_err(refusal)?;
+        let heads: Vec<&Entry> = heads.iter().map(|head| &***head).collect();
+        let next = fold::apply_merge(&read(state)?, merge, payload, &heads, &reapplied)
+            .map_err(refusal)?;
         Ok(next.encode())
     }
 }

@@ -27,6 +27,7 @@ mod start;
 mod status;
 mod supervisor;
 pub mod trust;
+mod volumes;
 
 pub use config::{
     Config, ConfigError, DEFAULT_HTTP, DEFAULT_PORT, SYSTEM_CONFIG, SYSTEM_CONFIG_DIR,

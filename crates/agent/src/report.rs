@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use realm_identity::{Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp};
 use realm_manifest::{
-    NodeName, Tag,
+    ComponentName, NodeName, Tag,
     report::{Capacity, CellReport, CellState, Declined, NodeReport, NodeState, StatusDigest},
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
@@ -29,6 +29,8 @@ pub struct Facts {
     pub addresses: Vec<String>,
     pub cells: Vec<CellReport>,
     pub declined: Vec<Declined>,
+    /// Components with data on this node, sorted.
+    pub holds: Vec<ComponentName>,
 }
 
 /// Makes reports, each with a higher sequence number than the one before.
@@ -141,6 +143,7 @@ impl Reporter {
             capacity: self.capacity,
             cells,
             declined: facts.declined,
+            holds: facts.holds,
         }
     }
 
@@ -211,7 +214,9 @@ fn differs(last: &NodeReport, next: &NodeReport) -> bool {
             })
             .collect();
         let at = (report.realm, report.revision, report.head, report.state);
-        (at, cells, report.declined.clone(), report.addresses.clone())
+        let holds = report.holds.clone();
+        let declined = report.declined.clone();
+        (at, cells, declined, holds, report.addresses.clone())
     };
     essence(last) != essence(next)
 }

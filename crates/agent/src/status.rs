@@ -4,7 +4,7 @@ use realm_identity::PublicKey;
 use realm_manifest::report::{self, CellReport};
 use realm_p2p::PeerInfo;
 use realm_planner::{
-    SetBy, State,
+    SetBy, Standing, State,
     status::{ComponentStatus, components},
 };
 use realm_protocol::MemberState;
@@ -21,8 +21,12 @@ pub(crate) fn status(core: &Core, state: &State, peers: &[PeerInfo]) -> Status {
     keys.extend(
         state
             .nodes
-            .keys()
-            .filter(|key| !core.approved.contains_key(key)),
+            .iter()
+            .filter(|(key, node)| {
+                // Who was taken out shows only where it asks to come back.
+                node.standing != Standing::Removed && !core.approved.contains_key(key)
+            })
+            .map(|(key, _)| *key),
     );
     keys.extend(
         core.node
@@ -66,10 +70,11 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
     let seen = core.reports.get(&key);
     let report = seen.map(|seen| &seen.report);
     let peer = peers.iter().find(|peer| peer.key == key);
-    let revoked = state.nodes.get(&key).is_some_and(|node| node.revoked);
+    let draining = state.is_draining(&key);
+    let standing = state.nodes.get(&key).map(|node| node.standing);
     let member = core.node.members().get(&key).map(|member| member.state);
     let here = key == me || matches!(member, Some(MemberState::Up | MemberState::Suspect));
-    let state = if revoked {
+    let state = if standing == Some(Standing::Revoked) {
         NodeState::Revoked
     } else if !core.approved.contains_key(&key) {
         NodeState::Pending
@@ -77,8 +82,9 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
         NodeState::Lost
     } else {
         match report.map(|report| report.state) {
-            Some(report::NodeState::Draining) => NodeState::Draining,
             Some(report::NodeState::Incompatible) => NodeState::Incompatible,
+            _ if draining => NodeState::Draining,
+            Some(report::NodeState::Draining) => NodeState::Draining,
             _ => NodeState::Ready,
         }
     };
@@ -188,7 +194,7 @@ fn drift(core: &Core, status: &ComponentStatus) -> Vec<Drift> {
         .map(|drift| Drift {
             component: status.name.to_string(),
             node: drift.node.map(|key| core.node_name(&key)),
-            index: Some(drift.index),
+            index: drift.index,
             want: if drift.want { "running" } else { "stopped" }.to_owned(),
             have: drift
                 .have

@@ -1,7 +1,7 @@
 //! The cells of this node: carries out the planner's steps, one task for each cell.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,7 +17,7 @@ use realm_runtime::{LogRing, Runtime};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cell, events::Events, fetch::Fetcher, local::Ready};
+use crate::{cell, events::Events, fetch::Fetcher, local::Ready, volumes};
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -48,6 +48,8 @@ pub struct Supervisor {
     logs: Logs,
     /// The node's own program: no part of what is planned or reported.
     local: Option<(Hash, Slot)>,
+    /// Components whose named volumes have data here.
+    holds: BTreeSet<ComponentName>,
 }
 
 /// One cell: its task, and what it says of itself.
@@ -56,8 +58,12 @@ pub struct Slot {
     pub(crate) shared: Arc<Mutex<CellReport>>,
     pub(crate) declined: Arc<Mutex<Option<Reason>>>,
     cancel: CancellationToken,
+    /// Cancelled once its task is over, and those it replaced are gone too.
+    gone: CancellationToken,
     task: JoinHandle<()>,
     handle: cell::Live,
+    /// Whether it writes a named volume.
+    writes: bool,
 }
 
 /// Output of every cell, and of the run before it.
@@ -75,8 +81,17 @@ pub struct Rings {
 impl Supervisor {
     /// Starts the node's own program at once, if it has one.
     pub fn new(tools: Tools, logs: Logs, local: Option<Ready>) -> Self {
+        let holds = match volumes::with_data(&tools.volumes) {
+            Ok(holds) => holds,
+            Err(error) => {
+                let path = tools.volumes.display();
+                tracing::error!(%path, %error, "cannot see whose data is here: it may be placed elsewhere");
+                BTreeSet::new()
+            }
+        };
         let mut supervisor = Self {
             tools,
+            holds,
             cells: BTreeMap::new(),
             stopping: Vec::new(),
             logs,
@@ -85,7 +100,7 @@ impl Supervisor {
         if let Some(Ready { name, spec }) = local {
             tracing::info!(component = %name, "starting this node's own program");
             let digest = spec.artifact.sha256;
-            let slot = supervisor.spawn((name, 0), spec, 0, None);
+            let slot = supervisor.spawn((name, 0), spec, 0, None, false);
             supervisor.local = Some((digest, slot));
         }
         supervisor
@@ -107,6 +122,7 @@ impl Supervisor {
                     index: *index,
                     spec: report.spec,
                     generation: report.generation,
+                    memory_max_mb: slot.handle.limits().memory_max_mb,
                 }
             })
             .collect()
@@ -140,8 +156,24 @@ impl Supervisor {
             .collect()
     }
 
+    /// Components whose data is on this node, whether they run or not.
+    pub fn holds(&mut self) -> Vec<ComponentName> {
+        self.note_data();
+        self.holds.iter().cloned().collect()
+    }
+
+    /// A cell that has started may have written.
+    fn note_data(&mut self) {
+        for ((component, _), slot) in &self.cells {
+            if slot.writes && lock(&slot.shared).started_at.is_some() {
+                self.holds.insert(component.clone());
+            }
+        }
+    }
+
     pub fn apply(&mut self, step: Step) {
         self.stopping.retain(|slot| !slot.task.is_finished());
+        self.note_data();
         match step {
             Step::Start {
                 component,
@@ -151,17 +183,18 @@ impl Supervisor {
             } => {
                 // Never the spec: it holds values of env.
                 tracing::info!(%component, index, "starting a cell");
-                self.start((component, index), *spec, generation, None);
+                self.start((component, index), *spec, generation, None, false);
             }
             Step::Replace {
                 component,
                 index,
                 spec,
                 generation,
+                stop_first,
             } => {
-                tracing::info!(%component, index, generation, "replacing a cell");
+                tracing::info!(%component, index, generation, stop_first, "replacing a cell");
                 let old = self.cells.remove(&(component.clone(), index));
-                self.start((component, index), *spec, generation, old);
+                self.start((component, index), *spec, generation, old, stop_first);
             }
             Step::Stop {
                 component,
@@ -179,20 +212,37 @@ impl Supervisor {
         self.tools.changed.send_modify(|count| *count += 1);
     }
 
-    fn start(&mut self, key: Key, spec: ComponentSpec, generation: u64, old: Option<Slot>) {
-        let slot = self.spawn(key.clone(), spec, generation, old);
+    fn start(
+        &mut self,
+        key: Key,
+        spec: ComponentSpec,
+        generation: u64,
+        old: Option<Slot>,
+        stop_first: bool,
+    ) {
+        let slot = self.spawn(key.clone(), spec, generation, old, stop_first);
         self.cells.insert(key, slot);
     }
 
-    fn spawn(&mut self, key: Key, spec: ComponentSpec, generation: u64, old: Option<Slot>) -> Slot {
+    fn spawn(
+        &mut self,
+        key: Key,
+        spec: ComponentSpec,
+        generation: u64,
+        old: Option<Slot>,
+        stop_first: bool,
+    ) -> Slot {
         let digest = cell_digest(&spec);
         let shared = Arc::new(Mutex::new(new_report(&key, digest, generation)));
         let declined = Arc::new(Mutex::new(None));
-        let cancel = CancellationToken::new();
+        let (cancel, gone) = (CancellationToken::new(), CancellationToken::new());
         let handle = cell::Live::new(spec.limits.clone());
+        let writes = spec.writes_named_volume();
         let predecessor = old.map(|slot| {
             let predecessor = cell::Predecessor {
                 cancel: slot.cancel.clone(),
+                gone: slot.gone.clone(),
+                stop_first,
             };
             self.stopping.push(slot);
             predecessor
@@ -208,13 +258,20 @@ impl Supervisor {
             live: handle.clone(),
             predecessor,
         };
-        let task = tokio::spawn(task.run());
+        let guard = gone.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            // Also when the task panics: nobody may wait for it in vain.
+            let _gone = guard;
+            task.run().await;
+        });
         Slot {
             shared,
             declined,
             cancel,
+            gone,
             task,
             handle,
+            writes,
         }
     }
 

@@ -29,7 +29,8 @@ pub const fn rule(kind: Kind) -> Rule {
         | Kind::NodeRevoke
         | Kind::NodeSet
         | Kind::OwnerRotate
-        | Kind::Merge => Rule::Owner,
+        | Kind::Merge
+        | Kind::NodeRemove => Rule::Owner,
     }
 }
 
@@ -48,7 +49,9 @@ pub fn check(entry: &Entry, kind: Kind, target: &Target, owner: PublicKey) -> Re
         Kind::Push | Kind::Remove | Kind::Restart | Kind::Scale | Kind::Run => {
             matches!(target, Target::Component(_))
         }
-        Kind::NodeApprove | Kind::NodeRevoke | Kind::NodeSet => matches!(target, Target::Node(_)),
+        Kind::NodeApprove | Kind::NodeRevoke | Kind::NodeSet | Kind::NodeRemove => {
+            matches!(target, Target::Node(_))
+        }
         Kind::OwnerRotate => matches!(target, Target::Owner(_)),
         Kind::Merge => matches!(target, Target::Realm),
     };

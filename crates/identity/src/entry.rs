@@ -59,12 +59,14 @@ pub enum Kind {
     NodeApprove = 6,
     /// Takes a node's approval away for good.
     NodeRevoke = 7,
-    /// Replaces a node's name and tags.
+    /// Replaces a node's name, its tags, and whether it drains.
     NodeSet = 8,
     /// Hands the realm to another owner key.
     OwnerRotate = 9,
     /// Ends a fork: names all heads, keeps one.
     Merge = 10,
+    /// Takes a node out of the realm until it is approved again.
+    NodeRemove = 11,
 }
 
 /// What an intent is about. Bound into the signature, so that it cannot be turned elsewhere.
@@ -81,7 +83,7 @@ pub enum Target {
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Push,
         Self::Remove,
         Self::Restart,
@@ -92,6 +94,7 @@ impl Kind {
         Self::NodeSet,
         Self::OwnerRotate,
         Self::Merge,
+        Self::NodeRemove,
     ];
 
     pub const fn number(self) -> u16 {
@@ -114,6 +117,7 @@ impl Kind {
             Self::NodeSet => "node-set",
             Self::OwnerRotate => "owner-rotate",
             Self::Merge => "merge",
+            Self::NodeRemove => "node-remove",
         }
     }
 }

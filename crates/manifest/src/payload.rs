@@ -25,6 +25,7 @@ pub enum Payload {
     NodeSet(NodeFacts),
     OwnerRotate(Note),
     Merge(Merge),
+    NodeRemove(Note),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -85,7 +86,10 @@ pub struct NodeFacts {
     /// Sorted, each once.
     #[n(1)]
     pub tags: Vec<Tag>,
+    /// Whether its cells should leave it, and no new ones come.
     #[n(2)]
+    pub drain: bool,
+    #[n(3)]
     pub note: Option<String>,
 }
 
@@ -125,15 +129,17 @@ impl Payload {
             Kind::NodeSet => Self::NodeSet(read(bytes)?),
             Kind::OwnerRotate => Self::OwnerRotate(read(bytes)?),
             Kind::Merge => Self::Merge(read(bytes)?),
+            Kind::NodeRemove => Self::NodeRemove(read(bytes)?),
         })
     }
 
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Push(payload) => canonical::encode(payload),
-            Self::Remove(payload) | Self::NodeRevoke(payload) | Self::OwnerRotate(payload) => {
-                canonical::encode(payload)
-            }
+            Self::Remove(payload)
+            | Self::NodeRevoke(payload)
+            | Self::NodeRemove(payload)
+            | Self::OwnerRotate(payload) => canonical::encode(payload),
             Self::Restart(payload) => canonical::encode(payload),
             Self::Scale(payload) => canonical::encode(payload),
             Self::Run(payload) => canonical::encode(payload),
@@ -146,9 +152,10 @@ impl Payload {
     pub fn note(&self) -> Option<&str> {
         match self {
             Self::Push(payload) => payload.note.as_deref(),
-            Self::Remove(payload) | Self::NodeRevoke(payload) | Self::OwnerRotate(payload) => {
-                payload.note.as_deref()
-            }
+            Self::Remove(payload)
+            | Self::NodeRevoke(payload)
+            | Self::NodeRemove(payload)
+            | Self::OwnerRotate(payload) => payload.note.as_deref(),
             Self::Restart(payload) => payload.note.as_deref(),
             Self::Scale(payload) => payload.note.as_deref(),
             Self::Run(payload) => payload.note.as_deref(),
@@ -169,6 +176,7 @@ impl Payload {
             Self::NodeSet(_) => Kind::NodeSet,
             Self::OwnerRotate(_) => Kind::OwnerRotate,
             Self::Merge(_) => Kind::Merge,
+            Self::NodeRemove(_) => Kind::NodeRemove,
         }
     }
 }

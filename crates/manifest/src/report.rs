@@ -51,6 +51,10 @@ pub struct NodeReport {
     /// Components this node cannot take, and why; the next in rendezvous order takes them.
     #[n(16)]
     pub declined: Vec<Declined>,
+    /// Components whose named volumes have data on this node, sorted; also while it runs no cell of
+    /// them. Replicas that write such a volume stay where it is.
+    #[n(17)]
+    pub holds: Vec<ComponentName>,
 }
 
 message!(NodeReport, "node-report", |report| report.node);

@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 use realm_identity::{Artifact, PublicKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{Grants, Limits, Tag};
+use crate::{Grants, Limits, Tag, VolumeMode, VolumeSource};
 
 /// The desired form of one component, whole: a push replaces all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -199,6 +199,13 @@ impl ComponentSpec {
             secrets: Vec::new(),
             calls: Vec::new(),
         }
+    }
+
+    /// Whether its cells have data that does not follow them to another node.
+    pub fn writes_named_volume(&self) -> bool {
+        self.grants.volumes.iter().any(|volume| {
+            volume.mode == VolumeMode::Rw && matches!(volume.source, VolumeSource::Named(_))
+        })
     }
 
     /// The first part of the spec that this version refuses by name.

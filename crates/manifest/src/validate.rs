@@ -1,4 +1,7 @@
 //! What makes a component spec wrong, all of it at once.
+//!
+//! The fold refuses what is wrong, so every bound here is a rule of consensus: changing one needs a
+//! new entry version (`docs/decisions/0007-limits-of-a-spec-are-consensus.md`).
 
 use std::{collections::BTreeSet, fmt};
 

@@ -1,16 +1,21 @@
 //! How one intent changes the state.
+//!
+//! Every check here, with its bounds, is a rule of consensus: a change needs a new entry version
+//! (`docs/decisions/0007-limits-of-a-spec-are-consensus.md`).
 
 use realm_manifest::{
     ComponentName, NodeName,
-    identity::{Entry, Hash, Kind, Message as _, PublicKey, Target, authority, canonical},
-    payload::{NodeFacts, Payload, Push, Restart},
+    identity::{
+        Artifact, Entry, Hash, Kind, Message as _, PublicKey, Target, authority, canonical,
+    },
+    payload::{Merge, NodeFacts, Payload, Push, Restart},
 };
 
-use crate::{Component, NodeRecord, SetBy, State};
+use crate::{Component, NodeRecord, SetBy, Standing, State};
 
 /// Components of one realm; the state is sent whole to nodes that start from a checkpoint.
 pub const MAX_COMPONENTS: usize = 1000;
-/// Nodes the log may name, revoked ones included.
+/// Nodes the log may name, removed and revoked ones included.
 pub const MAX_NODES: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,8 @@ pub enum FoldError {
     NoNode(PublicKey),
     #[error("{0} is revoked for good")]
     Revoked(PublicKey),
+    #[error("{0} was taken out of the realm: approve it again first")]
+    Removed(PublicKey),
     #[error("the name {0} is another node's")]
     NameTaken(NodeName),
     #[error("a generation only rises, and {found} is not above {at}")]
@@ -48,6 +55,8 @@ pub enum FoldError {
     TooMany { what: &'static str, max: usize },
     #[error("a merge is folded with the branches it names")]
     MergeAlone,
+    #[error("not a merge of this fork: {0}")]
+    BadMerge(&'static str),
 }
 
 /// The state after `entry`, whose parent is folded in `state`. Merges go to [`apply_merge`].
@@ -68,33 +77,78 @@ pub fn apply(state: &State, entry: &Entry, payload: &[u8]) -> Result<State, Fold
     Ok(next)
 }
 
-/// The state after a merge: `state` is that of the kept head, `reapplied` comes from the other
-/// branches. What no longer makes sense there is left out, equally on every node.
+/// The state after a merge: `state` is that of the kept head, `heads` are the entries that it names,
+/// and `reapplied` those of the other branches, each in the order of the merge. All of it is checked
+/// against what was signed. What no longer makes sense is left out, equally on every node.
 pub fn apply_merge(
     state: &State,
     merge: &Entry,
     payload: &[u8],
+    heads: &[&Entry],
     reapplied: &[(&Entry, &[u8])],
 ) -> Result<State, FoldError> {
-    let (kind, _, _) = read(state, merge, payload)?;
-    if kind != Kind::Merge {
+    let (_, _, Payload::Merge(named)) = read(state, merge, payload)? else {
         return Err(FoldError::MergeAlone);
-    }
-    if merge.seq <= state.revision {
-        return Err(FoldError::Sequence {
-            found: merge.seq,
-            at: state.revision,
-        });
+    };
+    signed_payload(merge, payload)?;
+    check_merge(state, merge, &named, heads)?;
+    let listed = reapplied.iter().map(|(entry, _)| entry_hash(entry));
+    if !listed.eq(named.reapply) {
+        return Err(FoldError::BadMerge(
+            "the entries are not those it reapplies",
+        ));
     }
     let mut next = state.clone();
     next.revision = merge.seq;
     for (entry, payload) in reapplied {
+        signed_payload(entry, payload)?;
         let mut tried = next.clone();
         if reapply(&mut tried, entry, payload).is_ok() {
             next = tried;
         }
     }
     Ok(next)
+}
+
+fn check_merge(
+    state: &State,
+    merge: &Entry,
+    named: &Merge,
+    heads: &[&Entry],
+) -> Result<(), FoldError> {
+    if !heads
+        .iter()
+        .map(|head| entry_hash(head))
+        .eq(named.heads.iter().copied())
+    {
+        return Err(FoldError::BadMerge(
+            "the entries are not the heads it names",
+        ));
+    }
+    let kept = heads.iter().find(|head| entry_hash(head) == named.keep);
+    if merge.prev != named.keep || kept.is_none_or(|kept| kept.seq != state.revision) {
+        return Err(FoldError::BadMerge("its parent is not the head it keeps"));
+    }
+    let newest = heads.iter().map(|head| head.seq).max().unwrap_or(0);
+    if newest.checked_add(1) != Some(merge.seq) {
+        return Err(FoldError::Sequence {
+            found: merge.seq,
+            at: newest,
+        });
+    }
+    Ok(())
+}
+
+/// Whether `payload` is the one that the entry was signed with.
+fn signed_payload(entry: &Entry, payload: &[u8]) -> Result<(), FoldError> {
+    let signed = entry.body.as_ref().map(|body| body.payload);
+    if signed.is_none_or(|signed| signed == Artifact::of(payload)) {
+        Ok(())
+    } else {
+        Err(FoldError::BadMerge(
+            "a payload is not the one that was signed",
+        ))
+    }
 }
 
 /// Whether the payload would change anything but the revision: a push of the same content does not.
@@ -182,10 +236,16 @@ fn change(state: &mut State, target: &Target, payload: &Payload) -> Result<(), F
         }
         // A node that an invite approved is not in the log until something is said of it, so
         // that setting its facts is no different from approving it.
+        (Payload::NodeSet(_), Target::Node(key))
+            if standing(state, key) == Some(Standing::Removed) =>
+        {
+            Err(FoldError::Removed(*key))
+        }
         (Payload::NodeApprove(facts) | Payload::NodeSet(facts), Target::Node(key)) => {
             set_node(state, *key, facts)
         }
-        (Payload::NodeRevoke(_), Target::Node(key)) => revoke(state, *key),
+        (Payload::NodeRevoke(_), Target::Node(key)) => expel(state, *key, Standing::Revoked),
+        (Payload::NodeRemove(_), Target::Node(key)) => expel(state, *key, Standing::Removed),
         (Payload::OwnerRotate(_), Target::Owner(key)) => rotate(state, *key),
         // The authority rule has matched kind and target; a merge has no change of its own.
         _ => Err(FoldError::MergeAlone),
@@ -249,12 +309,13 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
     let taken = state
         .nodes
         .iter()
-        .any(|(other, node)| *other != key && !node.revoked && node.name == facts.name);
+        .filter(|(other, node)| **other != key && node.standing == Standing::Approved)
+        .any(|(_, node)| node.name == facts.name);
     if taken {
         return Err(FoldError::NameTaken(facts.name.clone()));
     }
     match state.nodes.get(&key) {
-        Some(node) if node.revoked => return Err(FoldError::Revoked(key)),
+        Some(node) if node.standing == Standing::Revoked => return Err(FoldError::Revoked(key)),
         None if state.nodes.len() >= MAX_NODES => {
             return Err(FoldError::TooMany {
                 what: "nodes",
@@ -269,11 +330,18 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
     let record = NodeRecord {
         name: facts.name.clone(),
         tags,
-        revoked: false,
+        standing: Standing::Approved,
+        draining: facts.drain,
         revision: state.revision,
     };
     match state.nodes.get_mut(&key) {
-        Some(node) if node.name == record.name && node.tags == record.tags => {}
+        // The revision is that of the last change.
+        Some(node)
+            if *node
+                == (NodeRecord {
+                    revision: node.revision,
+                    ..record.clone()
+                }) => {}
         Some(node) => *node = record,
         None => {
             state.nodes.insert(key, record);
@@ -282,33 +350,43 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
     Ok(())
 }
 
-fn revoke(state: &mut State, key: PublicKey) -> Result<(), FoldError> {
+/// Takes a node out, for now or for good. It may be one that only an invite approved, and that the
+/// log does not know: then its key is noted alone.
+fn expel(state: &mut State, key: PublicKey, standing: Standing) -> Result<(), FoldError> {
     let revision = state.revision;
     if let Some(node) = state.nodes.get_mut(&key) {
-        if !node.revoked {
-            node.revoked = true;
+        if node.standing == Standing::Revoked && standing != Standing::Revoked {
+            return Err(FoldError::Revoked(key));
+        }
+        if node.standing != standing {
+            (node.standing, node.draining) = (standing, false);
             node.revision = revision;
         }
         return Ok(());
     }
-    // A node that only an invite approved is revoked by its key alone.
     if state.nodes.len() >= MAX_NODES {
         return Err(FoldError::TooMany {
             what: "nodes",
             max: MAX_NODES,
         });
     }
-    let name = NodeName::new("revoked").map_err(|error| FoldError::Spec(error.to_string()))?;
-    state.nodes.insert(
-        key,
-        NodeRecord {
-            name,
-            tags: Vec::new(),
-            revoked: true,
-            revision,
-        },
-    );
+    let name = match standing {
+        Standing::Revoked => "revoked",
+        Standing::Approved | Standing::Removed => "removed",
+    };
+    let record = NodeRecord {
+        name: NodeName::new(name).map_err(|error| FoldError::Spec(error.to_string()))?,
+        tags: Vec::new(),
+        standing,
+        draining: false,
+        revision,
+    };
+    state.nodes.insert(key, record);
     Ok(())
+}
+
+fn standing(state: &State, key: &PublicKey) -> Option<Standing> {
+    state.nodes.get(key).map(|node| node.standing)
 }
 
 fn rotate(state: &mut State, key: PublicKey) -> Result<(), FoldError> {

@@ -10,10 +10,12 @@ pub mod push;
 pub mod status;
 
 mod plan;
+mod room;
 mod state;
+mod surplus;
 
 pub use fold::FoldError;
-pub use placement::{Assignment, NodeView, Nodes};
+pub use placement::{Assignment, Counts, NodeView, Nodes};
 pub use plan::{OwnCell, PlanInput, Step, StopReason, plan};
 pub use push::{PushPatch, next_entry};
-pub use state::{Component, NodeRecord, SetBy, State, cell_digest};
+pub use state::{Component, NodeRecord, SetBy, Standing, State, cell_digest};

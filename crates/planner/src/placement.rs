@@ -1,18 +1,30 @@
-//! Who should run what: rendezvous hashing over the nodes that may, under their ceilings.
+//! Who should run what: a number of cells for each node, under the nodes' ceilings.
 //!
-//! Every pair of a replica and a node has a score, the SHA-256 of realm, component, index and
-//! node key. The highest score that still fits is taken first. A node that comes or goes
-//! therefore moves few replicas, and nodes with equal views agree without talking.
+//! For each component the nodes are ranked by a score, the SHA-256 of realm, component and node
+//! key. Replicas are handed out in rounds over that ranking, one a round to every node that has
+//! room, until all are placed. So counts differ by one at most where there is room, nodes with
+//! equal views agree without talking, and little moves:
+//!
+//! - The replicas are the first N of the places (round, rank). A node that goes takes only its
+//!   own places out of that list, so no other node loses a cell; when it is back, so is the old
+//!   picture.
+//! - Components are placed in the order of their names, each in the room that is left. Where room
+//!   runs out, a component that takes over cells of a lost node may push a later one aside. The
+//!   first component in that order whose counts change only gains; a cell of another node moves
+//!   only to make room for a component with an earlier name.
+//! - A cell with a named volume that it writes stays with its data: see [`held`].
+//! - A node that drains has no count, and its cells go as if it were lost, but for waiting until
+//!   they run elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use realm_manifest::{
-    ComponentName, NodeName, Tag, VolumeMode, VolumeSource,
+    ComponentName, NodeName, Tag,
     identity::{Hash, PublicKey},
     report::{CellState, NodeReport, NodeState},
 };
 
-use crate::{Component, State, cell_digest};
+use crate::{Component, State, cell_digest, room::Room};
 
 /// What is known of one approved node.
 #[derive(Debug, Clone)]
@@ -21,6 +33,8 @@ pub struct NodeView {
     pub tags: Vec<Tag>,
     /// A member that answers, and did for long enough to be given work.
     pub present: bool,
+    /// The boot that the node speaks of in its newest gossip; None where it is not known.
+    pub boot_id: Option<u64>,
     /// Its newest signed report, whatever its age.
     pub report: Option<NodeReport>,
 }
@@ -28,29 +42,50 @@ pub struct NodeView {
 /// The approved nodes, the revoked left out.
 pub type Nodes = BTreeMap<PublicKey, NodeView>;
 
-/// Where each replica of each component should be.
-pub type Assignment = BTreeMap<ComponentName, BTreeMap<u32, BTreeSet<PublicKey>>>;
+/// How many cells of each component each node should have: those with the indices below the
+/// count. A node that is away has a count only for cells that stay with their data.
+pub type Assignment = BTreeMap<ComponentName, Counts>;
+
+/// Cells of one component by node; no count is zero.
+pub type Counts = BTreeMap<PublicKey, u32>;
+
+impl NodeView {
+    /// The report, if its cells may be alive now: the node is here, and has not started anew since.
+    pub fn live_report(&self) -> Option<&NodeReport> {
+        self.report
+            .as_ref()
+            .filter(|report| self.present && self.boot_id.is_none_or(|boot| boot == report.boot_id))
+    }
+}
 
 /// Computes the whole assignment. A component with `run = false` has none.
 pub fn assign(state: &State, nodes: &Nodes) -> Assignment {
-    let mut room: BTreeMap<PublicKey, Room> = nodes
+    let mut rooms: Rooms = nodes
         .iter()
         .map(|(key, node)| (*key, Room::of(node)))
         .collect();
-    let mut assignment = Assignment::new();
-    for (name, component) in &state.components {
-        if component.run {
-            let placed = place(state, name, component, nodes, &mut room);
-            assignment.insert(name.clone(), placed);
-        }
+    let running = || state.components.iter().filter(|(_, asked)| asked.run);
+    // What cannot move takes its room before what can.
+    let mut assignment: Assignment = running()
+        .map(|(name, asked)| (name.clone(), settle(state, name, asked, nodes, &mut rooms)))
+        .collect();
+    for (name, asked) in running() {
+        let counts = assignment.entry(name.clone()).or_default();
+        spread(state, name, asked, nodes, &mut rooms, counts);
     }
     assignment
 }
 
 /// Nodes that could run a cell of this component now.
-pub fn eligible(name: &ComponentName, component: &Component, nodes: &Nodes) -> Vec<PublicKey> {
+pub fn eligible(
+    state: &State,
+    name: &ComponentName,
+    component: &Component,
+    nodes: &Nodes,
+) -> Vec<PublicKey> {
     nodes
         .iter()
+        .filter(|(key, _)| !state.is_draining(key))
         .filter(|(_, node)| node.present && takes_work(node) && !declines(node, name, component))
         .filter(|(key, node)| matches_placement(component, **key, node))
         .map(|(key, _)| *key)
@@ -66,98 +101,172 @@ pub fn chosen(component: &Component, nodes: &Nodes) -> Vec<PublicKey> {
         .collect()
 }
 
-fn place(
+/// Replicas that never move by themselves, by the node that has their data: as many as it reports
+/// cells, and one where only the data is left. Also when that node is away, full or draining: then
+/// the replica is missing, and not started elsewhere with an empty volume.
+///
+/// Where more are held than asked for, nodes that report cells come before those with data alone,
+/// then the ranking decides.
+pub fn held(state: &State, name: &ComponentName, component: &Component, nodes: &Nodes) -> Counts {
+    let mut held = Counts::new();
+    let (true, Some(replicas)) = (
+        component.spec.writes_named_volume(),
+        component.spec.replicas,
+    ) else {
+        return held;
+    };
+    let mut places: Vec<(u32, bool, usize, PublicKey)> = Vec::new();
+    let keys = chosen(component, nodes);
+    for (rank, key) in ranking(state, name, keys).into_iter().enumerate() {
+        let Some(report) = nodes.get(&key).and_then(|node| node.report.as_ref()) else {
+            continue;
+        };
+        let cells = cells_kept(report, name, component);
+        let count = cells.max(u32::from(report.holds.contains(name)));
+        places.extend((0..count).map(|round| (round, cells == 0, rank, key)));
+    }
+    places.sort_unstable();
+    for (_, _, _, key) in places.into_iter().take(replicas as usize) {
+        *held.entry(key).or_default() += 1;
+    }
+    held
+}
+
+/// The cells that each node may keep: those it should have, and those it holds and has no room for
+/// by what it declares now. The latter run on, but would not be started again.
+pub(crate) fn kept(
     state: &State,
     name: &ComponentName,
     component: &Component,
     nodes: &Nodes,
-    room: &mut BTreeMap<PublicKey, Room>,
-) -> BTreeMap<u32, BTreeSet<PublicKey>> {
-    let memory = u64::from(component.spec.limits.memory_max_mb);
-    let candidates = eligible(name, component, nodes);
-    let mut placed: BTreeMap<u32, BTreeSet<PublicKey>> = BTreeMap::new();
-    let Some(replicas) = component.spec.replicas else {
-        for node in candidates {
-            if room.get_mut(&node).is_some_and(|room| room.take(memory)) {
-                placed.entry(0).or_default().insert(node);
-            }
-        }
-        return placed;
-    };
-
-    let mut open: BTreeSet<u32> = (0..replicas).collect();
-    let mut load: BTreeMap<PublicKey, u32> = BTreeMap::new();
-    for (index, node) in holders(name, component, nodes) {
-        if open.remove(&index) {
-            placed.entry(index).or_default().insert(node);
-            *load.entry(node).or_default() += 1;
-            if let Some(room) = room.get_mut(&node) {
-                room.take(memory);
-            }
-        }
+    counts: &Counts,
+) -> Counts {
+    let mut kept = counts.clone();
+    let held = held(state, name, component, nodes);
+    for (node, held) in held
+        .into_iter()
+        .filter(|(node, _)| !state.is_draining(node))
+    {
+        let count = kept.entry(node).or_default();
+        *count = held.max(*count);
     }
-
-    let mut pairs: Vec<(Hash, u32, PublicKey)> = Vec::new();
-    for index in &open {
-        for node in &candidates {
-            pairs.push((score(state, name, *index, *node), *index, *node));
-        }
-    }
-    pairs.sort_by(|a, b| b.cmp(a));
-    // Round by round, so that no node has two while another has none.
-    let rounds = replicas.div_ceil(u32::try_from(candidates.len()).unwrap_or(u32::MAX).max(1));
-    for most in 1..=rounds {
-        for (_, index, node) in &pairs {
-            let load = load.entry(*node).or_default();
-            if !open.contains(index) || *load >= most {
-                continue;
-            }
-            if room.get_mut(node).is_some_and(|room| room.take(memory)) {
-                open.remove(index);
-                *load += 1;
-                placed.entry(*index).or_default().insert(*node);
-            }
-        }
-    }
-    // What a full or missing node left over goes wherever there is room.
-    for (_, index, node) in &pairs {
-        if open.contains(index) && room.get_mut(node).is_some_and(|room| room.take(memory)) {
-            open.remove(index);
-            placed.entry(*index).or_default().insert(*node);
-        }
-    }
-    placed
+    kept
 }
 
-/// Cells with a named volume that they write stay where their data is, also while that node is away.
-fn holders(name: &ComponentName, component: &Component, nodes: &Nodes) -> BTreeMap<u32, PublicKey> {
-    let stays = component.spec.grants.volumes.iter().any(|volume| {
-        volume.mode == VolumeMode::Rw && matches!(volume.source, VolumeSource::Named(_))
-    });
-    let mut holders = BTreeMap::new();
-    if !stays {
-        return holders;
-    }
-    for (key, node) in nodes {
-        if !matches_placement(component, *key, node) {
+/// The nodes in the order in which a component's replicas are handed out.
+pub fn ranking(state: &State, name: &ComponentName, nodes: Vec<PublicKey>) -> Vec<PublicKey> {
+    let mut ranked: Vec<(Hash, PublicKey)> = nodes
+        .into_iter()
+        .map(|node| (score(state, name, node), node))
+        .collect();
+    ranked.sort_unstable_by(|a, b| b.cmp(a));
+    ranked.into_iter().map(|(_, node)| node).collect()
+}
+
+/// Whether the node has said that it cannot take the component as it is now.
+pub(crate) fn declines(node: &NodeView, name: &ComponentName, component: &Component) -> bool {
+    node.report
+        .as_ref()
+        .is_some_and(|report| declined_in(report, name, component))
+}
+
+pub(crate) fn matches_placement(component: &Component, key: PublicKey, node: &NodeView) -> bool {
+    let placement = &component.spec.placement;
+    (placement.nodes.is_empty() || placement.nodes.contains(&key))
+        && placement.tags.iter().all(|tag| node.tags.contains(tag))
+}
+
+/// Counts for the replicas that stay where they are.
+fn settle(
+    state: &State,
+    name: &ComponentName,
+    component: &Component,
+    nodes: &Nodes,
+    rooms: &mut Rooms,
+) -> Counts {
+    let mut counts = Counts::new();
+    for (key, held) in held(state, name, component, nodes) {
+        if state.is_draining(&key) {
             continue;
         }
-        for cell in node.report.iter().flat_map(|report| &report.cells) {
-            if cell.component == *name && cell.state != CellState::Stopped {
-                holders.entry(cell.index).or_insert(*key);
-            }
+        let here = nodes.get(&key).is_some_and(|node| node.present);
+        // A node that is away keeps its claim; its room matters when it is back.
+        let fits = |room: &mut Room| !here || room.take(component);
+        let Some(room) = rooms.get_mut(&key) else {
+            continue;
+        };
+        let taken = (0..held).take_while(|_| fits(room)).count();
+        if taken > 0 {
+            counts.insert(key, u32::try_from(taken).unwrap_or(u32::MAX));
         }
     }
-    holders
+    counts
 }
 
-fn score(state: &State, name: &ComponentName, index: u32, node: PublicKey) -> Hash {
-    let mut bytes = Vec::with_capacity(32 + 64 + 4 + 32);
+/// Hands out the replicas that are not held, or one to every node where there is no number.
+fn spread(
+    state: &State,
+    name: &ComponentName,
+    component: &Component,
+    nodes: &Nodes,
+    rooms: &mut Rooms,
+    counts: &mut Counts,
+) {
+    let mut open = ranking(state, name, eligible(state, name, component, nodes));
+    let mut left = match component.spec.replicas {
+        Some(replicas) => {
+            let held: u32 = held(state, name, component, nodes).values().sum();
+            replicas.saturating_sub(held)
+        }
+        None => u32::try_from(open.len()).unwrap_or(u32::MAX),
+    };
+    let most_rounds = component.spec.replicas.unwrap_or(1);
+    for round in 1..=most_rounds {
+        if left == 0 || open.is_empty() {
+            return;
+        }
+        // A node without room in this round has none in the next.
+        open.retain(|node| {
+            if left == 0 || counts.get(node).is_some_and(|count| *count >= round) {
+                return true;
+            }
+            let taken = rooms.get_mut(node).is_some_and(|room| room.take(component));
+            if taken {
+                *counts.entry(*node).or_default() += 1;
+                left -= 1;
+            }
+            taken
+        });
+    }
+}
+
+/// Cells that say that a component's data is on the node that reports them. One that was declined
+/// never had any.
+fn cells_kept(report: &NodeReport, name: &ComponentName, component: &Component) -> u32 {
+    if declined_in(report, name, component) {
+        return 0;
+    }
+    let cells = report
+        .cells
+        .iter()
+        .filter(|cell| cell.component == *name && cell.state != CellState::Stopped);
+    u32::try_from(cells.count()).unwrap_or(u32::MAX)
+}
+
+fn declined_in(report: &NodeReport, name: &ComponentName, component: &Component) -> bool {
+    let digest = cell_digest(&component.spec);
+    report
+        .declined
+        .iter()
+        .any(|no| no.component == *name && no.spec == digest)
+}
+
+fn score(state: &State, name: &ComponentName, node: PublicKey) -> Hash {
+    let mut bytes = Vec::with_capacity(32 + 64 + 32);
     bytes.extend_from_slice(state.realm.as_bytes());
     bytes.extend_from_slice(name.as_str().as_bytes());
     // No name holds a zero byte, so two inputs never read alike.
     bytes.push(0);
-    bytes.extend_from_slice(&index.to_be_bytes());
     bytes.extend_from_slice(node.as_bytes());
     Hash::of(&bytes)
 }
@@ -168,48 +277,4 @@ fn takes_work(node: &NodeView) -> bool {
         .is_none_or(|report| !matches!(report.state, NodeState::Draining | NodeState::Incompatible))
 }
 
-fn declines(node: &NodeView, name: &ComponentName, component: &Component) -> bool {
-    let digest = cell_digest(&component.spec);
-    node.report.as_ref().is_some_and(|report| {
-        report
-            .declined
-            .iter()
-            .any(|no| no.component == *name && no.spec == digest)
-    })
-}
-
-fn matches_placement(component: &Component, key: PublicKey, node: &NodeView) -> bool {
-    let placement = &component.spec.placement;
-    (placement.nodes.is_empty() || placement.nodes.contains(&key))
-        && placement.tags.iter().all(|tag| node.tags.contains(tag))
-}
-
-/// What a node still has to give; a node that declared nothing is not limited here.
-struct Room {
-    memory_mb: u64,
-    cells: u32,
-}
-
-impl Room {
-    fn of(node: &NodeView) -> Self {
-        match &node.report {
-            Some(report) => Self {
-                memory_mb: report.capacity.memory_mb,
-                cells: report.capacity.cells,
-            },
-            None => Self {
-                memory_mb: u64::MAX,
-                cells: u32::MAX,
-            },
-        }
-    }
-
-    fn take(&mut self, memory_mb: u64) -> bool {
-        if self.cells == 0 || self.memory_mb < memory_mb {
-            return false;
-        }
-        self.cells -= 1;
-        self.memory_mb -= memory_mb;
-        true
-    }
-}
+type Rooms = BTreeMap<PublicKey, Room>;

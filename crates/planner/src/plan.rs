@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use realm_manifest::{
     ComponentName, ComponentSpec,
     identity::{Hash, PublicKey},
-    report::CellState,
+    report::CellReport,
 };
 
-use crate::{Assignment, Component, Nodes, State, cell_digest, placement};
+use crate::{
+    Assignment, Component, Nodes, State, cell_digest, placement,
+    room::Room,
+    surplus::{self, Surplus},
+};
 
 /// Everything a plan depends on.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct OwnCell {
     /// [`cell_digest`] of the spec it was made from.
     pub spec: Hash,
     pub generation: u64,
+    /// Memory that it may use, in MiB.
+    pub memory_max_mb: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +50,8 @@ pub enum Step {
         index: u32,
         spec: Box<ComponentSpec>,
         generation: u64,
+        /// The node has no room for both: stop the old one, then start the new.
+        stop_first: bool,
     },
     Stop {
         component: ComponentName,
@@ -58,10 +66,13 @@ pub enum StopReason {
     Removed,
     /// `realm stop`.
     Stopped,
-    /// Fewer replicas, or this node no longer matches the placement.
+    /// The component runs on every eligible node, and this one is not, or not with this index.
     NotWanted,
-    /// Another node runs it now.
+    /// Enough run without it: another node has it now, or fewer are asked for.
     Moved,
+    /// The node drains, and nothing takes this cell over: it would be one on each node, or its
+    /// data is here.
+    Draining,
     /// This node is not approved, or no longer.
     NotApproved,
 }
@@ -83,27 +94,73 @@ pub fn plan(input: &PlanInput<'_>) -> Vec<Step> {
         .map(|cell| ((&cell.component, cell.index), cell))
         .collect();
     let mut steps = Vec::new();
+    let mut surplus = BTreeMap::new();
     for cell in own.values() {
-        if let Some(why) = stop_reason(input, &assignment, cell) {
+        if let Some(why) = stop_reason(input, &assignment, &mut surplus, cell) {
             steps.push(stop(cell, why));
         }
     }
-    for (name, indices) in &assignment {
-        let Some(component) = input.state.components.get(name) else {
+    for (name, counts) in &assignment {
+        let (Some(component), Some(count)) =
+            (input.state.components.get(name), counts.get(&input.me))
+        else {
             continue;
         };
-        for (index, holders) in indices {
-            if holders.contains(&input.me) {
-                steps.extend(bring_up(
-                    name,
-                    *index,
-                    component,
-                    own.get(&(name, *index)).copied(),
-                ));
+        for index in 0..*count {
+            let cell = own.get(&(name, index)).copied();
+            steps.extend(bring_up(name, index, component, cell));
+        }
+    }
+    make_room(input, &mut steps);
+    steps
+}
+
+/// Decides which cells are replaced side by side: those for which there is room beside everything
+/// that stays, that starts, and that was decided before.
+fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
+    let Some(me) = input.nodes.get(&input.me) else {
+        return;
+    };
+    let mut room = Room::of(me);
+    let stays = |cell: &&OwnCell| {
+        !steps.iter().any(|step| match step {
+            Step::Stop {
+                component, index, ..
+            } => (component, *index) == (&cell.component, cell.index),
+            Step::Start { .. } | Step::Replace { .. } => false,
+        })
+    };
+    let mut fits = true;
+    for cell in input.own.iter().filter(stays) {
+        fits &= room.reserve(cell.memory_max_mb);
+    }
+    for step in steps.iter() {
+        if let Step::Start { spec, .. } = step {
+            fits &= room.reserve(spec.limits.memory_max_mb);
+        }
+    }
+    for step in steps {
+        if let Step::Replace {
+            component,
+            index,
+            spec,
+            stop_first,
+            ..
+        } = step
+        {
+            let memory = spec.limits.memory_max_mb;
+            *stop_first = !(fits && room.reserve(memory));
+            if *stop_first {
+                let old = input
+                    .own
+                    .iter()
+                    .find(|cell| (&cell.component, cell.index) == (&*component, *index))
+                    .map_or(0, |cell| cell.memory_max_mb);
+                // What the old one had is not there for others before it has stopped.
+                fits &= room.grow(memory.saturating_sub(old));
             }
         }
     }
-    steps
 }
 
 fn bring_up(
@@ -127,18 +184,20 @@ fn bring_up(
                 index,
                 spec: spec(),
                 generation,
+                stop_first: false,
             })
         }
         Some(_) => None,
     }
 }
 
-/// Why a cell of this node should stop; None where it should stay, also only until another
-/// node runs it: there are never fewer than asked.
-fn stop_reason(
-    input: &PlanInput<'_>,
+/// Why a cell of this node should stop; None where it should stay, also only until enough run
+/// elsewhere: there are never fewer than asked.
+fn stop_reason<'a>(
+    input: &PlanInput<'a>,
     assignment: &Assignment,
-    cell: &OwnCell,
+    surplus: &mut BTreeMap<&'a ComponentName, Surplus>,
+    cell: &'a OwnCell,
 ) -> Option<StopReason> {
     let Some(component) = input.state.components.get(&cell.component) else {
         return Some(StopReason::Removed);
@@ -146,39 +205,45 @@ fn stop_reason(
     if !component.run {
         return Some(StopReason::Stopped);
     }
-    let holders = assignment
-        .get(&cell.component)
-        .and_then(|indices| indices.get(&cell.index));
-    if holders.is_some_and(|holders| holders.contains(&input.me)) {
+    let counts = assignment.get(&cell.component)?;
+    if cell.index < counts.get(&input.me).copied().unwrap_or(0) || says_no(input, component, cell) {
         return None;
     }
-    let Some(replicas) = component.spec.replicas else {
-        return Some(StopReason::NotWanted);
-    };
-    if cell.index >= replicas {
+    let follows = component.spec.replicas.is_some() && !component.spec.writes_named_volume();
+    if !follows && input.state.is_draining(&input.me) {
+        return Some(StopReason::Draining);
+    }
+    if component.spec.replicas.is_none() {
         return Some(StopReason::NotWanted);
     }
-    let digest = cell_digest(&component.spec);
-    let elsewhere = holders.into_iter().flatten().any(|node| {
-        input.nodes.get(node).is_some_and(|view| {
-            view.present
-                && view
-                    .report
-                    .iter()
-                    .flat_map(|report| &report.cells)
-                    .any(|other| {
-                        other.component == cell.component
-                            && other.index == cell.index
-                            && other.spec == digest
-                            && other.generation >= component.generation
-                            && matches!(
-                                other.state,
-                                CellState::Running | CellState::Done | CellState::Library
-                            )
-                    })
-        })
+    let surplus = surplus.entry(&cell.component).or_insert_with(|| {
+        Surplus::of(input.state, &cell.component, component, counts, input.nodes)
     });
-    elsewhere.then_some(StopReason::Moved)
+    let report = surplus::live_cells(&cell.component, input.nodes)
+        .find(|(node, report)| *node == input.me && is_of(report, cell))
+        .map(|(_, report)| report);
+    surplus
+        .may_stop(input.me, cell.index, report)
+        .then_some(StopReason::Moved)
+}
+
+/// Whether the cell stands for what this node declines: it holds nothing, and without it the node
+/// would forget that it cannot, and try again and again.
+fn says_no(input: &PlanInput<'_>, component: &Component, cell: &OwnCell) -> bool {
+    let current =
+        cell.spec == cell_digest(&component.spec) && cell.generation >= component.generation;
+    current
+        && component.spec.replicas != Some(0)
+        && !input.state.is_draining(&input.me)
+        && input.nodes.get(&input.me).is_some_and(|me| {
+            placement::declines(me, &cell.component, component)
+                && placement::matches_placement(component, input.me, me)
+        })
+}
+
+fn is_of(report: &CellReport, cell: &OwnCell) -> bool {
+    let of = (report.index, report.spec, report.generation);
+    of == (cell.index, cell.spec, cell.generation)
 }
 
 fn stop(cell: &OwnCell, why: StopReason) -> Step {

@@ -11,7 +11,8 @@ use crate::State;
 /// The flags of one push. None keeps the earlier setting, or takes the default of a new component.
 #[derive(Debug, Clone, Default)]
 pub struct PushPatch {
-    pub source: Option<String>,
+    /// `Some(None)` is of unknown source.
+    pub source: Option<Option<String>>,
     /// `Some(None)` is one on every eligible node.
     pub replicas: Option<Option<u32>>,
     pub nodes: Option<Vec<PublicKey>>,
@@ -20,7 +21,8 @@ pub struct PushPatch {
     pub fuel: Option<u64>,
     pub fuel_per_sec: Option<u64>,
     pub epoch_ms: Option<u32>,
-    pub deadline_ms: Option<u64>,
+    /// `Some(None)` is none: a service.
+    pub deadline_ms: Option<Option<u64>>,
     pub args: Option<Vec<String>>,
     pub env: Option<Vec<(String, String)>>,
     pub vars: Option<Vec<(String, String)>>,
@@ -36,7 +38,7 @@ impl PushPatch {
             .cloned()
             .unwrap_or_else(|| ComponentSpec::new(artifact));
         spec.artifact = artifact;
-        spec.source = self.source.or(spec.source);
+        set(&mut spec.source, self.source);
         set(&mut spec.replicas, self.replicas);
         set(&mut spec.placement.nodes, self.nodes);
         set(&mut spec.placement.tags, self.tags);
@@ -53,7 +55,7 @@ impl PushPatch {
         set(fuel, self.fuel);
         set(fuel_per_sec, self.fuel_per_sec);
         set(epoch_ms, self.epoch_ms);
-        set(deadline_ms, self.deadline_ms.map(Some));
+        set(deadline_ms, self.deadline_ms);
         set(&mut spec.grants.args, self.args);
         set(&mut spec.grants.env, self.env);
         set(&mut spec.grants.vars, self.vars);

@@ -68,11 +68,27 @@ pub struct NodeRecord {
     pub name: NodeName,
     #[n(1)]
     pub tags: Vec<Tag>,
+    #[n(2)]
+    pub standing: Standing,
+    /// Its cells leave it, and no new ones come.
+    #[n(3)]
+    pub draining: bool,
+    #[n(4)]
+    pub revision: u64,
+}
+
+/// Whether a node that the log names belongs to the realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Standing {
+    #[n(0)]
+    Approved,
+    /// Taken out: an invite does not approve it again, the owner can.
+    #[n(1)]
+    Removed,
     /// For good: a revoked key never counts again.
     #[n(2)]
-    pub revoked: bool,
-    #[n(3)]
-    pub revision: u64,
+    Revoked,
 }
 
 impl State {
@@ -99,6 +115,11 @@ impl State {
 
     pub fn digest(&self) -> Hash {
         Hash::of(&self.encode())
+    }
+
+    /// Whether the owner wants the node to be empty.
+    pub fn is_draining(&self, node: &PublicKey) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.draining)
     }
 
     /// The present owner and every earlier one.

@@ -6,7 +6,15 @@ use realm_manifest::{
     report::{CellReport, CellState, Reason},
 };
 
-use crate::{Assignment, Component, Nodes, State, cell_digest, placement};
+use crate::{
+    Counts, Nodes, State, placement,
+    surplus::{is_current, live_cells, serves},
+};
+
+mod drift;
+
+pub use drift::Drift;
+use drift::Scene;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComponentState {
@@ -28,23 +36,13 @@ pub struct ComponentStatus {
     /// Cells that should be there; those of nodes that are away are not counted for a component
     /// that runs everywhere.
     pub desired: u32,
-    /// Cells that are as asked: running, or done, or a library that is in place.
+    /// Cells that are as asked: running, or done, or a library that is in place; at most as many
+    /// as are desired. One that still runs on a node it is leaving counts.
     pub running: u32,
     pub desired_nodes: Vec<PublicKey>,
     /// Every reported cell of this component, with the node that reports it.
     pub cells: Vec<(PublicKey, CellReport)>,
     pub drift: Vec<Drift>,
-}
-
-/// A cell that should be there and is not as asked, or is there and should not be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drift {
-    /// None where no node is found that could take it.
-    pub node: Option<PublicKey>,
-    pub index: u32,
-    pub want: bool,
-    pub have: Option<CellState>,
-    pub reason: Option<Reason>,
 }
 
 impl ComponentState {
@@ -65,84 +63,45 @@ impl ComponentState {
 /// The status of every component.
 pub fn components(state: &State, nodes: &Nodes) -> Vec<ComponentStatus> {
     let assignment = placement::assign(state, nodes);
-    state
-        .components
-        .iter()
-        .map(|(name, component)| one(name, component, nodes, &assignment))
-        .collect()
+    let none = Counts::new();
+    let scenes = state.components.iter().map(|(name, component)| Scene {
+        state,
+        name,
+        component,
+        nodes,
+        counts: assignment.get(name).unwrap_or(&none),
+    });
+    scenes.map(|scene| one(&scene)).collect()
 }
 
-fn one(
-    name: &ComponentName,
-    component: &Component,
-    nodes: &Nodes,
-    assignment: &Assignment,
-) -> ComponentStatus {
-    let digest = cell_digest(&component.spec);
-    let cells = reported(name, nodes);
-    let mut drift = Vec::new();
-    let mut good = Vec::new();
-    let mut desired_nodes = Vec::new();
-    let placed = assignment.get(name);
-    let mut placed_cells = 0;
-    for (index, holders) in placed.into_iter().flatten() {
-        for node in holders {
-            placed_cells += 1;
-            if !desired_nodes.contains(node) {
-                desired_nodes.push(*node);
-            }
-            let cell = cells
-                .iter()
-                .find(|(key, cell)| key == node && cell.index == *index)
-                .map(|(_, cell)| cell);
-            let current =
-                cell.filter(|cell| cell.spec == digest && cell.generation >= component.generation);
-            let present = nodes.get(node).is_some_and(|view| view.present);
-            match current {
-                Some(cell) if present && is_good(cell.state) => good.push(cell.state),
-                _ => drift.push(missing(*node, *index, cell, present)),
-            }
-        }
-    }
-    // A component that runs everywhere is asked of every node that matches and is here, also of
-    // one that declined it or has no room: what a node cannot do must show.
-    let refused: Vec<PublicKey> = placement::chosen(component, nodes)
-        .into_iter()
-        .filter(|_| component.run && component.spec.replicas.is_none())
-        .filter(|key| nodes.get(key).is_some_and(|view| view.present))
-        .filter(|key| !desired_nodes.contains(key))
-        .collect();
-    for node in &refused {
-        drift.push(Drift {
-            node: Some(*node),
-            index: 0,
-            want: true,
-            have: None,
-            reason: Some(refusal(name, nodes, node)),
-        });
-    }
-    let desired = match component.spec.replicas {
-        _ if !component.run => 0,
+fn one(scene: &Scene<'_>) -> ComponentStatus {
+    let cells = reported(scene);
+    let mut desired_nodes: Vec<PublicKey> = scene.counts.keys().copied().collect();
+    let (good, mut drift) = in_place(scene, &cells);
+    let stuck = scene.stuck();
+    desired_nodes.extend(stuck.iter().filter_map(|drift| drift.node));
+    drift.extend(stuck);
+    let explained = u32::try_from(good.len() + drift.len()).unwrap_or(u32::MAX);
+    let desired = match scene.component.spec.replicas {
+        _ if !scene.component.run => 0,
         Some(replicas) => replicas,
-        None => placed_cells + u32::try_from(refused.len()).unwrap_or(u32::MAX),
+        None => explained,
     };
-    desired_nodes.extend(refused);
-    for index in 0..component
-        .spec
-        .replicas
-        .filter(|_| component.run)
-        .unwrap_or(0)
-    {
-        if placed.is_none_or(|placed| !placed.contains_key(&index)) {
-            drift.push(unplaced(name, component, nodes, index));
-        }
-    }
-    let running = u32::try_from(good.len()).unwrap_or(u32::MAX);
+    drift.extend(scene.unplaced(desired.saturating_sub(explained)));
+    let tally = Tally {
+        desired,
+        running: running(scene, &good).min(desired),
+        good: &good,
+        missing: &drift,
+    };
     let remark = cells.iter().find_map(|(_, cell)| cell.reason.clone());
-    let (state, reason) = judge(name, component, nodes, desired, &good, &drift, remark);
+    let (state, reason) = judge(scene, &tally, remark);
+    let running = tally.running;
+    drift.extend(scene.unwanted());
     desired_nodes.sort();
+    desired_nodes.dedup();
     ComponentStatus {
-        name: name.clone(),
+        name: scene.name.clone(),
         state,
         reason,
         desired,
@@ -153,46 +112,98 @@ fn one(
     }
 }
 
-fn judge(
-    name: &ComponentName,
-    component: &Component,
-    nodes: &Nodes,
+/// Every reported cell, also of nodes that are away.
+fn reported(scene: &Scene<'_>) -> Vec<(PublicKey, CellReport)> {
+    let cells = scene.nodes.iter().flat_map(|(key, node)| {
+        let cells = node.report.iter().flat_map(|report| &report.cells);
+        cells.map(|cell| (*key, cell))
+    });
+    cells
+        .filter(|(_, cell)| cell.component == *scene.name)
+        .map(|(key, cell)| (key, cell.clone()))
+        .collect()
+}
+
+/// States of the cells that are as asked and in their place, and what is missing there.
+fn in_place(scene: &Scene<'_>, cells: &[(PublicKey, CellReport)]) -> (Vec<CellState>, Vec<Drift>) {
+    let (mut good, mut missing) = (Vec::new(), Vec::new());
+    for (node, index) in scene.places() {
+        let cell = cells
+            .iter()
+            .find(|(key, cell)| *key == node && cell.index == index)
+            .map(|(_, cell)| cell);
+        let live = scene
+            .nodes
+            .get(&node)
+            .is_some_and(|view| view.live_report().is_some());
+        let as_asked =
+            |cell: &&CellReport| live && is_current(cell, scene.component) && serves(cell.state);
+        match cell.filter(as_asked) {
+            Some(cell) => good.push(cell.state),
+            None => missing.push(scene.missing(node, index, cell)),
+        }
+    }
+    (good, missing)
+}
+
+/// Cells that run as asked: where there is a number, wherever they are.
+fn running(scene: &Scene<'_>, good: &[CellState]) -> u32 {
+    let count = match scene.component.spec.replicas {
+        Some(_) => live_cells(scene.name, scene.nodes)
+            .filter(|(_, cell)| serves(cell.state) && is_current(cell, scene.component))
+            .count(),
+        None => good.len(),
+    };
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// What the state of a component is judged by.
+struct Tally<'a> {
     desired: u32,
-    good: &[CellState],
-    drift: &[Drift],
+    running: u32,
+    /// States of the cells that are as asked, in their place.
+    good: &'a [CellState],
+    missing: &'a [Drift],
+}
+
+fn judge(
+    scene: &Scene<'_>,
+    tally: &Tally<'_>,
     remark: Option<Reason>,
 ) -> (ComponentState, Option<Reason>) {
-    if !component.run || component.spec.replicas == Some(0) {
+    if !scene.component.run || scene.component.spec.replicas == Some(0) {
         return (ComponentState::Stopped, None);
     }
-    if desired == 0 {
-        return (
-            ComponentState::Waiting,
-            Some(nowhere(name, component, nodes)),
-        );
+    if tally.desired == 0 {
+        return (ComponentState::Waiting, Some(scene.nowhere()));
     }
-    if drift.is_empty() {
+    if tally.missing.is_empty() {
         // A library is in place and never runs: its reason says so. What met a limit and goes
         // on says which.
         let finished = |state: &CellState| matches!(state, CellState::Done | CellState::Library);
-        let state = if good.iter().all(finished) {
+        let state = if tally.good.iter().all(finished) {
             ComponentState::Done
         } else {
             ComponentState::Running
         };
         return (state, remark);
     }
-    let reason = drift.iter().find_map(|drift| drift.reason.clone());
+    let reason = tally.missing.iter().find_map(|drift| drift.reason.clone());
     let have = |wanted: &[CellState]| {
-        drift
+        tally
+            .missing
             .iter()
             .any(|drift| drift.have.is_some_and(|have| wanted.contains(&have)))
     };
-    let state = if !good.is_empty() {
+    let failing = have(&[CellState::Failed, CellState::Backoff]);
+    let state = if tally.running >= tally.desired && !failing {
+        // All run, and some are on their way to another node.
+        ComponentState::Running
+    } else if tally.running > 0 {
         ComponentState::Degraded
-    } else if have(&[CellState::Failed, CellState::Backoff]) {
+    } else if failing {
         ComponentState::Failed
-    } else if drift.iter().all(|drift| drift.node.is_none()) {
+    } else if tally.missing.iter().all(|drift| drift.node.is_none()) {
         ComponentState::Waiting
     } else if have(&[
         CellState::Pulling,
@@ -204,114 +215,4 @@ fn judge(
         ComponentState::Pending
     };
     (state, reason)
-}
-
-fn reported(name: &ComponentName, nodes: &Nodes) -> Vec<(PublicKey, CellReport)> {
-    nodes
-        .iter()
-        .flat_map(|(key, node)| {
-            let cells = node.report.iter().flat_map(|report| &report.cells);
-            cells
-                .filter(|cell| cell.component == *name)
-                .map(|cell| (*key, cell.clone()))
-        })
-        .collect()
-}
-
-fn is_good(state: CellState) -> bool {
-    matches!(
-        state,
-        CellState::Running | CellState::Done | CellState::Library
-    )
-}
-
-fn missing(node: PublicKey, index: u32, cell: Option<&CellReport>, present: bool) -> Drift {
-    let reason = if present {
-        cell.and_then(|cell| cell.reason.clone())
-    } else {
-        Some(reason(
-            "node-lost",
-            "the node it belongs to is away".into(),
-            None,
-        ))
-    };
-    Drift {
-        node: Some(node),
-        index,
-        want: true,
-        have: cell.map(|cell| cell.state),
-        reason,
-    }
-}
-
-fn unplaced(name: &ComponentName, component: &Component, nodes: &Nodes, index: u32) -> Drift {
-    let reason = Some(nowhere(name, component, nodes));
-    Drift {
-        node: None,
-        index,
-        want: true,
-        have: None,
-        reason,
-    }
-}
-
-/// Why this node has no cell of a component that it should run.
-fn refusal(name: &ComponentName, nodes: &Nodes, node: &PublicKey) -> Reason {
-    let report = nodes.get(node).and_then(|view| view.report.as_ref());
-    let declined = report
-        .into_iter()
-        .flat_map(|report| &report.declined)
-        .find(|declined| declined.component == *name);
-    match declined {
-        Some(declined) => declined.reason.clone(),
-        None => {
-            let help = "free memory on the node, or lower --memory-max-mb";
-            reason("no-room", "the node has no room for it".into(), Some(help))
-        }
-    }
-}
-
-/// Why no node can take a cell of this component.
-fn nowhere(name: &ComponentName, component: &Component, nodes: &Nodes) -> Reason {
-    let chosen = placement::chosen(component, nodes);
-    if nodes.is_empty() {
-        let help = "approve one: realm nodes approve, or let one join: realm invite";
-        return reason("no-nodes", "no node is approved yet".into(), Some(help));
-    }
-    if chosen.is_empty() {
-        let help = "see the tags: realm nodes ls; change the placement: realm push --tag";
-        return reason(
-            "no-match",
-            "no node matches its nodes and tags".into(),
-            Some(help),
-        );
-    }
-    let declined = chosen.iter().find_map(|key| {
-        let report = nodes.get(key)?.report.as_ref()?;
-        report
-            .declined
-            .iter()
-            .find(|no| no.component == *name)
-            .map(|no| no.reason.clone())
-    });
-    if let Some(declined) = declined {
-        return declined;
-    }
-    if placement::eligible(name, component, nodes).is_empty() {
-        return reason(
-            "nodes-away",
-            "every node that could run it is away".into(),
-            None,
-        );
-    }
-    let help = "free memory on a node, lower --memory-max-mb, or add a node";
-    reason("no-room", "no node has room for it".into(), Some(help))
-}
-
-fn reason(code: &str, message: String, help: Option<&str>) -> Reason {
-    Reason {
-        code: code.into(),
-        message,
-        help: help.map(str::to_owned),
-    }
 }

@@ -26,14 +26,15 @@ pub trait Fold {
         payload: &[u8],
     ) -> Result<Vec<u8>, FoldRefusal>;
 
-    /// The state after `merge`: `state` is that of the kept head, `reapplied` comes from the
-    /// other branches, in the order the merge lists. Those that no longer apply are left out by
-    /// the fold itself, or make it refuse.
+    /// The state after `merge`: `state` is that of the kept head, `heads` are the entries it names,
+    /// `reapplied` comes from the other branches; both in the order the merge lists them. What no
+    /// longer applies is left out by the fold itself, or makes it refuse.
     fn merge(
         &self,
         state: &[u8],
         merge: &Signed<Entry>,
         payload: &[u8],
+        heads: &[&Signed<Entry>],
         reapplied: &[(&Signed<Entry>, &[u8])],
     ) -> Result<Vec<u8>, FoldRefusal>;
 }

@@ -13,8 +13,8 @@ struct Head {
   parentState @2 :Data;
   # The canonical folded state before the entry; empty when seq is 0.
   payload @3 :Data;
-  reapplied @4 :List(Intent);
-  # Entries of other branches that a merge applies again, in its order; none for other kinds.
+  named @4 :List(Intent);
+  # Every entry that a merge names: its heads, and what it applies again. None for other kinds.
 }
 
 struct HeadId {

@@ -228,13 +228,19 @@ fn facts(link: &Link) -> Map<String, Value> {
         Some(Payload::NodeApprove(node) | Payload::NodeSet(node)) => {
             put("name", node.name.to_string().into());
             put("tags", strings(&node.tags));
+            put("drain", node.drain.into());
         }
         Some(Payload::Merge(merge)) => {
             put("heads", strings(&merge.heads));
             put("kept", merge.keep.to_string().into());
             put("applied_again", strings(&merge.reapply));
         }
-        Some(Payload::Remove(_) | Payload::NodeRevoke(_) | Payload::OwnerRotate(_)) => {}
+        Some(
+            Payload::Remove(_)
+            | Payload::NodeRevoke(_)
+            | Payload::NodeRemove(_)
+            | Payload::OwnerRotate(_),
+        ) => {}
     }
     facts
 }

@@ -5,6 +5,7 @@ use realm_manifest::{
     NodeName, Tag,
     payload::{NodeFacts, Note, Payload},
 };
+use realm_planner::State;
 use realm_rpc::{PendingNode, status::Status};
 
 use crate::{
@@ -93,9 +94,15 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 (key, Payload::NodeSet(facts))
             }
         };
-        let decided = (Target::Node(key), payload);
-        let outcome =
-            intent::submit(&connection, &realm, Durable::OnOne, |_| Ok(decided.clone())).await?;
+        let decide = |state: &State| {
+            let mut payload = payload.clone();
+            // Tags and a name say nothing about draining.
+            if let Payload::NodeSet(facts) = &mut payload {
+                facts.drain = state.is_draining(&key);
+            }
+            Ok((Target::Node(key), payload))
+        };
+        let outcome = intent::submit(&connection, &realm, Durable::OnOne, decide).await?;
         lifecycle::report(outcome, &key.short(), session)?;
         Ok(ExitCode::Ok)
     })
@@ -202,6 +209,7 @@ fn approve(
     Ok(Payload::NodeApprove(NodeFacts {
         name,
         tags: sorted(all),
+        drain: false,
         note,
     }))
 }
@@ -223,6 +231,7 @@ fn facts(now: &Status, key: &PublicKey) -> Result<NodeFacts> {
                 .filter_map(|tag| tag.parse().ok())
                 .collect(),
         ),
+        drain: false,
         note: None,
     })
 }

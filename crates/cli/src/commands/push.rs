@@ -173,7 +173,7 @@ fn patch(
         ));
     }
     Ok(PushPatch {
-        source: Some(source),
+        source: Some(Some(source)),
         replicas: args.replicas.map(|replicas| replicas.0),
         nodes: given(&nodes),
         tags: given(&args.tags),
@@ -181,7 +181,7 @@ fn patch(
         fuel: args.limits.fuel,
         fuel_per_sec: args.limits.fuel_per_sec,
         epoch_ms: args.limits.epoch_ms,
-        deadline_ms: args.limits.deadline_ms,
+        deadline_ms: args.limits.deadline_ms.map(Some),
         args: given(&args.args),
         env: given(&env),
         vars: given(&grants.vars()?),

@@ -318,7 +318,9 @@ fn only_the_owner_writes_and_only_about_what_fits() {
     for kind in Kind::ALL {
         let target = match kind {
             Kind::Push | Kind::Remove | Kind::Restart | Kind::Scale | Kind::Run => component(),
-            Kind::NodeApprove | Kind::NodeRevoke | Kind::NodeSet => Target::Node(node().public()),
+            Kind::NodeApprove | Kind::NodeRevoke | Kind::NodeSet | Kind::NodeRemove => {
+                Target::Node(node().public())
+            }
             Kind::OwnerRotate => Target::Owner(key(8).public()),
             Kind::Merge => Target::Realm,
         };

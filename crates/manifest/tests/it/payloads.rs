@@ -166,10 +166,13 @@ fn spec() -> impl Strategy<Value = ComponentSpec> {
 fn any_payload() -> impl Strategy<Value = Payload> {
     let facts = || {
         let tags = prop::collection::btree_set("[a-z]{1,9}(=[a-z]{1,9})?", 0..5);
-        ("[a-z0-9-]{1,63}", tags, note()).prop_map(|(name, tags, note)| NodeFacts {
-            name: NodeName::new(name).unwrap(),
-            tags: tags.into_iter().map(|tag| Tag::new(tag).unwrap()).collect(),
-            note,
+        ("[a-z0-9-]{1,63}", tags, any::<bool>(), note()).prop_map(|(name, tags, drain, note)| {
+            NodeFacts {
+                name: NodeName::new(name).unwrap(),
+                tags: tags.into_iter().map(|tag| Tag::new(tag).unwrap()).collect(),
+                drain,
+                note,
+            }
         })
     };
     let hashes = || prop::collection::vec(hash(), 0..4);
@@ -181,6 +184,7 @@ fn any_payload() -> impl Strategy<Value = Payload> {
         })),
         note().prop_map(|note| Payload::Remove(Note { note })),
         note().prop_map(|note| Payload::NodeRevoke(Note { note })),
+        note().prop_map(|note| Payload::NodeRemove(Note { note })),
         note().prop_map(|note| Payload::OwnerRotate(Note { note })),
         (any::<u64>(), note())
             .prop_map(|(generation, note)| Payload::Restart(Restart { generation, note })),

@@ -160,6 +160,7 @@ fn facts() -> NodeFacts {
     NodeFacts {
         name: NodeName::new("pi").unwrap(),
         tags,
+        drain: true,
         note: note(),
     }
 }
@@ -188,6 +189,7 @@ pub fn payload(kind: Kind) -> Payload {
         Kind::NodeApprove => Payload::NodeApprove(facts()),
         Kind::NodeRevoke => Payload::NodeRevoke(Note { note: note() }),
         Kind::NodeSet => Payload::NodeSet(facts()),
+        Kind::NodeRemove => Payload::NodeRemove(Note { note: note() }),
         Kind::OwnerRotate => Payload::OwnerRotate(Note { note: note() }),
         Kind::Merge => Payload::Merge(Merge {
             heads: vec![Hash::of(b"one"), Hash::of(b"two")],
@@ -203,7 +205,9 @@ fn target(kind: Kind) -> Target {
         Kind::Push | Kind::Remove | Kind::Restart | Kind::Scale | Kind::Run => {
             Target::Component("web".to_owned())
         }
-        Kind::NodeApprove | Kind::NodeRevoke | Kind::NodeSet => Target::Node(node().public()),
+        Kind::NodeApprove | Kind::NodeRevoke | Kind::NodeSet | Kind::NodeRemove => {
+            Target::Node(node().public())
+        }
         Kind::OwnerRotate => Target::Owner(key(8).public()),
         Kind::Merge => Target::Realm,
     }
@@ -279,6 +283,7 @@ pub fn report() -> Signed<NodeReport> {
         },
         cells: vec![cell],
         declined: vec![declined],
+        holds: vec![name("db")],
     };
     sign(report, &node())
 }

@@ -214,3 +214,41 @@ fn parts_that_are_not_built_are_refused_by_name() {
         "`http` is not supported by this version of realm"
     );
 }
+
+/// The fold refuses what passes these, so nodes that differ in one stop agreeing about the log.
+#[test]
+fn bounds_are_part_of_the_format() {
+    use realm_manifest::{
+        MAX_CONCURRENCY, MAX_DEADLINE_MS, MAX_EPOCH_MS, MAX_GRANTS, MAX_MEMORY_MB, units,
+    };
+
+    let why = "needs a new entry version: docs/decisions/0007-limits-of-a-spec-are-consensus.md";
+    assert_eq!(MAX_PAYLOAD_BYTES, 49_152, "{why}");
+    assert_eq!((MAX_REPLICAS, MAX_MEMORY_MB), (1000, 65_536), "{why}");
+    assert_eq!(
+        (MAX_EPOCH_MS, MAX_DEADLINE_MS),
+        (10_000, 604_800_000),
+        "{why}"
+    );
+    assert_eq!((MAX_CONCURRENCY, MAX_GRANTS), (10_000, 64), "{why}");
+    assert_eq!(units::MAX_PAIRS, 1024, "{why}");
+    let longest_name = "a".repeat(63);
+    assert!(
+        longest_name
+            .parse::<realm_manifest::ComponentName>()
+            .is_ok(),
+        "{why}"
+    );
+    let fits = |length| {
+        let mut spec = plain_spec();
+        spec.source = Some("x".repeat(length));
+        spec.validate().is_ok()
+    };
+    assert!(fits(2048) && !fits(2049), "{why}");
+    let fits = |length| {
+        let mut spec = plain_spec();
+        spec.grants.args = vec!["x".repeat(length)];
+        spec.validate().is_ok()
+    };
+    assert!(fits(47_944) && !fits(47_945), "{why}");
+}

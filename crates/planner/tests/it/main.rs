@@ -3,14 +3,15 @@
 
 mod fold;
 mod placement;
+mod plan;
+mod push;
+mod simulation;
 mod status;
-
-use std::collections::BTreeMap;
 
 use realm_manifest::{
     ComponentSpec,
     identity::{Artifact, Genesis, Hash, PublicKey, SecretKey, Target, Timestamp},
-    payload::{Payload, Push},
+    payload::{NodeFacts, Payload, Push},
     report::{Capacity, CellReport, CellState, NodeReport, NodeState},
 };
 use realm_planner::{NodeView, Nodes, State, cell_digest, fold as folding, next_entry};
@@ -63,6 +64,7 @@ pub fn node(seed: u8) -> (PublicKey, NodeView) {
         name: format!("node-{seed}").parse().unwrap(),
         tags: vec!["edge".parse().unwrap()],
         present: true,
+        boot_id: None,
         report: None,
     };
     (key(seed).public(), view)
@@ -95,6 +97,7 @@ pub fn report(node: PublicKey, state: &State, cells: Vec<CellReport>) -> NodeRep
         },
         cells,
         declined: Vec::new(),
+        holds: Vec::new(),
     }
 }
 
@@ -116,4 +119,33 @@ pub fn running(state: &State, name: &str, index: u32) -> CellReport {
     }
 }
 
-pub type Cells = BTreeMap<PublicKey, Vec<realm_planner::OwnCell>>;
+/// A state with one component, `web`.
+pub fn web(replicas: Option<u32>) -> State {
+    fold(&genesis(), target("web"), &push(replicas)).unwrap()
+}
+
+/// Gives every component a named volume that it writes.
+pub fn with_data(mut state: State) -> State {
+    for component in state.components.values_mut() {
+        component.spec.grants.volumes = vec!["data:/data:rw".parse().unwrap()];
+    }
+    state
+}
+
+/// Has the owner drain a node, or take it up again.
+pub fn drain(state: &State, node: PublicKey, drain: bool) -> State {
+    let facts = NodeFacts {
+        name: format!(
+            "node-{}",
+            node.short()
+                .to_lowercase()
+                .replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+        )
+        .parse()
+        .unwrap(),
+        tags: Vec::new(),
+        drain,
+        note: None,
+    };
+    fold(state, Target::Node(node), &Payload::NodeSet(facts)).unwrap()
+}

@@ -1,233 +1,30 @@
-//! Who runs what, and how nodes get there.
+//! Who runs what.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use realm_manifest::{
+    ComponentName,
     identity::PublicKey,
-    payload::{Note, Payload, Restart},
     report::{Declined, Reason},
 };
 use realm_planner::{
-    Nodes, OwnCell, PlanInput, State, Step, StopReason, cell_digest, placement::assign, plan,
+    Assignment, Nodes, State, cell_digest,
+    placement::{assign, held},
 };
 
-use super::{Cells, fold, genesis, key, nodes, push, report, running, target};
+use super::{drain, fold, genesis, key, nodes, push, report, running, target, web, with_data};
 
-fn state(replicas: Option<u32>) -> State {
-    fold(&genesis(), target("web"), &push(replicas)).unwrap()
+fn counts(state: &State, nodes: &Nodes) -> BTreeMap<PublicKey, u32> {
+    assign(state, nodes)[&"web".parse().unwrap()].clone()
 }
 
-fn holders(state: &State, nodes: &Nodes) -> Vec<PublicKey> {
-    let assignment = assign(state, nodes);
-    let indices = &assignment[&"web".parse().unwrap()];
-    indices.values().flatten().copied().collect()
+fn total(state: &State, nodes: &Nodes) -> u32 {
+    counts(state, nodes).values().sum()
 }
 
-/// Every node plans and acts, and reports, until nobody has anything to do.
-fn settle(state: &State, nodes: &mut Nodes, cells: &mut Cells) {
-    for _ in 0..20 {
-        let mut calm = true;
-        for me in nodes.keys().copied().collect::<Vec<_>>() {
-            let own = cells.entry(me).or_default();
-            let steps = plan(&PlanInput {
-                state,
-                me,
-                nodes,
-                own,
-            });
-            calm &= steps.is_empty();
-            act(own, steps);
-        }
-        for (key, node) in nodes.iter_mut() {
-            let running = cells[key]
-                .iter()
-                .filter(|cell| state.components.contains_key(&cell.component))
-                .map(|cell| running(state, cell.component.as_str(), cell.index))
-                .collect();
-            node.report = Some(report(*key, state, running));
-        }
-        if calm {
-            return;
-        }
-    }
-    panic!("the nodes never came to rest");
-}
-
-fn act(own: &mut Vec<OwnCell>, steps: Vec<Step>) {
-    for step in steps {
-        match step {
-            Step::Start {
-                component,
-                index,
-                spec,
-                generation,
-            }
-            | Step::Replace {
-                component,
-                index,
-                spec,
-                generation,
-            } => {
-                own.retain(|cell| (&cell.component, cell.index) != (&component, index));
-                own.push(OwnCell {
-                    component,
-                    index,
-                    spec: cell_digest(&spec),
-                    generation,
-                });
-            }
-            Step::Stop {
-                component, index, ..
-            } => {
-                own.retain(|cell| (&cell.component, cell.index) != (&component, index));
-            }
-        }
-    }
-}
-
-fn count(cells: &Cells) -> usize {
-    cells.values().map(Vec::len).sum()
-}
-
-#[test]
-fn without_a_count_every_matching_node_runs_one() {
-    assert_eq!(holders(&state(None), &nodes(5)).len(), 5);
-    let mut some = nodes(5);
-    some.get_mut(&key(10).public()).unwrap().tags.clear();
-    let mut state = state(None);
-    state
-        .components
-        .values_mut()
-        .for_each(|web| web.spec.placement.tags = vec!["edge".parse().unwrap()]);
-    assert_eq!(holders(&state, &some).len(), 4);
-}
-
-#[test]
-fn replicas_spread_evenly_and_wrap_round() {
-    for (replicas, most) in [(3, 1), (5, 1), (7, 2), (11, 3)] {
-        let placed = holders(&state(Some(replicas)), &nodes(5));
-        assert_eq!(placed.len(), replicas as usize);
-        for node in nodes(5).keys() {
-            assert!(placed.iter().filter(|other| *other == node).count() <= most);
-        }
-    }
-}
-
-#[test]
-fn a_lost_nodes_replicas_move_and_come_back() {
-    let state = state(Some(3));
-    let (mut nodes, mut cells) = (nodes(5), Cells::new());
-    settle(&state, &mut nodes, &mut cells);
-    let before = holders(&state, &nodes);
-    let lost = before[0];
-    nodes.get_mut(&lost).unwrap().present = false;
-    let mut there: Nodes = nodes.clone();
-    there.remove(&lost);
-    let mut others = cells.clone();
-    others.remove(&lost);
-    settle(&state, &mut there, &mut others);
-    assert_eq!(count(&others), 3);
-    assert!(!holders(&state, &nodes).contains(&lost));
-    nodes.get_mut(&lost).unwrap().present = true;
-    others.insert(lost, cells[&lost].clone());
-    settle(&state, &mut nodes, &mut others);
-    assert_eq!(holders(&state, &nodes), before);
-    assert_eq!(count(&others), 3);
-}
-
-#[test]
-fn a_moved_cell_runs_until_the_other_node_has_it() {
-    let state = state(Some(1));
-    let all = nodes(2);
-    let holder = holders(&state, &all)[0];
-    let other = *all.keys().find(|key| **key != holder).unwrap();
-    let cell = OwnCell {
-        component: "web".parse().unwrap(),
-        index: 0,
-        spec: cell_digest(&state.components.values().next().unwrap().spec),
-        generation: 0,
-    };
-    let own = [cell];
-    let input = |nodes| {
-        plan(&PlanInput {
-            state: &state,
-            me: other,
-            nodes,
-            own: &own,
-        })
-    };
-    assert!(input(&all).is_empty());
-    let mut moved = all.clone();
-    moved.get_mut(&holder).unwrap().report =
-        Some(report(holder, &state, vec![running(&state, "web", 0)]));
-    assert!(matches!(
-        input(&moved)[..],
-        [Step::Stop {
-            why: StopReason::Moved,
-            ..
-        }]
-    ));
-}
-
-#[test]
-fn removal_stops_and_a_new_generation_replaces() {
-    let state = state(None);
-    let (mut nodes, mut cells) = (nodes(2), Cells::new());
-    settle(&state, &mut nodes, &mut cells);
-    let me = key(10).public();
-    let restarted = fold(
-        &state,
-        target("web"),
-        &Payload::Restart(Restart {
-            generation: 1,
-            note: None,
-        }),
-    )
-    .unwrap();
-    let steps = plan(&PlanInput {
-        state: &restarted,
-        me,
-        nodes: &nodes,
-        own: &cells[&me],
-    });
-    assert!(matches!(steps[..], [Step::Replace { generation: 1, .. }]));
-    let removed = fold(&state, target("web"), &Payload::Remove(Note::default())).unwrap();
-    let steps = plan(&PlanInput {
-        state: &removed,
-        me,
-        nodes: &nodes,
-        own: &cells[&me],
-    });
-    assert!(matches!(
-        steps[..],
-        [Step::Stop {
-            why: StopReason::Removed,
-            ..
-        }]
-    ));
-    let steps = plan(&PlanInput {
-        state: &state,
-        me,
-        nodes: &Nodes::new(),
-        own: &cells[&me],
-    });
-    assert!(matches!(
-        steps[..],
-        [Step::Stop {
-            why: StopReason::NotApproved,
-            ..
-        }]
-    ));
-}
-
-#[test]
-fn a_node_that_declines_or_is_full_is_passed_over() {
-    let state = state(Some(1));
-    let mut all = nodes(3);
-    let first = holders(&state, &all)[0];
-    let mut declining = report(first, &state, Vec::new());
-    declining.declined.push(Declined {
+fn refusal(state: &State) -> Declined {
+    Declined {
         component: "web".parse().unwrap(),
         spec: cell_digest(&state.components.values().next().unwrap().spec),
         reason: Reason {
@@ -235,54 +32,293 @@ fn a_node_that_declines_or_is_full_is_passed_over() {
             message: "no".into(),
             help: None,
         },
-    });
+    }
+}
+
+#[test]
+fn without_a_count_every_matching_node_runs_one() {
+    assert_eq!(total(&web(None), &nodes(5)), 5);
+    let mut some = nodes(5);
+    some.get_mut(&key(10).public()).unwrap().tags.clear();
+    let mut state = web(None);
+    state
+        .components
+        .values_mut()
+        .for_each(|web| web.spec.placement.tags = vec!["edge".parse().unwrap()]);
+    assert_eq!(total(&state, &some), 4);
+    assert!(counts(&state, &some).values().all(|count| *count == 1));
+}
+
+#[test]
+fn replicas_spread_evenly_and_wrap_round() {
+    for (replicas, least, most) in [(3, 0, 1), (5, 1, 1), (7, 1, 2), (11, 2, 3)] {
+        let placed = counts(&web(Some(replicas)), &nodes(5));
+        assert_eq!(placed.values().sum::<u32>(), replicas);
+        for node in nodes(5).keys() {
+            let count = placed.get(node).copied().unwrap_or(0);
+            assert!((least..=most).contains(&count), "{count} of {replicas}");
+        }
+    }
+}
+
+#[test]
+fn components_do_not_all_choose_the_same_node() {
+    let mut state = genesis();
+    for name in 'a'..='p' {
+        state = fold(&state, target(&name.to_string()), &push(Some(1))).unwrap();
+    }
+    let assignment = assign(&state, &nodes(4));
+    let chosen: BTreeSet<_> = assignment
+        .values()
+        .flat_map(|counts| counts.keys())
+        .collect();
+    assert!(chosen.len() > 1);
+}
+
+#[test]
+fn a_node_that_declines_or_is_full_is_passed_over() {
+    let state = web(Some(1));
+    let mut all = nodes(3);
+    let first = *counts(&state, &all).keys().next().unwrap();
+    let mut declining = report(first, &state, Vec::new());
+    declining.declined.push(refusal(&state));
     all.get_mut(&first).unwrap().report = Some(declining);
-    assert_ne!(holders(&state, &all)[0], first);
+    assert_eq!(total(&state, &all), 1);
+    assert!(!counts(&state, &all).contains_key(&first));
     let mut full = report(first, &state, Vec::new());
     full.capacity.memory_mb = 10;
     all.get_mut(&first).unwrap().report = Some(full);
-    assert_ne!(holders(&state, &all)[0], first);
+    assert_eq!(total(&state, &all), 1);
+    assert!(!counts(&state, &all).contains_key(&first));
+}
+
+#[test]
+fn a_cell_with_data_stays_whoever_comes_or_goes() {
+    let state = with_data(web(Some(2)));
+    for holder in nodes(6).keys().copied() {
+        let mut all = nodes(6);
+        let cells = vec![running(&state, "web", 0)];
+        all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells));
+        assert!(counts(&state, &all)[&holder] >= 1);
+        assert_eq!(total(&state, &all), 2);
+        let mut away = all.clone();
+        away.get_mut(&holder).unwrap().present = false;
+        assert_eq!(
+            counts(&state, &away)[&holder],
+            1,
+            "missed, and not replaced"
+        );
+        assert_eq!(total(&state, &away), 2);
+        // Only its data is left, and another component has taken the room.
+        let mut bare = report(holder, &state, Vec::new());
+        bare.holds.push("web".parse().unwrap());
+        bare.capacity.memory_mb = 10;
+        all.get_mut(&holder).unwrap().report = Some(bare);
+        assert_eq!(total(&state, &all), 1);
+        let asked = &state.components[&"web".parse().unwrap()];
+        let name = "web".parse().unwrap();
+        assert_eq!(
+            held(&state, &name, asked, &all),
+            BTreeMap::from([(holder, 1)])
+        );
+    }
+}
+
+#[test]
+fn what_is_not_held_goes_where_there_is_least() {
+    let state = with_data(web(Some(4)));
+    for holder in nodes(3).keys().copied() {
+        let mut all = nodes(3);
+        let cells = vec![running(&state, "web", 0), running(&state, "web", 1)];
+        all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells));
+        let mut counts: Vec<u32> = counts(&state, &all).into_values().collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 1, 2]);
+    }
+}
+
+#[test]
+fn of_too_many_with_data_those_that_run_come_first() {
+    let state = with_data(web(Some(1)));
+    let mut all = nodes(2);
+    let (runs, idle) = (key(10).public(), key(11).public());
+    for (runs, idle) in [(runs, idle), (idle, runs)] {
+        let mut bare = report(idle, &state, Vec::new());
+        bare.holds.push("web".parse().unwrap());
+        all.get_mut(&idle).unwrap().report = Some(bare);
+        let cells = vec![running(&state, "web", 0)];
+        all.get_mut(&runs).unwrap().report = Some(report(runs, &state, cells));
+        assert_eq!(counts(&state, &all), BTreeMap::from([(runs, 1)]));
+    }
+}
+
+/// Nodes of any room and standing towards `web`.
+fn any_nodes(state: &State) -> impl Strategy<Value = Nodes> + use<> {
+    let state = state.clone();
+    prop::collection::vec((0u64..12, 0u32..12, 0u8..10), 1..8).prop_map(move |rooms| {
+        let mut all = nodes(u8::try_from(rooms.len()).unwrap());
+        for ((key, node), (memory, cells, kind)) in all.iter_mut().zip(rooms) {
+            let mut says = report(*key, &state, Vec::new());
+            says.capacity.memory_mb = memory * 64;
+            says.capacity.cells = cells;
+            match kind {
+                0 => node.present = false,
+                1 => says.declined.push(refusal(&state)),
+                2 => continue,
+                _ => {}
+            }
+            node.report = Some(says);
+        }
+        all
+    })
+}
+
+/// Components `a` to `e`, each with its count and its memory in slices of 64 MiB.
+fn any_components() -> impl Strategy<Value = State> {
+    let one = (prop::option::weighted(0.8, 0u32..8), 1u32..5);
+    prop::collection::vec(one, 1..6).prop_map(|asked| {
+        let mut state = genesis();
+        for ((replicas, slices), name) in asked.into_iter().zip('a'..) {
+            let name = name.to_string();
+            state = fold(&state, target(&name), &push(replicas)).unwrap();
+            let component = state.components.get_mut(&name.parse().unwrap()).unwrap();
+            component.spec.limits.memory_max_mb = slices * 64;
+        }
+        state
+    })
+}
+
+fn room(nodes: &Nodes, key: &PublicKey) -> (u64, u32) {
+    nodes[key]
+        .report
+        .as_ref()
+        .map_or((u64::MAX, u32::MAX), |report| {
+            (report.capacity.memory_mb, report.capacity.cells)
+        })
+}
+
+/// Memory and cells that the assignment reserves on a node.
+fn reserved(state: &State, assignment: &Assignment, key: &PublicKey) -> (u64, u32) {
+    assignment
+        .iter()
+        .fold((0, 0), |(memory, cells), (name, counts)| {
+            let count = counts.get(key).copied().unwrap_or(0);
+            let each = u64::from(state.components[name].spec.limits.memory_max_mb);
+            (memory + each * u64::from(count), cells + count)
+        })
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn any_start_comes_to_exactly_what_is_asked(
-        count_nodes in 1u8..8,
-        replicas in 1u32..12,
-        littered in proptest::collection::vec((0u8..8, 0u32..14), 0..20),
+    fn losing_a_node_takes_no_cell_from_another(
+        replicas in prop::option::weighted(0.9, 0u32..30),
+        all in any_nodes(&web(None)),
+        which in any::<prop::sample::Index>(),
     ) {
-        let state = state(Some(replicas));
-        let (mut nodes, mut cells) = (nodes(count_nodes), Cells::new());
-        let spec = cell_digest(&state.components.values().next().unwrap().spec);
-        let mut seen = BTreeSet::new();
-        for (node, index) in littered {
-            let node = key(10 + node % count_nodes).public();
-            if seen.insert((node, index)) {
-                cells.entry(node).or_default().push(OwnCell {
-                    component: "web".parse().unwrap(), index, spec, generation: 0,
-                });
-            }
+        let state = web(replicas);
+        let before = counts(&state, &all);
+        let lost = *which.get(&all.keys().copied().collect::<Vec<_>>());
+        let mut fewer = all.clone();
+        fewer.remove(&lost);
+        let mut away = all.clone();
+        away.get_mut(&lost).unwrap().present = false;
+        let after = counts(&state, &fewer);
+        prop_assert_eq!(&after, &counts(&state, &away), "gone and away are the same");
+        prop_assert_eq!(&after, &counts(&drain(&state, lost, true), &all), "and draining is, too");
+        for (node, count) in before.iter().filter(|(node, _)| **node != lost) {
+            prop_assert!(after.get(node).is_some_and(|now| now >= count));
         }
-        settle(&state, &mut nodes, &mut cells);
-        prop_assert_eq!(count(&cells), replicas as usize);
-        let indices: BTreeSet<u32> = cells.values().flatten().map(|cell| cell.index).collect();
-        prop_assert_eq!(indices.len(), replicas as usize);
+        // Only what the lost node had is handed out anew.
+        let moved: u32 = after.iter().map(|(node, now)| now - before.get(node).unwrap_or(&0)).sum();
+        prop_assert!(moved <= before.get(&lost).copied().unwrap_or(0));
+        fewer.insert(lost, all[&lost].clone());
+        prop_assert_eq!(counts(&state, &fewer), before);
     }
 
     #[test]
-    fn losing_a_node_moves_little(seed in 0u8..100, count_nodes in 4u8..10) {
-        let replicas = u32::from(count_nodes) / 2;
-        let state = state(Some(replicas));
-        let all = nodes(count_nodes);
-        let lost = key(10 + seed % count_nodes).public();
-        let mut fewer = all.clone();
+    fn spread_differs_by_one_at_most_where_there_is_room(
+        replicas in 0u32..40,
+        all in any_nodes(&web(None)),
+    ) {
+        let state = web(Some(replicas));
+        let placed = counts(&state, &all);
+        let count = |node: &PublicKey| placed.get(node).copied().unwrap_or(0);
+        let takes = |node: &PublicKey| {
+            let (memory, cells) = room(&all, node);
+            let declines = all[node].report.as_ref().is_some_and(|report| !report.declined.is_empty());
+            let fits = u64::from(cells).min(memory / 64).min(u64::from(u32::MAX));
+            if all[node].present && !declines { u32::try_from(fits).unwrap() } else { 0 }
+        };
+        let capacity: u64 = all.keys().map(|node| u64::from(takes(node))).sum();
+        prop_assert_eq!(u64::from(placed.values().sum::<u32>()), u64::from(replicas).min(capacity));
+        let most = placed.values().copied().max().unwrap_or(0);
+        for node in all.keys() {
+            prop_assert!(count(node) <= takes(node));
+            prop_assert!(count(node) == takes(node) || count(node) + 1 >= most);
+        }
+    }
+
+    /// With several components, a cell of another node moves only to make room for a component
+    /// with an earlier name; and never where every node has room for all that could come.
+    #[test]
+    fn with_little_room_only_an_earlier_component_pushes_a_later_one_aside(
+        state in any_components(),
+        all in any_nodes(&web(None)),
+        which in any::<prop::sample::Index>(),
+    ) {
+        let lost = *which.get(&all.keys().copied().collect::<Vec<_>>());
+        let differ = |all: &Nodes| -> Option<(ComponentName, bool)> {
+            let mut fewer = all.clone();
+            fewer.remove(&lost);
+            let (before, after) = (assign(&state, all), assign(&state, &fewer));
+            before.iter().find_map(|(name, before)| {
+                let mut before = before.clone();
+                before.remove(&lost);
+                let after = &after[name];
+                let gains = before.iter().all(|(node, count)| after.get(node).is_some_and(|now| now >= count));
+                (before != *after).then(|| (name.clone(), gains))
+            })
+        };
+        if let Some((first, gains)) = differ(&all) {
+            prop_assert!(gains, "{first} is the first that changes, and loses a cell");
+        }
+        let mut roomy = all.clone();
+        for report in roomy.values_mut().filter_map(|node| node.report.as_mut()) {
+            (report.capacity.memory_mb, report.capacity.cells) = (1 << 20, 1 << 10);
+        }
+        let mut fewer = roomy.clone();
         fewer.remove(&lost);
-        let (before, after) = (assign(&state, &all), assign(&state, &fewer));
-        let name = "web".parse().unwrap();
-        let moved = before[&name].iter().filter(|(index, holder)| after[&name].get(index) != Some(*holder)).count();
-        let held = before[&name].values().filter(|holder| holder.contains(&lost)).count();
-        prop_assert_eq!(moved > 0, held > 0);
+        let (before, after) = (assign(&state, &roomy), assign(&state, &fewer));
+        for (name, counts) in before {
+            for (node, count) in counts.iter().filter(|(node, _)| **node != lost) {
+                prop_assert!(after[&name].get(node).is_some_and(|now| now >= count));
+            }
+        }
+    }
+
+    #[test]
+    fn no_ceiling_is_passed_and_equal_input_gives_the_same(
+        state in any_components(),
+        all in any_nodes(&web(None)),
+        data in any::<bool>(),
+        littered in prop::collection::vec((0usize..8, 0u32..4), 0..10),
+    ) {
+        let state = if data { with_data(state) } else { state };
+        let mut all = all;
+        let keys: Vec<PublicKey> = all.keys().copied().collect();
+        for (node, index) in littered {
+            if let Some(report) = &mut all.get_mut(&keys[node % keys.len()]).unwrap().report {
+                report.cells.push(running(&state, "a", index));
+            }
+        }
+        let assignment = assign(&state, &all);
+        for node in all.keys().filter(|key| all[*key].present) {
+            let (memory, cells) = reserved(&state, &assignment, node);
+            let (most_memory, most_cells) = room(&all, node);
+            prop_assert!(memory <= most_memory && cells <= most_cells);
+        }
+        prop_assert_eq!(assign(&state, &all.clone()), assignment);
     }
 }

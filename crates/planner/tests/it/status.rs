@@ -2,14 +2,14 @@
 
 use realm_manifest::{
     payload::{Payload, Scale},
-    report::{Declined, Reason},
+    report::{CellState, Declined, Reason},
 };
 use realm_planner::{
-    cell_digest,
+    Nodes, cell_digest, placement,
     status::{ComponentState, components},
 };
 
-use super::{fold, genesis, key, nodes, push, report, running, target};
+use super::{drain, fold, genesis, key, nodes, push, report, running, target, web, with_data};
 
 #[test]
 fn a_node_that_refuses_its_share_shows_with_its_reason() {
@@ -67,7 +67,127 @@ fn none_at_all_is_stopped_and_nowhere_to_go_is_waiting() {
         (status.state, status.reason.clone()),
         (ComponentState::Stopped, None)
     );
-    let status = &components(&state, &realm_planner::Nodes::new())[0];
+    let status = &components(&state, &Nodes::new())[0];
     assert_eq!(status.state, ComponentState::Waiting);
     assert!(status.reason.as_ref().unwrap().help.is_some());
+}
+
+#[test]
+fn each_node_counts_its_own_cells() {
+    let state = web(Some(4));
+    let mut all = nodes(2);
+    for (key, node) in &mut all {
+        let cells = vec![running(&state, "web", 0), running(&state, "web", 1)];
+        node.report = Some(report(*key, &state, cells));
+    }
+    let status = &components(&state, &all)[0];
+    assert_eq!(status.state, ComponentState::Running);
+    assert_eq!((status.desired, status.running), (4, 4));
+    assert!(status.drift.is_empty());
+}
+
+#[test]
+fn a_cell_on_its_way_counts_and_shows_as_drift() {
+    let state = web(Some(1));
+    let mut all = nodes(2);
+    let name = "web".parse().unwrap();
+    let holder = *placement::assign(&state, &all)[&name]
+        .keys()
+        .next()
+        .unwrap();
+    let other = *all.keys().find(|key| **key != holder).unwrap();
+    all.get_mut(&other).unwrap().report =
+        Some(report(other, &state, vec![running(&state, "web", 3)]));
+    let status = &components(&state, &all)[0];
+    assert_eq!(status.state, ComponentState::Running);
+    assert_eq!((status.desired, status.running), (1, 1));
+    let drift: Vec<_> = status
+        .drift
+        .iter()
+        .map(|drift| (drift.node, drift.index, drift.want, drift.have))
+        .collect();
+    assert_eq!(
+        drift,
+        [
+            (Some(holder), Some(0), true, None),
+            (Some(other), Some(3), false, Some(CellState::Running))
+        ]
+    );
+}
+
+#[test]
+fn a_replica_without_a_node_says_why() {
+    let state = web(Some(2));
+    let mut all = nodes(1);
+    let (key, node) = all.iter_mut().next().unwrap();
+    let mut small = report(*key, &state, vec![running(&state, "web", 0)]);
+    small.capacity.cells = 1;
+    node.report = Some(small);
+    let status = &components(&state, &all)[0];
+    assert_eq!(status.state, ComponentState::Degraded);
+    assert_eq!((status.desired, status.running), (2, 1));
+    let [missing] = &status.drift[..] else {
+        panic!("{:?}", status.drift);
+    };
+    assert_eq!((missing.node, missing.index), (None, None));
+    assert_eq!(missing.reason.as_ref().unwrap().code, "no-room");
+}
+
+#[test]
+fn a_replica_whose_data_is_out_of_reach_says_where_it_is() {
+    let state = with_data(web(Some(1)));
+    let mut all = nodes(3);
+    let holder = key(11).public();
+    let cells = vec![running(&state, "web", 0)];
+    all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells));
+    all.get_mut(&holder).unwrap().present = false;
+    let of = |all: &Nodes| {
+        let status = components(&state, all).remove(0);
+        let [missing] = &status.drift[..] else {
+            panic!("{:?}", status.drift);
+        };
+        assert_eq!((missing.node, missing.index), (Some(holder), Some(0)));
+        assert_eq!((status.desired, status.desired_nodes), (1, vec![holder]));
+        (status.running, missing.reason.clone().unwrap().code)
+    };
+    assert_eq!(of(&all), (0, "node-lost".into()));
+    let view = all.get_mut(&holder).unwrap();
+    view.present = true;
+    view.report.as_mut().unwrap().capacity.memory_mb = 10;
+    // It goes on until it is stopped, and could not start again.
+    let status = &components(&state, &all)[0];
+    assert_eq!(status.running, 1);
+    let [missing] = &status.drift[..] else {
+        panic!("{:?}", status.drift);
+    };
+    assert_eq!(missing.reason.as_ref().unwrap().code, "no-room");
+}
+
+#[test]
+fn what_a_draining_node_leaves_undone_says_so() {
+    let mut state = with_data(web(Some(1)));
+    let mut all = nodes(2);
+    let holder = key(11).public();
+    let mut says = report(holder, &state, Vec::new());
+    says.holds.push("web".parse().unwrap());
+    all.get_mut(&holder).unwrap().report = Some(says);
+    state = drain(&state, holder, true);
+    let status = &components(&state, &all)[0];
+    let [missing] = &status.drift[..] else {
+        panic!("{:?}", status.drift);
+    };
+    assert_eq!((missing.node, missing.want), (Some(holder), true));
+    assert_eq!(missing.reason.as_ref().unwrap().code, "draining");
+
+    let mut state = web(None);
+    for node in all.keys() {
+        state = drain(&state, *node, true);
+    }
+    let status = &components(&state, &all)[0];
+    assert_eq!((status.state, status.desired), (ComponentState::Waiting, 0));
+    assert_eq!(status.reason.as_ref().unwrap().code, "draining");
+    assert!(
+        status.drift.is_empty(),
+        "a node that drains is not asked to run it"
+    );
 }

@@ -176,8 +176,9 @@ impl<F: Fold> Log<F> {
         payload: &[u8],
     ) -> Result<Vec<u8>, FoldRefusal> {
         if entry.kind() == Some(Kind::Merge) {
+            let named = self.named(payload)?;
             self.fold
-                .merge(state, entry, payload, &self.reapplied(payload)?)
+                .merge(state, entry, payload, &named.heads, &named.reapplied)
         } else {
             self.fold.apply(state, entry, payload)
         }

@@ -10,6 +10,12 @@ use crate::{Fold, FoldRefusal, Refusal};
 
 type Reapplied<'a> = Vec<(&'a Signed<Entry>, &'a [u8])>;
 
+/// Everything that a merge names.
+pub(super) struct Named<'a> {
+    pub heads: Vec<&'a Signed<Entry>>,
+    pub reapplied: Reapplied<'a>,
+}
+
 impl<F: Fold> Log<F> {
     /// Checks what can be said of a merge by itself. Whether it names every head is decided by
     /// the walk, each time another entry appears.
@@ -83,8 +89,8 @@ impl<F: Fold> Log<F> {
         leaves.into_iter().eq(named.heads)
     }
 
-    /// What the head applies again from other branches, in its order, where the head is a merge.
-    pub fn reapplied_at_head(&self) -> impl Iterator<Item = (&Signed<Entry>, Option<&[u8]>)> {
+    /// Every entry that the head names, where the head is a merge: its heads, and what it applies again.
+    pub fn named_by_head(&self) -> impl Iterator<Item = (&Signed<Entry>, Option<&[u8]>)> {
         let payload = self
             .entry(self.head.hash)
             .filter(|(entry, _)| entry.kind() == Some(Kind::Merge))
@@ -92,18 +98,25 @@ impl<F: Fold> Log<F> {
         let merge = payload.and_then(decode);
         merge
             .into_iter()
-            .flat_map(|merge| merge.reapply)
+            .flat_map(|merge| merge.heads.into_iter().chain(merge.reapply))
             .filter_map(|hash| self.entry(hash))
     }
 
-    pub(super) fn reapplied(&self, payload: &[u8]) -> Result<Reapplied<'_>, FoldRefusal> {
+    pub(super) fn named(&self, payload: &[u8]) -> Result<Named<'_>, FoldRefusal> {
         let unreadable = || FoldRefusal::Refused("the merge cannot be read".to_owned());
         let merge = decode(payload).ok_or_else(unreadable)?;
-        let entries = merge.reapply.iter().map(|hash| {
+        let heads = merge
+            .heads
+            .iter()
+            .map(|hash| Some(&self.tree.get(hash)?.entry));
+        let reapplied = merge.reapply.iter().map(|hash| {
             let stored = self.tree.get(hash)?;
             Some((&stored.entry, stored.payload.as_deref()?))
         });
-        entries.collect::<Option<_>>().ok_or_else(unreadable)
+        Ok(Named {
+            heads: heads.collect::<Option<_>>().ok_or_else(unreadable)?,
+            reapplied: reapplied.collect::<Option<_>>().ok_or_else(unreadable)?,
+        })
     }
 }
 

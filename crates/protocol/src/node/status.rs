@@ -44,6 +44,18 @@ impl Reports {
         self.slots.retain(|node, _| approved.contains(node));
     }
 
+    /// The boot that the newest word of `node` is of, be it the digest or the report.
+    fn boot_id(&self, node: PublicKey) -> Option<u64> {
+        let slot = self.slots.get(&node)?;
+        let report = slot.report.as_ref().map(|(age, _)| age);
+        let newest = slot
+            .digest
+            .as_ref()
+            .filter(|digest| digest.is_newer_than(report))
+            .or(report);
+        newest.map(|age| age.boot_id)
+    }
+
     fn age(&self, node: PublicKey) -> Option<&Age> {
         self.slots.get(&node)?.report.as_ref().map(|(age, _)| age)
     }
@@ -63,6 +75,11 @@ impl Reports {
 }
 
 impl<F: Fold + Clone> Node<F> {
+    /// The boot that `node` speaks of in its newest gossip or report; None where nothing is known.
+    pub fn boot_id(&self, node: PublicKey) -> Option<u64> {
+        self.reports.boot_id(node)
+    }
+
     /// Tells everybody where the log on disk stands.
     pub(super) fn announce(&mut self, now: Now) {
         self.next_announce = now.mono + ANNOUNCE_EVERY_MS;

@@ -32,8 +32,11 @@ impl Fold for Chain {
         state: &[u8],
         merge: &Signed<Entry>,
         payload: &[u8],
+        heads: &[&Signed<Entry>],
         reapplied: &[(&Signed<Entry>, &[u8])],
     ) -> Result<Vec<u8>, FoldRefusal> {
+        let newest = heads.iter().map(|head| head.seq).max();
+        assert_eq!(newest.map(|seq| seq + 1), Some(merge.seq));
         let mut state = state.to_vec();
         for (entry, payload) in reapplied {
             state = self.apply(&state, entry, payload)?;

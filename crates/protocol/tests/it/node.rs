@@ -369,6 +369,7 @@ fn reports_are_pulled_once_and_from_anybody() {
         capacity: Capacity::default(),
         cells: vec![],
         declined: vec![],
+        holds: vec![],
     };
     for seq in [1, 2, 2, 1] {
         let report = report(seq);

@@ -1,0 +1,224 @@
+//! What is missing, what is too much, and why.
+
+use realm_manifest::{
+    ComponentName,
+    identity::PublicKey,
+    report::{CellReport, CellState, Reason},
+};
+
+use crate::{
+    Component, Counts, Nodes, State,
+    placement::{chosen, declines, eligible, held, kept, matches_placement},
+    surplus::live_cells,
+};
+
+/// A cell that should be there and is not as asked, or is there and should not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drift {
+    /// None where no node is found that could take it.
+    pub node: Option<PublicKey>,
+    /// Counts per node; None where there is no node.
+    pub index: Option<u32>,
+    pub want: bool,
+    pub have: Option<CellState>,
+    pub reason: Option<Reason>,
+}
+
+/// One component with everything that is known of it.
+pub(super) struct Scene<'a> {
+    pub state: &'a State,
+    pub name: &'a ComponentName,
+    pub component: &'a Component,
+    pub nodes: &'a Nodes,
+    /// How many cells each node should have.
+    pub counts: &'a Counts,
+}
+
+impl Scene<'_> {
+    /// Every cell that should be there.
+    pub fn places(&self) -> impl Iterator<Item = (PublicKey, u32)> {
+        self.counts
+            .iter()
+            .flat_map(|(node, count)| (0..*count).map(move |index| (*node, index)))
+    }
+
+    /// A cell that its node should have, and that is not as asked.
+    pub fn missing(&self, node: PublicKey, index: u32, cell: Option<&CellReport>) -> Drift {
+        let here = self.nodes.get(&node).is_some_and(|view| view.present);
+        let reason = if here {
+            cell.and_then(|cell| cell.reason.clone())
+        } else {
+            // Only what stays with its data is asked of a node that is away.
+            let help = "bring the node back, or let its data go: realm nodes rm";
+            let message = "its data is on a node that is away, and it does not move without it";
+            Some(reason("node-lost", message, Some(help)))
+        };
+        let have = cell.map(|cell| cell.state);
+        wanted(Some(node), Some(index), have, reason)
+    }
+
+    /// Cells that belong to a node which cannot run them, and so start nowhere else.
+    pub fn stuck(&self) -> Vec<Drift> {
+        match self.component.spec.replicas {
+            _ if !self.component.run => Vec::new(),
+            Some(_) => self.held_back(),
+            None => self.refused(),
+        }
+    }
+
+    /// Replicas whose data is on a node that drains, or has no room for them.
+    fn held_back(&self) -> Vec<Drift> {
+        let held = held(self.state, self.name, self.component, self.nodes);
+        let beyond = held.into_iter().flat_map(|(node, held)| {
+            let count = self.counts.get(&node).copied().unwrap_or(0);
+            (count..held).map(move |index| (node, index))
+        });
+        beyond
+            .map(|(node, index)| {
+                let reason = if self.state.is_draining(&node) {
+                    let message =
+                        "its data is on this node, which drains, and it does not move without it";
+                    let help =
+                        "take it up again: realm nodes undrain; or let its data go: realm nodes rm";
+                    reason("draining", message, Some(help))
+                } else {
+                    let message = "its data is on this node, which has no room for it";
+                    no_room(message)
+                };
+                wanted(
+                    Some(node),
+                    Some(index),
+                    self.have(node, index),
+                    Some(reason),
+                )
+            })
+            .collect()
+    }
+
+    /// A component that runs everywhere is asked of every node that matches and is here, also of
+    /// one that declined it or has no room: what a node cannot do must show.
+    fn refused(&self) -> Vec<Drift> {
+        chosen(self.component, self.nodes)
+            .into_iter()
+            .filter(|key| self.nodes.get(key).is_some_and(|view| view.present))
+            .filter(|key| !self.state.is_draining(key) && !self.counts.contains_key(key))
+            .map(|key| {
+                let reason = self
+                    .declined(&key)
+                    .unwrap_or_else(|| no_room("the node has no room for it"));
+                wanted(Some(key), Some(0), self.have(key, 0), Some(reason))
+            })
+            .collect()
+    }
+
+    /// So many replicas that no node can take.
+    pub fn unplaced(&self, count: u32) -> Vec<Drift> {
+        if count == 0 {
+            return Vec::new();
+        }
+        let reason = self.nowhere();
+        (0..count)
+            .map(|_| wanted(None, None, None, Some(reason.clone())))
+            .collect()
+    }
+
+    /// Cells that are there and should not be; one that stands for a refusal holds nothing.
+    pub fn unwanted(&self) -> Vec<Drift> {
+        let kept = kept(
+            self.state,
+            self.name,
+            self.component,
+            self.nodes,
+            self.counts,
+        );
+        live_cells(self.name, self.nodes)
+            .filter(|(node, cell)| {
+                let refuses = self.nodes.get(node).is_some_and(|view| {
+                    declines(view, self.name, self.component)
+                        && matches_placement(self.component, *node, view)
+                });
+                let may_stay = cell.index < kept.get(node).copied().unwrap_or(0);
+                !may_stay && !refuses && cell.state != CellState::Stopped
+            })
+            .map(|(node, cell)| Drift {
+                node: Some(node),
+                index: Some(cell.index),
+                want: false,
+                have: Some(cell.state),
+                reason: None,
+            })
+            .collect()
+    }
+
+    /// Why no node can take a cell of this component.
+    pub fn nowhere(&self) -> Reason {
+        let chosen = chosen(self.component, self.nodes);
+        if self.nodes.is_empty() {
+            let help = "approve one: realm nodes approve, or let one join: realm invite";
+            return reason("no-nodes", "no node is approved yet", Some(help));
+        }
+        if chosen.is_empty() {
+            let help = "see the tags: realm nodes ls; change the placement: realm push --tag";
+            return reason("no-match", "no node matches its nodes and tags", Some(help));
+        }
+        if let Some(declined) = chosen.iter().find_map(|key| self.declined(key)) {
+            return declined;
+        }
+        if chosen.iter().all(|key| self.state.is_draining(key)) {
+            let help = "take a node up again: realm nodes undrain; or add one: realm invite";
+            return reason(
+                "draining",
+                "every node that could run it drains",
+                Some(help),
+            );
+        }
+        if eligible(self.state, self.name, self.component, self.nodes).is_empty() {
+            return reason("nodes-away", "every node that could run it is away", None);
+        }
+        let help = "free memory on a node, lower --memory-max-mb, or add a node";
+        reason("no-room", "no node has room for it", Some(help))
+    }
+
+    fn declined(&self, node: &PublicKey) -> Option<Reason> {
+        let report = self.nodes.get(node)?.report.as_ref()?;
+        let declined = report
+            .declined
+            .iter()
+            .find(|declined| declined.component == *self.name);
+        declined.map(|declined| declined.reason.clone())
+    }
+
+    fn have(&self, node: PublicKey, index: u32) -> Option<CellState> {
+        live_cells(self.name, self.nodes)
+            .find(|(key, cell)| *key == node && cell.index == index)
+            .map(|(_, cell)| cell.state)
+    }
+}
+
+fn wanted(
+    node: Option<PublicKey>,
+    index: Option<u32>,
+    have: Option<CellState>,
+    reason: Option<Reason>,
+) -> Drift {
+    Drift {
+        node,
+        index,
+        want: true,
+        have,
+        reason,
+    }
+}
+
+fn no_room(message: &str) -> Reason {
+    let help = "free memory on the node, or lower --memory-max-mb";
+    reason("no-room", message, Some(help))
+}
+
+fn reason(code: &str, message: &str, help: Option<&str>) -> Reason {
+    Reason {
+        code: code.into(),
+        message: message.into(),
+        help: help.map(str::to_owned),
+    }
+}
