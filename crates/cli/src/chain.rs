@@ -19,7 +19,7 @@ pub struct Link {
     pub entry: Signed<Entry>,
     /// None when it was erased, as superseded payloads may be, or is of a later version.
     pub payload: Option<Payload>,
-    pub payload_bytes: Option<Vec<u8>>,
+    payload_bytes: Option<Vec<u8>>,
 }
 
 /// Walks the agreed log from its first entry up to revision `to`. Gives the owner after it.
@@ -120,6 +120,11 @@ impl Link {
         self.payload.as_ref()?.note()
     }
 
+    fn payload_bytes(&self) -> Result<&[u8]> {
+        let missing = || refused(self.entry.seq, "the node does not give its payload");
+        self.payload_bytes.as_deref().ok_or_else(missing)
+    }
+
     pub const fn merge(&self) -> Option<&Merge> {
         match &self.payload {
             Some(Payload::Merge(merge)) => Some(merge),
@@ -171,48 +176,44 @@ impl Forked {
 
     /// The state after `kept`, one of the branches, where `base` is the state before the fork.
     pub fn fold(&self, base: &State, kept: &Branch) -> Result<State> {
-        let known: HashMap<Hash, &Link> = self
-            .branches
+        let known = by_hash(self.branches.iter().flat_map(|branch| &branch.links));
+        kept.links
             .iter()
-            .flat_map(|branch| &branch.links)
-            .map(|link| (link.entry.hash(), link))
-            .collect();
-        let mut state = base.clone();
-        for link in &kept.links {
-            let again = link.merge().map(|merge| merge.reapply.as_slice());
-            let reapplied: Option<Vec<&Link>> = again
-                .unwrap_or_default()
-                .iter()
-                .map(|hash| known.get(hash).copied())
-                .collect();
-            let reapplied = reapplied.ok_or_else(|| {
-                refused(
-                    link.entry.seq,
-                    "it applies entries that the node does not give",
-                )
-            })?;
-            state = apply(&state, link, &reapplied)?;
-        }
-        Ok(state)
+            .try_fold(base.clone(), |state, link| apply(&state, link, &known))
     }
 }
 
-/// The state after `link`, where `state` is the one before it.
-pub fn apply(state: &State, link: &Link, reapplied: &[&Link]) -> Result<State> {
+pub fn by_hash<'l>(links: impl IntoIterator<Item = &'l Link>) -> HashMap<Hash, &'l Link> {
+    links
+        .into_iter()
+        .map(|link| (link.entry.hash(), link))
+        .collect()
+}
+
+/// The state after `link`, where `state` is the one before it, and `known` has what a merge names.
+pub fn apply(state: &State, link: &Link, known: &HashMap<Hash, &Link>) -> Result<State> {
     let described = || format!("revision {} cannot be folded", link.entry.seq);
-    fn bytes(link: &Link) -> Result<&[u8]> {
-        let missing = || refused(link.entry.seq, "the node does not give its payload");
-        link.payload_bytes.as_deref().ok_or_else(missing)
-    }
-    let payload = bytes(link)?;
-    if link.entry.kind() != Some(Kind::Merge) {
+    let payload = link.payload_bytes()?;
+    let Some(merge) = link.merge() else {
         return fold::apply(state, &link.entry, payload).context(described());
-    }
-    let reapplied = reapplied
+    };
+    let seq = link.entry.seq;
+    let find = |hash: &Hash| {
+        let why = "it names entries that the node does not give";
+        let link = known.get(hash).copied();
+        link.ok_or_else(|| refused(seq, why))
+    };
+    let heads = merge
+        .heads
         .iter()
-        .map(|link| Ok((&*link.entry, bytes(link)?)))
+        .map(|hash| Ok(&*find(hash)?.entry))
+        .collect::<Result<Vec<&Entry>>>()?;
+    let reapplied = merge
+        .reapply
+        .iter()
+        .map(|hash| find(hash).and_then(|link| Ok((&*link.entry, link.payload_bytes()?))))
         .collect::<Result<Vec<(&Entry, &[u8])>>>()?;
-    fold::apply_merge(state, &link.entry, payload, &reapplied).context(described())
+    fold::apply_merge(state, &link.entry, payload, &heads, &reapplied).context(described())
 }
 
 fn refused(seq: u64, why: &str) -> CliError {

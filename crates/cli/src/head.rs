@@ -202,20 +202,12 @@ async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<Bas
     if parent.realm != realm.id {
         return Err(refused("its state is of another realm"));
     }
-    let reapplied: Vec<Link> = head
-        .reapplied
+    let named: Vec<Link> = head
+        .named
         .iter()
         .map(|intent| Link::read(intent, realm))
         .collect::<Result<_>>()?;
-    if let Some(merge) = link.merge()
-        && !reapplied
-            .iter()
-            .map(|link| link.entry.hash())
-            .eq(merge.reapply.iter().copied())
-    {
-        return Err(refused("it came without the entries that it applies again"));
-    }
-    let state = chain::apply(&parent, &link, &reapplied.iter().collect::<Vec<_>>())?;
+    let state = chain::apply(&parent, &link, &chain::by_hash(&named))?;
     Ok(Base {
         state,
         head: link.entry.hash(),

@@ -88,8 +88,8 @@ pub struct Head {
     /// Canonical folded state before the entry; empty when `seq` is 0.
     pub parent_state: Vec<u8>,
     pub payload: Vec<u8>,
-    /// What a merge applies again from other branches, in its order; empty for other kinds.
-    pub reapplied: Vec<Intent>,
+    /// Every entry that a merge names: its heads, and what it applies again. Empty for other kinds.
+    pub named: Vec<Intent>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -57,9 +57,9 @@ pub(crate) fn write_head(mut to: o::head::Builder<'_>, head: &Head) {
     to.set_entry(&head.entry);
     to.set_parent_state(&head.parent_state);
     to.set_payload(&head.payload);
-    let mut reapplied = to.init_reapplied(length(&head.reapplied));
-    for (index, intent) in (0..).zip(&head.reapplied) {
-        write_intent(reapplied.reborrow().get(index), intent);
+    let mut named = to.init_named(length(&head.named));
+    for (index, intent) in (0..).zip(&head.named) {
+        write_intent(named.reborrow().get(index), intent);
     }
 }
 
@@ -69,8 +69,8 @@ pub(crate) fn read_head(from: o::head::Reader<'_>) -> Read<Head> {
         entry: from.get_entry()?.to_vec(),
         parent_state: from.get_parent_state()?.to_vec(),
         payload: from.get_payload()?.to_vec(),
-        reapplied: from
-            .get_reapplied()?
+        named: from
+            .get_named()?
             .iter()
             .map(read_intent)
             .collect::<Read<_>>()?,

@@ -100,7 +100,7 @@ impl Core {
                 entry: log.genesis().to_wire(),
                 parent_state: Vec::new(),
                 payload: Vec::new(),
-                reapplied: Vec::new(),
+                named: Vec::new(),
             });
         }
         let checkpoint = log.checkpoint().ok_or_else(|| {
@@ -114,7 +114,7 @@ impl Core {
             entry: checkpoint.entry,
             parent_state: checkpoint.state,
             payload: checkpoint.payload,
-            reapplied: log.reapplied_at_head().map(intent).collect(),
+            named: log.named_by_head().map(intent).collect(),
         })
     }
 

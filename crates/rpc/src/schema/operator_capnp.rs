@@ -145,7 +145,7 @@ pub mod head {
             !self.reader.get_pointer_field(2).is_null()
         }
         #[inline]
-        pub fn get_reapplied(
+        pub fn get_named(
             self,
         ) -> ::capnp::Result<
             ::capnp::struct_list::Reader<'a, crate::schema::operator_capnp::intent::Owned>,
@@ -156,7 +156,7 @@ pub mod head {
             )
         }
         #[inline]
-        pub fn has_reapplied(&self) -> bool {
+        pub fn has_named(&self) -> bool {
             !self.reader.get_pointer_field(3).is_null()
         }
     }
@@ -316,7 +316,7 @@ pub mod head {
             !self.builder.is_pointer_field_null(2)
         }
         #[inline]
-        pub fn get_reapplied(
+        pub fn get_named(
             self,
         ) -> ::capnp::Result<
             ::capnp::struct_list::Builder<'a, crate::schema::operator_capnp::intent::Owned>,
@@ -327,7 +327,7 @@ pub mod head {
             )
         }
         #[inline]
-        pub fn set_reapplied(
+        pub fn set_named(
             &mut self,
             value: ::capnp::struct_list::Reader<'_, crate::schema::operator_capnp::intent::Owned>,
         ) -> ::capnp::Result<()> {
@@ -338,7 +338,7 @@ pub mod head {
             )
         }
         #[inline]
-        pub fn init_reapplied(
+        pub fn init_named(
             self,
             size: u32,
         ) -> ::capnp::struct_list::Builder<'a, crate::schema::operator_capnp::intent::Owned>
@@ -349,7 +349,7 @@ pub mod head {
             )
         }
         #[inline]
-        pub fn has_reapplied(&self) -> bool {
+        pub fn has_named(&self) -> bool {
             !self.builder.is_pointer_field_null(3)
         }
     }
@@ -366,7 +366,7 @@ pub mod head {
     }
     impl Pipeline {}
     mod _private {
-        pub(crate) static ENCODED_NODE: [::capnp::Word; 98] = [
+        pub(crate) static ENCODED_NODE: [::capnp::Word; 97] = [
             ::capnp::word(0, 0, 0, 0, 5, 0, 6, 0),
             ::capnp::word(170, 61, 140, 226, 90, 104, 247, 197),
             ::capnp::word(15, 0, 0, 0, 1, 0, 1, 0),
@@ -415,10 +415,10 @@ pub mod head {
             ::capnp::word(4, 0, 0, 0, 3, 0, 0, 0),
             ::capnp::word(0, 0, 1, 0, 4, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(145, 0, 0, 0, 82, 0, 0, 0),
+            ::capnp::word(145, 0, 0, 0, 50, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(144, 0, 0, 0, 3, 0, 1, 0),
-            ::capnp::word(172, 0, 0, 0, 2, 0, 1, 0),
+            ::capnp::word(140, 0, 0, 0, 3, 0, 1, 0),
+            ::capnp::word(168, 0, 0, 0, 2, 0, 1, 0),
             ::capnp::word(115, 101, 113, 0, 0, 0, 0, 0),
             ::capnp::word(9, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -452,8 +452,7 @@ pub mod head {
             ::capnp::word(13, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
-            ::capnp::word(114, 101, 97, 112, 112, 108, 105, 101),
-            ::capnp::word(100, 0, 0, 0, 0, 0, 0, 0),
+            ::capnp::word(110, 97, 109, 101, 100, 0, 0, 0),
             ::capnp::word(14, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
             ::capnp::word(0, 0, 0, 0, 0, 0, 0, 0),
@@ -493,7 +492,7 @@ pub mod head {
             );
         pub(crate) static NONUNION_MEMBERS: &[u16] = &[0, 1, 2, 3, 4];
         pub(crate) static MEMBERS_BY_DISCRIMINANT: &[u16] = &[];
-        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[1, 2, 3, 4, 0];
+        pub(crate) static MEMBERS_BY_NAME: &[u16] = &[1, 4, 2, 3, 0];
         pub(crate) const TYPE_ID: u64 = 0xc5f7_685a_e28c_3daa;
     }
 }

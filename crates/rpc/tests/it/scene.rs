@@ -121,7 +121,7 @@ impl Control for Memory {
             entry: vec![1],
             parent_state: vec![2],
             payload: vec![3],
-            reapplied: vec![Intent {
+            named: vec![Intent {
                 entry: vec![4],
                 payload: Some(vec![5]),
             }],
