@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use realm_identity::{PublicKey, RealmId, VerifiedClaim, WitnessedClaim};
 use realm_manifest::{NodeName, Tag};
+use realm_planner::{Standing, State};
 
 /// What the owner said of an approved node, in the log or in the invite.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,27 @@ pub struct ByChain {
     pub approved: BTreeMap<PublicKey, Approval>,
     /// Taken out, for now or for good: no claim brings them back.
     pub expelled: BTreeSet<PublicKey>,
+}
+
+impl ByChain {
+    pub fn of(state: &State) -> Self {
+        let mut chain = Self::default();
+        for (key, node) in &state.nodes {
+            match node.standing {
+                Standing::Removed | Standing::Revoked => {
+                    chain.expelled.insert(*key);
+                }
+                Standing::Approved => {
+                    let approval = Approval {
+                        name: Some(node.name.clone()),
+                        tags: node.tags.clone(),
+                    };
+                    chain.approved.insert(*key, approval);
+                }
+            }
+        }
+        chain
+    }
 }
 
 /// Every approved node, by chain or by claim, without those that the chain has taken out.

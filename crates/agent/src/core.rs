@@ -11,7 +11,7 @@ use std::{
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
-use realm_planner::{NodeView, Nodes, PlanInput, Standing, State, plan};
+use realm_planner::{NodeView, Nodes, PlanInput, State, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
 use realm_rpc::{ErrorCode, RpcError, Submitted, status::Status};
 use realm_store::{Blobs, Op};
@@ -274,21 +274,7 @@ impl Core {
             self.publish_view().await;
             return;
         };
-        let mut chain = ByChain::default();
-        for (key, node) in &state.nodes {
-            match node.standing {
-                Standing::Removed | Standing::Revoked => {
-                    chain.expelled.insert(*key);
-                }
-                Standing::Approved => {
-                    let approval = Approval {
-                        name: Some(node.name.clone()),
-                        tags: node.tags.clone(),
-                    };
-                    chain.approved.insert(*key, approval);
-                }
-            }
-        }
+        let chain = ByChain::of(state);
         let before = std::mem::take(&mut self.approved);
         self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
         for (key, approval) in &self.approved {

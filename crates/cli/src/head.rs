@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use realm_identity::{Entry, Genesis, Hash, PublicKey, Signed};
+use realm_agent::approvals::{ByChain, approved};
+use realm_identity::{Entry, Genesis, Hash, PublicKey, Signed, WitnessedClaim};
 use realm_planner::State;
 use realm_rpc::{Head, Intent, status::NodeState};
 
@@ -63,6 +64,40 @@ async fn check_fork(connection: &Connection, agreed: u64) -> Result<()> {
         return Err(forked(agreed.saturating_add(1)));
     }
     Ok(())
+}
+
+/// Refuses a node that is not approved: only approved ones get programs and intents, which may hold
+/// what is private. `let_in` is the node that the intent itself lets in, if it does.
+pub async fn check_approved(
+    connection: &Connection,
+    state: &State,
+    let_in: Option<PublicKey>,
+) -> Result<()> {
+    let node = connection.node();
+    let chain = ByChain::of(state);
+    if let_in == Some(node) || chain.approved.contains_key(&node) {
+        return Ok(());
+    }
+    let claims = connection.operator.standing().await;
+    let claims =
+        claims.map_err(|error| rpc_failed("the node does not show its approval", &error))?;
+    let claims: Vec<WitnessedClaim> = claims
+        .iter()
+        .filter_map(|wire| WitnessedClaim::from_wire(wire).ok())
+        .collect();
+    if approved(state.realm, &state.owners(), &chain, &claims).contains_key(&node) {
+        return Ok(());
+    }
+    Err(CliError::new(
+        ExitCode::NotAuthorised,
+        format!(
+            "the node {} is not approved: it gets nothing from you",
+            node.short()
+        ),
+    )
+    .help(format!(
+        "let it in: realm nodes approve {node}; or ask another node: --via ADDR"
+    )))
 }
 
 /// The state at the last entry that everybody agrees on, also during a fork.

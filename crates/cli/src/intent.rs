@@ -57,7 +57,11 @@ pub async fn submit(
     durable: Durable,
     mut decide: impl FnMut(&State) -> Result<(Target, Payload)>,
 ) -> Result<Outcome> {
-    resend(connection, realm).await?;
+    let base = head::base(connection, realm).await?;
+    if realm.outbox()?.is_some() {
+        head::check_approved(connection, &base.state, None).await?;
+        resend(connection, realm).await?;
+    }
     head::wait_for_newest(connection, realm).await?;
     for _ in 0..MAX_TRIES {
         let base = head::base(connection, realm).await?;
@@ -70,6 +74,7 @@ pub async fn submit(
             });
         }
         check_owner(&base, connection)?;
+        head::check_approved(connection, &base.state, let_in(&target, &payload)).await?;
         let entry = next_entry(
             &base.state,
             base.head,
@@ -151,6 +156,14 @@ fn only_one(revision: u64, time: Duration) -> CliError {
         format!("revision {revision} is on one node only, after {time}"),
     )
     .help("it is not lost unless that node is: see realm status")
+}
+
+/// The node that an intent lets into the realm.
+const fn let_in(target: &Target, payload: &Payload) -> Option<PublicKey> {
+    match (target, payload) {
+        (Target::Node(key), Payload::NodeApprove(_)) => Some(*key),
+        _ => None,
+    }
 }
 
 fn check_owner(base: &Base, connection: &Connection) -> Result<()> {

@@ -1,12 +1,17 @@
 //! `realm nodes`: who belongs to the realm, and who asks to.
 
+use std::time::Duration;
+
 use realm_identity::{PublicKey, Target};
 use realm_manifest::{
     NodeName, Tag,
     payload::{NodeFacts, Note, Payload},
 };
 use realm_planner::State;
-use realm_rpc::{PendingNode, status::Status};
+use realm_rpc::{
+    PendingNode,
+    status::{CellState, Status},
+};
 
 use crate::{
     commands::{Session, lifecycle, push::node_key, status},
@@ -15,6 +20,9 @@ use crate::{
     intent::{self, Durable},
     output::confirm,
 };
+
+/// Between two looks at a node that is drained.
+const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -50,6 +58,47 @@ pub enum Command {
     Tag { node: String, tags: Vec<Tag> },
     /// Rename a node.
     Rename { node: String, name: NodeName },
+    /// Give a node no new cells, and move those it has.
+    Drain {
+        node: String,
+        /// Return once no cell runs on it.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait, such as 30s.
+        #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
+        /// Why; recorded in the history.
+        #[arg(short = 'm', long = "message", value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Give a node work again.
+    Undrain {
+        node: String,
+        /// Why; recorded in the history.
+        #[arg(short = 'm', long = "message", value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Take a node out of the realm; it can be approved again later.
+    #[command(visible_alias = "remove")]
+    Rm {
+        node: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        /// Why; recorded in the history.
+        #[arg(short = 'm', long = "message", value_name = "TEXT")]
+        note: Option<String>,
+    },
+}
+
+/// What is asked of one node.
+enum Act {
+    Approve(NodeFacts),
+    Revoke(Note),
+    Remove(Note),
+    Tags(Vec<Tag>),
+    Rename(NodeName),
+    Drain(bool, Option<String>),
 }
 
 pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
@@ -57,7 +106,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
         let now = status_of(&connection).await?;
-        let (key, payload) = match command {
+        let (key, act) = match command {
             Command::Ls => return ls(&now, &connection, session).await,
             Command::Show { node } => return show(&now, node, session),
             Command::Approve {
@@ -71,41 +120,106 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 session
                     .output
                     .say(format!("{}  {}", found.key, found.key.words()));
-                (
-                    found.key,
-                    approve(found, name.as_ref(), tags, note.clone())?,
-                )
+                let facts = approve(found, name.as_ref(), tags, note.clone())?;
+                (found.key, Act::Approve(facts))
             }
             Command::Revoke { node, yes, note } => {
                 let key = node_key(&now, node)?;
                 confirm(*yes, &format!("revoke {node} for good"))?;
-                (key, Payload::NodeRevoke(Note { note: note.clone() }))
+                (key, Act::Revoke(Note { note: note.clone() }))
             }
-            Command::Tag { node, tags } => {
+            Command::Rm { node, yes, note } => {
                 let key = node_key(&now, node)?;
-                let mut facts = facts(&now, &key)?;
-                facts.tags = sorted(tags.clone());
-                (key, Payload::NodeSet(facts))
+                confirm(*yes, &format!("take {node} out of the realm"))?;
+                (key, Act::Remove(Note { note: note.clone() }))
             }
-            Command::Rename { node, name } => {
-                let key = node_key(&now, node)?;
-                let mut facts = facts(&now, &key)?;
-                facts.name = name.clone();
-                (key, Payload::NodeSet(facts))
+            Command::Tag { node, tags } => (node_key(&now, node)?, Act::Tags(sorted(tags.clone()))),
+            Command::Rename { node, name } => (node_key(&now, node)?, Act::Rename(name.clone())),
+            Command::Drain { node, note, .. } => {
+                (node_key(&now, node)?, Act::Drain(true, note.clone()))
+            }
+            Command::Undrain { node, note } => {
+                (node_key(&now, node)?, Act::Drain(false, note.clone()))
             }
         };
-        let decide = |state: &State| {
-            let mut payload = payload.clone();
-            // Tags and a name say nothing about draining.
-            if let Payload::NodeSet(facts) = &mut payload {
-                facts.drain = state.is_draining(&key);
-            }
-            Ok((Target::Node(key), payload))
-        };
+        let decide = |state: &State| Ok((Target::Node(key), act.payload(&key, state, &now)?));
         let outcome = intent::submit(&connection, &realm, Durable::OnOne, decide).await?;
         lifecycle::report(outcome, &key.short(), session)?;
-        Ok(ExitCode::Ok)
+        match command {
+            Command::Drain {
+                wait: true,
+                timeout,
+                ..
+            } => drained(&key, *timeout, &connection, session).await,
+            _ => Ok(ExitCode::Ok),
+        }
     })
+}
+
+impl Act {
+    fn payload(&self, key: &PublicKey, state: &State, now: &Status) -> Result<Payload> {
+        let changed = |change: &dyn Fn(&mut NodeFacts)| {
+            let mut facts = facts(key, state, now)?;
+            change(&mut facts);
+            Ok(Payload::NodeSet(facts))
+        };
+        match self {
+            Self::Approve(facts) => Ok(Payload::NodeApprove(facts.clone())),
+            Self::Revoke(note) => Ok(Payload::NodeRevoke(note.clone())),
+            Self::Remove(note) => Ok(Payload::NodeRemove(note.clone())),
+            Self::Tags(tags) => changed(&|facts| facts.tags.clone_from(tags)),
+            Self::Rename(name) => changed(&|facts| facts.name.clone_from(name)),
+            Self::Drain(drain, note) => changed(&|facts| {
+                facts.drain = *drain;
+                facts.note.clone_from(note);
+            }),
+        }
+    }
+}
+
+/// Waits until no cell runs on the node; afterwards says which are left.
+async fn drained(
+    key: &PublicKey,
+    timeout: Duration,
+    connection: &Connection,
+    session: &Session,
+) -> Result<ExitCode> {
+    let mut left = Vec::new();
+    let empty = async {
+        loop {
+            let now = status_of(connection).await?;
+            left = cells_on(key, &now);
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let done = tokio::time::timeout(timeout, empty).await;
+    match done {
+        Ok(done) => {
+            done?;
+            session.output.say("✓ no cell runs there");
+            Ok(ExitCode::Ok)
+        }
+        Err(_) => {
+            let timeout = humantime::format_duration(timeout);
+            let message = format!("still there after {timeout}: {}", left.join(", "));
+            Err(CliError::new(ExitCode::Partial, message)
+                .help("cells with a volume of their own stay where it is: realm status"))
+        }
+    }
+}
+
+fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
+    let name = now.nodes.iter().find(|node| node.key == *key);
+    let name = name.map(|node| node.name.as_str());
+    let cells = now.components.iter().flat_map(|one| &one.cells);
+    cells
+        .filter(|cell| Some(cell.node.as_str()) == name)
+        .filter(|cell| !matches!(cell.state, CellState::Done | CellState::Stopped))
+        .map(|cell| cell.id.clone())
+        .collect()
 }
 
 async fn status_of(connection: &Connection) -> Result<Status> {
@@ -188,7 +302,7 @@ fn approve(
     name: Option<&NodeName>,
     tags: &[Tag],
     note: Option<String>,
-) -> Result<Payload> {
+) -> Result<NodeFacts> {
     let own = |what: &str| {
         CliError::new(
             ExitCode::Usage,
@@ -206,15 +320,24 @@ fn approve(
     for tag in &node.tags {
         all.push(tag.parse().map_err(|_| own("tag"))?);
     }
-    Ok(Payload::NodeApprove(NodeFacts {
+    Ok(NodeFacts {
         name,
         tags: sorted(all),
         drain: false,
         note,
-    }))
+    })
 }
 
-fn facts(now: &Status, key: &PublicKey) -> Result<NodeFacts> {
+/// What the realm says of the node now: in its log, or where an invite approved it, in its status.
+fn facts(key: &PublicKey, state: &State, now: &Status) -> Result<NodeFacts> {
+    if let Some(record) = state.nodes.get(key) {
+        return Ok(NodeFacts {
+            name: record.name.clone(),
+            tags: record.tags.clone(),
+            note: None,
+            drain: record.draining,
+        });
+    }
     let unknown = || {
         CliError::new(ExitCode::NotFound, "this node is not of the realm").help("realm nodes ls")
     };
@@ -231,8 +354,8 @@ fn facts(now: &Status, key: &PublicKey) -> Result<NodeFacts> {
                 .filter_map(|tag| tag.parse().ok())
                 .collect(),
         ),
-        drain: false,
         note: None,
+        drain: false,
     })
 }
 

@@ -20,6 +20,7 @@ use crate::{
     },
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
+    head,
     intent::{self, Outcome},
 };
 
@@ -113,6 +114,8 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     let nodes = resolve(&args.nodes, &connection).await?;
     let patch = patch(args, path.display().to_string(), nodes, session)?;
 
+    let base = head::base(&connection, &realm).await?;
+    head::check_approved(&connection, &base.state, None).await?;
     upload(&mut local, name, &connection, session).await?;
     let outcome = intent::submit(&connection, &realm, args.wait.durable(), |state| {
         payload(args, &patch, local.artifact, name, state)
