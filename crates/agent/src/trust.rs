@@ -197,6 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_lost_its_key_does_not_make_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let node = node_key(&dir).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        trust.enroll(&token(&key(1), clock::wall()), &node).unwrap();
+        std::fs::remove_file(temp.path().join("node.key")).unwrap();
+        let error = node_key(&dir).unwrap_err();
+        assert!(
+            matches!(error, TrustError::Dir(DirError::KeyGone { .. })),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn an_expired_invite_changes_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();

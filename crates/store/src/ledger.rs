@@ -124,7 +124,10 @@ pub enum LedgerError {
     #[error(
         "the disk did not keep what was written to the ledger, so nothing more is written: mend the disk, then start the agent again"
     )]
-    Failed,
+    Failed {
+        /// What the disk said; None where that was told before.
+        source: Option<Box<redb::Error>>,
+    },
     #[error("the ledger is closed after a failed write and could not be opened again")]
     Closed,
     #[error("a batch was refused and nothing of it written: {what}")]
@@ -258,7 +261,7 @@ impl Ledger {
     /// accept is refused. After a failed write the same batch may be tried again.
     pub fn commit(&mut self, batch: &[Op]) -> Result<(), LedgerError> {
         if self.sync_failed.load(Ordering::Acquire) {
-            return Err(LedgerError::Failed);
+            return Err(LedgerError::Failed { source: None });
         }
         let database = match self.database.take() {
             Some(database) => database,
@@ -278,6 +281,10 @@ impl Ledger {
             }
             Err(error) => {
                 self.after_failure(database);
+                if self.sync_failed.load(Ordering::Acquire) {
+                    let source = Some(Box::new(error));
+                    return Err(LedgerError::Failed { source });
+                }
                 Err(write_error(error))
             }
         }

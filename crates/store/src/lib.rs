@@ -2,7 +2,8 @@
 //!
 //! Everything blocks; callers run it where blocking is allowed. [`DataDir`] owns the directory
 //! and its lock, [`Ledger`] holds the log in one transactional file, [`Blobs`] holds artifacts
-//! that are verified before anyone sees them. Nothing here knows a network or a clock.
+//! that are verified before anyone sees them. Nothing here knows a network; the clock is asked
+//! only for when an artifact was used last.
 
 mod blobs;
 mod dir;

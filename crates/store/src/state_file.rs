@@ -79,10 +79,14 @@ impl StateFile {
     pub fn write(&self, content: &[u8]) -> Result<(), StateFileError> {
         let write = || {
             let temporary = temporary(&self.path);
+            // What a crash left may have another mode.
+            match fs::remove_file(&temporary) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             let mut file: File = OpenOptions::new()
                 .write(true)
-                .create(true)
-                .truncate(true)
+                .create_new(true)
                 .mode(0o600)
                 .custom_flags(NOFOLLOW)
                 .open(&temporary)?;

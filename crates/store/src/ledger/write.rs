@@ -1,6 +1,6 @@
 //! One batch into the tables: nothing that [`super::read`] would not accept gets in.
 
-use realm_manifest::identity::{Entry, Genesis, Hash, Signed};
+use realm_manifest::identity::{Entry, Genesis, Hash, RealmId, Signed};
 use redb::{Database, ReadableTable as _, Table, WriteTransaction};
 
 use super::{
@@ -48,12 +48,18 @@ fn apply(transaction: &WriteTransaction, batch: &[Op], mut mark: Mark) -> Outcom
                 let Ok(genesis) = Signed::<Genesis>::from_wire(wire) else {
                     return Ok(Err(refused("the genesis does not verify")));
                 };
-                if !put(&mut meta, GENESIS, wire)? {
-                    return Ok(Err(refused("there is another genesis")));
+                let realm = genesis.realm_id();
+                match realm_of(&meta)? {
+                    Some(earlier) if earlier != realm => {
+                        return Ok(Err(refused("there is another genesis")));
+                    }
+                    Some(_) => {}
+                    None => {
+                        meta.insert(GENESIS, wire.as_slice())?;
+                    }
                 }
                 if mark.seq == 0 {
-                    mark.realm = genesis.realm_id();
-                    mark.entry = mark.realm;
+                    (mark.realm, mark.entry) = (realm, realm);
                 }
             }
             Op::Checkpoint(checkpoint) => {
@@ -92,8 +98,9 @@ fn apply(transaction: &WriteTransaction, batch: &[Op], mut mark: Mark) -> Outcom
                 if let Err(reason) = follows(&entries, &meta, &entry, mark.seq)? {
                     return Ok(Err(refused(reason)));
                 }
-                if !put(&mut entries, *hash.as_bytes(), wire)? {
-                    return Ok(Err(refused("there are other bytes for this entry")));
+                // The same digest is the same entry: what is here was verified, and stays.
+                if entries.get(hash.as_bytes())?.is_none() {
+                    entries.insert(hash.as_bytes(), wire.as_slice())?;
                 }
                 if entry.seq > mark.seq {
                     (mark.seq, mark.entry) = (entry.seq, *hash);
@@ -166,20 +173,13 @@ fn follows(
     }))
 }
 
-/// False where there is something else already, which then stays.
-fn put<'k, K: redb::Key + 'static>(
-    table: &mut Table<'_, K, &'static [u8]>,
-    key: impl std::borrow::Borrow<K::SelfType<'k>>,
-    bytes: &[u8],
-) -> Result<bool, redb::Error> {
-    let earlier = table.get(key.borrow())?.map(|value| value.value() == bytes);
-    match earlier {
-        Some(same) => Ok(same),
-        None => {
-            table.insert(key, bytes)?;
-            Ok(true)
-        }
-    }
+fn realm_of(meta: &Table<'_, &str, &[u8]>) -> Result<Option<RealmId>, redb::Error> {
+    let wire = meta.get(GENESIS)?;
+    // One that does not verify is no realm's, so that no other takes its place either.
+    Ok(wire.map(|wire| {
+        Signed::<Genesis>::from_wire(wire.value())
+            .map_or(Hash::of(wire.value()), |genesis| genesis.realm_id())
+    }))
 }
 
 pub(super) fn counter(bytes: &[u8]) -> u64 {

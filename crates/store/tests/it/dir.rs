@@ -33,6 +33,13 @@ fn a_secret_is_made_once() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+
+    // Also where a crash left an open file of the name that it is made under.
+    let left = temp.path().join("cache.key.new");
+    std::fs::write(&left, b"half").unwrap();
+    std::fs::set_permissions(&left, Permissions::from_mode(0o666)).unwrap();
+    dir.secret("cache.key", || Ok([9; 32])).unwrap();
+    assert_eq!(dir.secret("cache.key", || Ok([8; 32])).unwrap(), [9; 32]);
 }
 
 #[test]

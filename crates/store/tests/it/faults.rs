@@ -201,15 +201,23 @@ fn nothing_is_built_on_a_sync_that_failed() {
     run(&disks);
     let mut ledger = Ledger::open_storage(disks.clone()).unwrap();
     let next = chain(ENTRIES + 1).pop().unwrap();
+    let before = ledger.load().unwrap();
     disks.ledger.fail_syncs(true);
-    assert!(matches!(
-        ledger.commit(&batch(&next)),
-        Err(LedgerError::Write(_))
-    ));
-    disks.ledger.fail_syncs(false);
     let error = ledger.commit(&batch(&next)).unwrap_err();
-    assert!(matches!(error, LedgerError::Failed), "{error}");
+    assert!(
+        matches!(error, LedgerError::Failed { source: Some(_) }),
+        "{error:?}"
+    );
+    disks.ledger.fail_syncs(false);
+    let writes = disks.operations();
+    let error = ledger.commit(&batch(&next)).unwrap_err();
+    assert!(
+        matches!(error, LedgerError::Failed { source: None }),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("start the agent again"));
+    assert_eq!(disks.operations(), writes, "nothing was tried");
+    assert_eq!(ledger.load().unwrap(), before, "what is known can be read");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use realm_manifest::identity::{Genesis, Hash, Signed};
+use realm_manifest::identity::{Entry, Genesis, Hash, Kind, Signed};
 use realm_store::{Checkpoint, Ledger, LedgerError, Op};
 
-use super::{batch, chain, genesis, owner, payload};
+use super::{batch, chain, entry, genesis, owner, payload};
 
 #[test]
 fn everything_comes_back_as_it_was_put() {
@@ -176,6 +176,78 @@ fn a_batch_that_could_not_be_read_back_is_refused_and_changes_nothing() {
     assert!(matches!(
         empty.commit(&batch(&entries[0])),
         Err(LedgerError::Refused { .. })
+    ));
+}
+
+fn revisions(ledger: &Ledger) -> Vec<u64> {
+    let entries = ledger.load().unwrap().entries;
+    let seq = |wire: &[u8]| Signed::<Entry>::from_wire(wire).unwrap().seq;
+    entries.iter().map(|item| seq(&item.entry)).collect()
+}
+
+#[test]
+fn a_fork_and_its_merge_are_no_gap() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("ledger.redb");
+    let mut ledger = filled(&path);
+    let third = chain(3)[2].hash();
+    let second = chain(3)[1].hash();
+    let other = entry(3, second, Kind::Push, b"other");
+    let longer = entry(4, other.hash(), Kind::Push, b"other");
+    // It keeps the shorter branch, and comes after the longer one.
+    let early = entry(6, third, Kind::Merge, b"state");
+    let merge = entry(5, third, Kind::Merge, b"state");
+    ledger.commit(&batch(&other)).unwrap();
+    assert!(ledger.commit(&batch(&merge)).is_err(), "4 is not here yet");
+    ledger.commit(&batch(&longer)).unwrap();
+    assert!(ledger.commit(&batch(&early)).is_err());
+    assert!(
+        ledger
+            .commit(&batch(&entry(5, third, Kind::Push, b"state")))
+            .is_err(),
+        "only a merge leaves out a revision"
+    );
+    ledger.commit(&batch(&merge)).unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(&path).unwrap();
+    assert_eq!(revisions(&ledger), [1, 2, 3, 3, 4, 5]);
+}
+
+#[test]
+fn a_log_that_starts_at_a_checkpoint_goes_on_from_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("ledger.redb");
+    let entries = chain(7);
+    let checkpoint = |state: &[u8]| {
+        Op::Checkpoint(Checkpoint {
+            entry: entries[4].to_wire(),
+            state: state.to_vec(),
+            payload: payload(5),
+        })
+    };
+    let mut ledger = Ledger::open(&path).unwrap();
+    let forged = ledger.commit(&[found(), checkpoint(b"another state")]);
+    assert!(matches!(forged, Err(LedgerError::Damaged { .. })));
+    ledger.commit(&[found(), checkpoint(b"state")]).unwrap();
+    drop(ledger);
+    let mut ledger = Ledger::open(&path).unwrap();
+    assert!(ledger.commit(&batch(&entries[6])).is_err(), "6 is missing");
+    ledger.commit(&batch(&entries[5])).unwrap();
+    // Another entry beside the checkpoint's is a fork.
+    let beside = entry(5, entries[3].hash(), Kind::Push, b"other");
+    ledger.commit(&batch(&beside)).unwrap();
+    ledger.commit(&batch(&entries[6])).unwrap();
+    drop(ledger);
+    let ledger = Ledger::open(&path).unwrap();
+    assert_eq!(revisions(&ledger), [5, 6, 7]);
+    drop(ledger);
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(
+        Ledger::open(&path),
+        Err(LedgerError::Gone {
+            acknowledged: 7,
+            ..
+        })
     ));
 }
 

@@ -32,24 +32,29 @@ pub fn payload(seq: u64) -> Vec<u8> {
 
 /// The first `count` entries of a chain; the ledger checks signatures, not meaning.
 pub fn chain(count: u64) -> Vec<Signed<Entry>> {
-    let (owner, realm) = (owner(), genesis().realm_id());
-    let mut prev = realm;
+    let mut prev = genesis().realm_id();
     let mut chain = Vec::new();
     for seq in 1..=count {
-        let body = Body {
-            state: Hash::of(b"state"),
-            kind: Kind::Push.number(),
-            target: Target::Component("web".into()),
-            not_after: None,
-            issued_at: Timestamp(seq),
-            payload: Artifact::of(&payload(seq)),
-        };
-        let entry = Entry::new(realm, owner.public(), seq, prev, body);
-        let entry = Signed::sign(entry, &owner).unwrap();
+        let entry = entry(seq, prev, Kind::Push, b"state");
         prev = entry.hash();
         chain.push(entry);
     }
     chain
+}
+
+/// One signed entry; another `state` makes another entry.
+pub fn entry(seq: u64, prev: Hash, kind: Kind, state: &[u8]) -> Signed<Entry> {
+    let owner = owner();
+    let body = Body {
+        state: Hash::of(state),
+        kind: kind.number(),
+        target: Target::Component("web".into()),
+        not_after: None,
+        issued_at: Timestamp(seq),
+        payload: Artifact::of(&payload(seq)),
+    };
+    let realm = genesis().realm_id();
+    Signed::sign(Entry::new(realm, owner.public(), seq, prev, body), &owner).unwrap()
 }
 
 pub fn batch(entry: &Signed<Entry>) -> Vec<Op> {
