@@ -411,6 +411,27 @@ fn reports_are_pulled_once_and_from_anybody() {
         .collect();
     assert_eq!(updates, [(1, 1), (2, 1), (1, 2), (2, 2)]);
     assert_eq!(net.nodes[1].report(name(0)), net.nodes[0].report(name(0)));
+    assert_eq!(net.nodes[1].boot_id(name(0)), Some(7));
+    // The node started anew: its digest is here before its report is.
+    let digest = StatusDigest {
+        node: name(0),
+        realm: genesis().realm_id(),
+        boot_id: 8,
+        seq: 1,
+        at: Timestamp::from_millis(WALL + 3),
+        revision: 0,
+        head: Hash::of(b"x"),
+        state: NodeState::Ready,
+        report: Hash::of(b"y"),
+        cells_running: 0,
+        cells_wanted: 0,
+        problems: vec![],
+    };
+    let Ok(digest) = Signed::sign(digest, &key(0, 0));
+    let (now, wire) = (net.now(), digest.to_wire());
+    let verdict = net.nodes[1].handle_gossip(name(0), Topic::Status, &wire, now);
+    assert_eq!(verdict, Verdict::Accept);
+    assert_eq!(net.nodes[1].boot_id(name(0)), Some(8));
 }
 
 #[test]
