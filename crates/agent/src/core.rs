@@ -526,6 +526,10 @@ impl Core {
                 }
                 self.publish_view().await;
             }
+            NetworkEvent::NotListening { addresses, .. } => {
+                self.addresses.retain(|known| !addresses.contains(known));
+                self.publish_view().await;
+            }
             NetworkEvent::Discovered { key, addresses } => {
                 for address in addresses {
                     if self.network.add_address(key, &address).await.is_err() {
