@@ -9,6 +9,7 @@ mod forger;
 mod frames;
 mod invariants;
 mod log;
+mod membership;
 mod net;
 mod node;
 mod sim;
