@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../manifest/tests/it/cbor.rs"]
+mod cbor;
 mod client;
 mod faults;
 mod fold;
+mod forged;
 mod forger;
 mod frames;
 mod invariants;
