@@ -3,10 +3,7 @@
 //! It drives the protocol's state machine, folds what the log says, plans, and hands steps to
 //! the supervisor. It never waits for a cell, a peer or the disk: those answer as events.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
 use realm_manifest::report::NodeReport;
@@ -14,7 +11,7 @@ use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
 use realm_planner::{NodeView, Nodes, PlanInput, State, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
 use realm_rpc::{ErrorCode, RpcError, Submitted, status::Status};
-use realm_store::{Blobs, Op};
+use realm_store::Op;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -69,7 +66,6 @@ pub(crate) struct Core {
     pub network: NetworkHandle,
     pub ledger: LedgerTask,
     pub trust: Trust,
-    pub blobs: Arc<Blobs>,
     pub supervisor: Supervisor,
     pub reporter: Reporter,
     pub events: Events,
@@ -516,6 +512,10 @@ impl Core {
                 if !self.addresses.contains(&address) {
                     self.addresses.push(address);
                 }
+                self.publish_view().await;
+            }
+            NetworkEvent::NotListening { addresses, .. } => {
+                self.addresses.retain(|known| !addresses.contains(known));
                 self.publish_view().await;
             }
             NetworkEvent::Discovered { key, addresses } => {

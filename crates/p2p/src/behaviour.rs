@@ -1,17 +1,17 @@
 //! The protocols a node speaks, put together.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use libp2p::{
     PeerId, StreamProtocol, autonat, dcutr, identify, identity, kad, mdns, ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{Config, gossip, gossip::Gossip, limits, streams};
+use realm_identity::RealmId;
+
+use crate::{
+    Config, NetLimits, for_approved::ForApproved, gossip, gossip::Gossip, limits, streams,
+};
 
 /// Kademlia's answers are hints about addresses, so it stores nothing for anyone.
 const KAD_RECORDS: usize = 0;
@@ -31,26 +31,40 @@ pub(crate) struct Behaviour {
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
     pub gossip: Gossip,
-    pub kad: Toggle<kad::Behaviour<kad::store::MemoryStore>>,
+    pub kad: ForApproved<Kademlia>,
     pub mdns: Toggle<mdns::tokio::Behaviour>,
-    pub autonat: autonat::Behaviour,
+    /// Asks approved peers whether this node can be reached, and answers them the same question.
+    pub autonat: ForApproved<autonat::Behaviour>,
     pub relay_client: relay::client::Behaviour,
-    pub relay_server: relay::Behaviour,
+    pub relay_server: ForApproved<relay::Behaviour>,
     pub dcutr: dcutr::Behaviour,
 }
 
-/// The approved peers, also seen by the relay's admission.
-pub(crate) type Approved = Arc<RwLock<HashSet<PeerId>>>;
+pub(crate) type Kademlia = kad::Behaviour<kad::store::MemoryStore>;
+
+impl Behaviour {
+    pub fn set_approved(&mut self, approved: HashSet<PeerId>) {
+        if let Some(kad) = self.kad.as_mut() {
+            for peer in self.limits.approved().difference(&approved) {
+                kad.remove_peer(peer);
+            }
+        }
+        self.kad.set_approved(approved.clone());
+        self.autonat.set_approved(approved.clone());
+        self.relay_server.set_approved(approved.clone());
+        self.limits.set_approved(approved);
+    }
+}
 
 pub(crate) fn build(
     config: &Config,
     keypair: &identity::Keypair,
     relay_client: relay::client::Behaviour,
     served: Vec<StreamProtocol>,
-    approved: &Approved,
 ) -> Result<Behaviour, String> {
     let peer = keypair.public().to_peer_id();
-    let mut relay_server = relay::Behaviour::new(peer, relay_config(approved));
+    let kademlia = config.realm.map(|realm| kad(realm, peer)).transpose()?;
+    let mut relay_server = relay::Behaviour::new(peer, relay_config());
     relay_server.set_status(Some(relay::Status::Disable));
     Ok(Behaviour {
         limits: limits::Behaviour::new(config.limits.clone()),
@@ -58,11 +72,11 @@ pub(crate) fn build(
         identify: identify::Behaviour::new(identify(config, keypair)),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
         gossip: gossip::build(config.limits.heartbeat)?,
-        kad: kad(config, peer)?.into(),
+        kad: ForApproved::new(kademlia),
         mdns: mdns(config, peer).into(),
-        autonat: autonat::Behaviour::new(peer, autonat::Config::default()),
+        autonat: ForApproved::new(Some(autonat(&config.limits, peer))),
         relay_client,
-        relay_server,
+        relay_server: ForApproved::new(Some(relay_server)),
         dcutr: dcutr::Behaviour::new(peer),
     })
 }
@@ -75,18 +89,15 @@ fn identify(config: &Config, keypair: &identity::Keypair) -> identify::Config {
         .with_cache_size(0)
 }
 
-fn kad(
-    config: &Config,
-    peer: PeerId,
-) -> Result<Option<kad::Behaviour<kad::store::MemoryStore>>, String> {
-    let Some(realm) = config.realm else {
-        return Ok(None);
-    };
+/// Kademlia of one realm.
+pub(crate) fn kad(realm: RealmId, peer: PeerId) -> Result<Kademlia, String> {
     let name = StreamProtocol::try_from_owned(format!("/realm/{realm}/kad/1"))
         .map_err(|error| error.to_string())?;
     let mut settings = kad::Config::new(name);
     settings
         .set_record_filtering(kad::StoreInserts::FilterBoth)
+        // Only addresses that the task believes are told to others.
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
         .disjoint_query_paths(true)
         .set_query_timeout(KAD_TIME)
         .set_publication_interval(None)
@@ -102,7 +113,16 @@ fn kad(
     let mut behaviour = kad::Behaviour::with_config(peer, store, settings);
     // Every node answers: in a private network no other node would.
     behaviour.set_mode(Some(kad::Mode::Server));
-    Ok(Some(behaviour))
+    Ok(behaviour)
+}
+
+fn autonat(limits: &NetLimits, peer: PeerId) -> autonat::Behaviour {
+    let config = autonat::Config {
+        boot_delay: limits.probe_after,
+        only_global_ips: !limits.probe_private,
+        ..autonat::Config::default()
+    };
+    autonat::Behaviour::new(peer, config)
 }
 
 /// A machine without multicast still has bootstrap addresses.
@@ -115,29 +135,13 @@ fn mdns(config: &Config, peer: PeerId) -> Option<mdns::tokio::Behaviour> {
         .ok()
 }
 
-fn relay_config(approved: &Approved) -> relay::Config {
-    let mut config = relay::Config {
+fn relay_config() -> relay::Config {
+    relay::Config {
         max_circuits: RELAY_CIRCUITS,
         max_circuit_bytes: RELAY_CIRCUIT_BYTES,
         max_circuit_duration: RELAY_CIRCUIT_TIME,
         ..relay::Config::default()
-    };
-    let reserving = approved.clone();
-    config
-        .reservation_rate_limiters
-        .push(Box::new(move |peer, _: &_, _| admitted(&reserving, &peer)));
-    let connecting = approved.clone();
-    config
-        .circuit_src_rate_limiters
-        .push(Box::new(move |peer, _: &_, _| admitted(&connecting, &peer)));
-    config
-}
-
-fn admitted(approved: &Approved, peer: &PeerId) -> bool {
-    approved
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .contains(peer)
+    }
 }
 
 /// Version and tags in identify's one line of text.

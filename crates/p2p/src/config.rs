@@ -10,7 +10,7 @@ use crate::{AddressError, BlobSource, RpcFactory};
 pub struct Config {
     /// The node's signing key, which is its peer id too.
     pub secret: SecretKey,
-    /// Names gossip topics and the Kademlia protocol. Kademlia stays off without it.
+    /// Names gossip topics and the Kademlia protocol. Both stay off until it is known.
     pub realm: Option<RealmId>,
     /// Multiaddrs; port 0 takes any free one.
     pub listen: Vec<String>,
@@ -76,6 +76,10 @@ pub struct NetLimits {
     pub idle: Duration,
     /// Between gossip's own rounds. Tests shorten it.
     pub heartbeat: Duration,
+    /// From the start to the first question to approved peers whether this node can be reached.
+    pub probe_after: Duration,
+    /// Whether private addresses count as reachable: in a realm that never leaves one network.
+    pub probe_private: bool,
 }
 
 impl Default for NetLimits {
@@ -99,6 +103,8 @@ impl Default for NetLimits {
             blobs: 32,
             idle: Duration::from_secs(60),
             heartbeat: Duration::from_secs(1),
+            probe_after: Duration::from_secs(15),
+            probe_private: false,
         }
     }
 }

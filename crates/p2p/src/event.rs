@@ -13,6 +13,11 @@ pub enum NetworkEvent {
     Listening {
         address: String,
     },
+    /// It no longer can: a listener ended, or a relay refused or gave up the reservation.
+    NotListening {
+        addresses: Vec<String>,
+        reason: String,
+    },
     /// The first connection with this peer.
     PeerConnected {
         key: PublicKey,

@@ -181,7 +181,7 @@ impl NetworkHandle {
         self.send(Command::Report { id, verdict }).await
     }
 
-    /// Subscribes to the realm's topics. Kademlia follows at the next start.
+    /// Subscribes to the realm's topics and joins its Kademlia, also on connections that are open already.
     pub async fn set_realm(&self, realm: RealmId) -> Result<(), Closed> {
         self.send(Command::SetRealm { realm }).await
     }

@@ -16,6 +16,7 @@ mod book;
 mod client;
 mod config;
 mod event;
+mod for_approved;
 mod frames;
 mod gossip;
 mod handle;

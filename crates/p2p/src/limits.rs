@@ -75,6 +75,10 @@ impl Behaviour {
         self.approved = peers;
     }
 
+    pub fn approved(&self) -> &HashSet<PeerId> {
+        &self.approved
+    }
+
     pub fn is_approved(&self, peer: &PeerId) -> bool {
         self.approved.contains(peer)
     }

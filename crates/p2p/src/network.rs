@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Config, NetworkEvent, NetworkHandle, Services, StartError, address, behaviour,
-    behaviour::{Approved, Behaviour},
+    behaviour::Behaviour,
     blob, frames,
     gossip::Topics,
     handle::Command,
@@ -116,8 +116,7 @@ fn build(start: Start) -> Result<Parts, StartError> {
         events,
     } = start;
     let keypair = key::keypair(&config.secret);
-    let approved = Approved::default();
-    let mut swarm = build_swarm(&config, &services, &keypair, &approved)?;
+    let mut swarm = build_swarm(&config, &services, &keypair)?;
     let topics = config.realm.map(Topics::new);
     if let Some(topics) = &topics {
         topics
@@ -128,7 +127,6 @@ fn build(start: Start) -> Result<Parts, StartError> {
     Ok(Parts {
         swarm,
         limits: config.limits,
-        approved,
         topics,
         bootstrap,
         listeners,
@@ -143,7 +141,6 @@ fn build_swarm(
     config: &Config,
     services: &Services,
     keypair: &identity::Keypair,
-    approved: &Approved,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let peer = keypair.public().to_peer_id();
     let (relay_transport, relay_client) = relay::client::new(peer);
@@ -153,7 +150,7 @@ fn build_swarm(
     };
     let transport = transport::build(keypair, Some(relay_transport), options)
         .map_err(|error: noise::Error| StartError::Settings(error.to_string()))?;
-    let behaviour = behaviour::build(config, keypair, relay_client, served(services), approved)
+    let behaviour = behaviour::build(config, keypair, relay_client, served(services))
         .map_err(StartError::Settings)?;
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(config.limits.idle)

@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     BlobSource, Link, NetLimits, NetworkEvent, RpcServe, Stats,
-    behaviour::{Approved, Behaviour},
+    behaviour::Behaviour,
     blob,
     book::Book,
     frames,
@@ -117,7 +117,6 @@ struct Outgoing {
 pub(crate) struct Parts {
     pub swarm: Swarm<Behaviour>,
     pub limits: NetLimits,
-    pub approved: Approved,
     pub topics: Option<Topics>,
     pub bootstrap: Vec<Multiaddr>,
     pub listeners: HashSet<ListenerId>,
@@ -130,7 +129,6 @@ pub(crate) struct Parts {
 pub(crate) struct Task {
     swarm: Swarm<Behaviour>,
     limits: NetLimits,
-    approved: Approved,
     topics: Option<Topics>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<NetworkEvent>,
@@ -169,7 +167,6 @@ impl Task {
         let limits = parts.limits;
         Self {
             swarm: parts.swarm,
-            approved: parts.approved,
             topics: parts.topics,
             commands: parts.commands,
             events: parts.events,

@@ -139,15 +139,6 @@ pub enum Event {
     Claim {
         claim: Vec<u8>,
     },
-    /// Asks connected approved peers which of them has this artifact.
-    FindArtifact {
-        sha256: Hash,
-    },
-    /// Answers [`Effect::ArtifactWanted`].
-    ArtifactHave {
-        to: PublicKey,
-        sha256: Hash,
-    },
     /// A join request was dealt with.
     JoinSettled {
         node: PublicKey,
@@ -194,13 +185,6 @@ pub enum MemberState {
     Up,
     Suspect,
     Lost,
-}
-
-/// Which peer has an artifact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ArtifactSource {
-    pub peer: PublicKey,
-    pub sha256: Hash,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,11 +256,6 @@ pub enum Effect {
         invite_key: PublicKey,
         nodes: [PublicKey; 2],
     },
-    ArtifactWanted {
-        from: PublicKey,
-        sha256: Hash,
-    },
-    ArtifactFound(ArtifactSource),
     /// This node would like a connection to `peer`.
     Dial {
         peer: PublicKey,

@@ -74,11 +74,6 @@ pub enum Frame {
     /// `Signed<NodeReport>`.
     #[n(12)]
     Report(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
-    /// Who has the artifact with this digest?
-    #[n(13)]
-    Want(#[n(0)] Hash),
-    #[n(14)]
-    Have(#[n(0)] Hash),
 }
 
 /// A byte string in a list.
@@ -148,7 +143,7 @@ impl Frame {
                 wire.len(),
                 realm_identity::MAX_SIGNED_BYTES,
             ),
-            Self::GetEntry(_) | Self::GetReport { .. } | Self::Want(_) | Self::Have(_) => Ok(()),
+            Self::GetEntry(_) | Self::GetReport { .. } => Ok(()),
         }
     }
 }

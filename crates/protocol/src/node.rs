@@ -208,8 +208,6 @@ impl<F: Fold + Clone> Node<F> {
             Event::AddClaim { claim } => self.add_claim(None, &claim),
             Event::Join { request } => self.ask(Frame::Join(request)),
             Event::Claim { claim } => self.ask(Frame::Claim(claim)),
-            Event::FindArtifact { sha256 } => self.send_approved(&Frame::Want(sha256)),
-            Event::ArtifactHave { to, sha256 } => self.send(to, &Frame::Have(sha256)),
             Event::JoinSettled { node } => {
                 self.joins.remove(&node);
             }
@@ -291,13 +289,6 @@ impl<F: Fold + Clone> Node<F> {
             Frame::Swim(packet) => self.swim_packet(from, &packet, now),
             Frame::GetReport { node, boot_id, seq } => self.get_report(from, node, boot_id, seq),
             Frame::Report(wire) => self.take_report(from, wire),
-            Frame::Want(sha256) => self
-                .effects
-                .push_back(Effect::ArtifactWanted { from, sha256 }),
-            Frame::Have(sha256) => {
-                let source = crate::ArtifactSource { peer: from, sha256 };
-                self.effects.push_back(Effect::ArtifactFound(source));
-            }
         }
     }
 

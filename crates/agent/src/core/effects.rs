@@ -80,14 +80,6 @@ impl Core {
                     .record(now.wall, "alarm", invite_key.short(), message);
                 self.approve(now).await;
             }
-            Effect::ArtifactWanted { from, sha256 } => {
-                if matches!(self.blobs.descriptor(&sha256), Ok(Some(_))) {
-                    self.node
-                        .handle(Event::ArtifactHave { to: from, sha256 }, now);
-                }
-            }
-            // Pulls ask every connected source by themselves.
-            Effect::ArtifactFound(_) => {}
             Effect::Dial { peer } => self.connect(peer),
             Effect::Warn { peer, what } => {
                 tracing::warn!(%peer, %what, "a peer misbehaved");

@@ -1,11 +1,6 @@
 //! What the handle asks for.
 
-use std::{
-    collections::HashSet,
-    rc::Rc,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p::{Stream, gossipsub, multiaddr::Protocol, relay};
@@ -21,7 +16,7 @@ use super::{
 };
 use crate::{
     ConnectError, FetchError, GossipId, PeerInfo, PublishError, Stats, Topic, Verdict, address,
-    blob, frames, gossip,
+    behaviour, blob, frames, gossip,
     gossip::Topics,
     handle::{Command, Fetch},
     key, rpc,
@@ -174,20 +169,30 @@ impl Task {
             Ok(()) => self.topics = Some(topics),
             Err(error) => tracing::error!(%error, %realm, "cannot subscribe to the realm's gossip"),
         }
+        match behaviour::kad(realm, *self.swarm.local_peer_id()) {
+            Ok(kad) => self.set_kad(kad),
+            Err(error) => tracing::error!(%error, %realm, "no Kademlia: peers are not looked up"),
+        }
+    }
+
+    /// Open connections speak it from now on; questions under way to an earlier one have no answer.
+    fn set_kad(&mut self, kad: behaviour::Kademlia) {
+        self.swarm.behaviour_mut().kad.set(kad);
+        self.fail_lookups();
+        let known: Vec<_> = self.peers.keys().copied().collect();
+        for key in known {
+            self.believe(key);
+        }
     }
 
     fn set_approved(&mut self, keys: &HashSet<PublicKey>) {
         let approved: HashSet<_> = keys.iter().filter_map(key::peer_of).collect();
-        self.approved
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&approved);
         let behaviour = self.swarm.behaviour_mut();
         for peer in self.peers.values() {
             let score = gossip::score(approved.contains(&peer.id));
             behaviour.gossip.set_application_score(&peer.id, score);
         }
-        behaviour.limits.set_approved(approved);
+        behaviour.set_approved(approved);
         for key in keys {
             self.believe(*key);
         }
@@ -199,10 +204,9 @@ impl Task {
         } else {
             relay::Status::Disable
         };
-        self.swarm
-            .behaviour_mut()
-            .relay_server
-            .set_status(Some(status));
+        if let Some(relay) = self.swarm.behaviour_mut().relay_server.as_mut() {
+            relay.set_status(Some(status));
+        }
     }
 
     fn relay_via(&mut self, text: &str) -> Result<(), ConnectError> {

@@ -206,6 +206,12 @@ impl Task {
         }
     }
 
+    pub(super) fn fail_lookups(&mut self) {
+        for (to, error) in std::mem::take(&mut self.lookups).into_values() {
+            self.waiting_failed(to, &error);
+        }
+    }
+
     fn connected(&mut self, to: PublicKey, peer: PeerId, then: Waiting) {
         match then {
             Waiting::Connect(reply) => drop(reply.send(Ok(to))),

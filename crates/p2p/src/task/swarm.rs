@@ -64,9 +64,15 @@ impl Task {
                 addresses,
             } => {
                 self.listeners.remove(&listener_id);
-                if let Err(error) = reason {
-                    tracing::error!(%error, ?addresses, "no longer listening");
-                }
+                let reason = match reason {
+                    Ok(()) => "closed".to_owned(),
+                    Err(error) => error.to_string(),
+                };
+                tracing::warn!(reason, ?addresses, "no longer listening");
+                self.tell(NetworkEvent::NotListening {
+                    addresses: addresses.iter().map(Multiaddr::to_string).collect(),
+                    reason,
+                });
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
             _ => {}

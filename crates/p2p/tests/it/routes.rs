@@ -1,16 +1,37 @@
 //! Reaching a peer that one has no address of: by asking the realm, and through a relay.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use realm_p2p::{Link, NetworkEvent};
+use futures::StreamExt as _;
+use libp2p::{
+    Multiaddr, Swarm, SwarmBuilder, autonat, multiaddr::Protocol, noise, swarm::SwarmEvent, tcp,
+    yamux,
+};
+use realm_identity::PublicKey;
+use realm_p2p::{Link, NetworkEvent, Reachability};
 use tokio::time::{interval, timeout};
 
-use crate::scene::{Node, PATIENCE, QUIC, TCP, config};
+use crate::{
+    rpc::{ask, echo},
+    scene::{Node, PATIENCE, QUIC, TCP, config, realm},
+};
 
 /// A middle node that both others are connected to, and that knows where they listen.
 async fn star(listen: &str) -> [Node; 3] {
-    let mut middle = Node::start(config(1, listen)).await;
-    let mut a = Node::start(config(2, listen)).await;
-    let mut b = Node::start(config(3, listen)).await;
+    star_with(listen, &[]).await
+}
+
+/// The same, where some do not know their realm yet.
+async fn star_with(listen: &str, homeless: &[usize]) -> [Node; 3] {
+    let start = |index: usize| {
+        let mut settings = config(index as u8 + 1, listen);
+        if homeless.contains(&index) {
+            settings.realm = None;
+        }
+        Node::start(settings)
+    };
+    let (mut middle, mut a, mut b) = (start(0).await, start(1).await, start(2).await);
     for node in [&middle, &a, &b] {
         node.approve(&[&middle, &a, &b]).await;
     }
@@ -26,6 +47,20 @@ async fn star(listen: &str) -> [Node; 3] {
     [middle, a, b]
 }
 
+/// Asks until there is an answer: who answers may not know yet where the peer is.
+async fn find(node: &Node, key: PublicKey) {
+    let found = timeout(PATIENCE, async {
+        let mut again = interval(Duration::from_millis(100));
+        loop {
+            again.tick().await;
+            if let Ok(found) = node.handle.connect(key).await {
+                return found;
+            }
+        }
+    });
+    assert_eq!(found.await.expect("found"), key);
+}
+
 #[tokio::test]
 async fn a_peer_is_found_by_asking_the_realm() {
     for listen in [TCP, QUIC] {
@@ -35,17 +70,7 @@ async fn a_peer_is_found_by_asking_the_realm() {
             .add_address(b.key(), "/ip4/127.0.0.1/tcp/9")
             .await
             .unwrap();
-        let found = timeout(PATIENCE, async {
-            let mut again = interval(std::time::Duration::from_millis(100));
-            loop {
-                again.tick().await;
-                // The middle node may not know yet that the other one answers such questions.
-                if let Ok(key) = a.handle.connect(b.key()).await {
-                    return key;
-                }
-            }
-        });
-        assert_eq!(found.await.expect("found"), b.key());
+        find(&a, b.key()).await;
         a.handle
             .send_frame(b.key(), Bytes::from_static(b"straight"))
             .await
@@ -55,17 +80,52 @@ async fn a_peer_is_found_by_asking_the_realm() {
 }
 
 #[tokio::test]
-async fn an_approved_peer_is_reached_through_a_relay_and_a_stranger_is_not() {
+async fn a_realm_that_is_learned_late_is_searched_over_open_connections() {
+    for (late, listen) in [(0, TCP), (1, TCP), (1, QUIC)] {
+        // The one that is asked, or the one that asks.
+        let [middle, a, b] = star_with(listen, &[late]).await;
+        let before = a.handle.connect(b.key()).await;
+        assert!(before.is_err(), "nobody can know where it is");
+        [&middle, &a][late].handle.set_realm(realm()).await.unwrap();
+        find(&a, b.key()).await;
+    }
+}
+
+#[tokio::test]
+async fn another_realm_is_not_searched() {
+    let [_middle, a, b] = star_with(TCP, &[1]).await;
+    a.handle
+        .set_realm(realm_identity::Hash::of(b"another realm"))
+        .await
+        .unwrap();
+    assert!(a.handle.connect(b.key()).await.is_err());
+    // And back: what is looked up from now on is found.
+    a.handle.set_realm(realm()).await.unwrap();
+    find(&a, b.key()).await;
+}
+
+#[tokio::test]
+async fn whoever_is_no_longer_approved_is_asked_nothing_and_gets_no_answer() {
+    let [middle, a, b] = star(TCP).await;
+    middle.approve(&[&b]).await;
+    assert!(a.handle.connect(b.key()).await.is_err(), "not answered");
+    middle.approve(&[&a, &b]).await;
+    find(&a, b.key()).await;
+}
+
+/// A node that relays, and one that can be reached only through it.
+async fn relayed() -> (Node, Node, String) {
     let middle = Node::start(config(1, TCP)).await;
-    let mut hidden = Node::start(config(2, TCP)).await;
-    let other = Node::start(config(3, TCP)).await;
+    let mut settings = config(2, TCP);
+    settings.listen.clear();
+    let mut hidden = Node::serving(settings, echo()).await;
     let relay = middle.address().await;
     middle
         .handle
         .announce(relay.split("/p2p/").next().unwrap())
         .await
         .unwrap();
-    middle.approve(&[&hidden, &other]).await;
+    middle.approve(&[&hidden]).await;
     middle.handle.set_relay(true).await.unwrap();
     hidden.handle.relay_via(&relay).await.unwrap();
     let through = hidden
@@ -74,22 +134,156 @@ async fn an_approved_peer_is_reached_through_a_relay_and_a_stranger_is_not() {
             _ => None,
         })
         .await;
+    (middle, hidden, through)
+}
+
+#[tokio::test]
+async fn a_relayed_connection_carries_frames_and_rpc() {
+    let (middle, mut hidden, through) = relayed().await;
+    let mut settings = config(3, TCP);
+    // Nothing to punch a hole with: whatever arrives came through the relay.
+    settings.listen.clear();
+    let mut other = Node::serving(settings, echo()).await;
+    middle.approve(&[&hidden, &other]).await;
+    hidden.approve(&[&other]).await;
+    other.approve(&[&hidden]).await;
     assert_eq!(
         other.handle.dial(&through).await.expect("connects"),
         hidden.key()
     );
-    let peers = other.handle.peers().await.unwrap();
-    let peer = peers.iter().find(|peer| peer.key == hidden.key()).unwrap();
-    // Hole punching may have replaced it already.
-    assert!(matches!(peer.link, Link::Relay | Link::Tcp));
     other
         .handle
-        .send_frame(hidden.key(), Bytes::from_static(b"around"))
+        .send_frame(hidden.key(), Bytes::from(vec![7; 1024 * 1024]))
         .await
         .unwrap();
-    assert_eq!(hidden.frame().await, (other.key(), b"around".to_vec()));
+    assert_eq!(hidden.frame().await, (other.key(), vec![7; 1024 * 1024]));
+    hidden
+        .handle
+        .send_frame(other.key(), Bytes::from_static(b"back"))
+        .await
+        .unwrap();
+    assert_eq!(other.frame().await, (hidden.key(), b"back".to_vec()));
+    let mut stream = other.handle.open_rpc(hidden.key()).await.expect("opens");
+    assert_eq!(ask(&mut stream, 9).await.unwrap(), 9);
+    let peers = other.handle.peers().await.unwrap();
+    let peer = peers.iter().find(|peer| peer.key == hidden.key()).unwrap();
+    assert_eq!(peer.link, Link::Relay);
+}
 
-    let stranger = Node::start(config(4, TCP)).await;
+#[tokio::test]
+async fn a_stranger_gets_neither_a_reservation_nor_a_connection() {
+    let (middle, hidden, through) = relayed().await;
+    let mut stranger = Node::start(config(4, TCP)).await;
     let refused = stranger.handle.dial(&through).await.unwrap_err();
     assert!(refused.to_string().contains("p2p-circuit"), "{refused}");
+    let relay = middle.address().await;
+    stranger.handle.relay_via(&relay).await.unwrap();
+    // It ends: refused, not waited for.
+    stranger
+        .wait("refusal", |event| match event {
+            NetworkEvent::NotListening { reason, .. } => Some(reason),
+            NetworkEvent::Listening { address } if address.contains("p2p-circuit") => {
+                panic!("a stranger has a reservation: {address}")
+            }
+            _ => None,
+        })
+        .await;
+    // The same node, once it is approved.
+    middle.approve(&[&hidden, &stranger]).await;
+    stranger.handle.relay_via(&relay).await.unwrap();
+    stranger
+        .wait("reservation", |event| match event {
+            NetworkEvent::Listening { address } => {
+                Some(address).filter(|a| a.contains("p2p-circuit"))
+            }
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        stranger.handle.dial(&through).await.expect("connects"),
+        hidden.key()
+    );
+    // And no longer, once it is not: the circuit ends with the approval.
+    middle.approve(&[&hidden]).await;
+    assert_eq!(stranger.disconnected().await, hidden.key());
+}
+
+#[tokio::test]
+async fn approved_peers_learn_whether_they_can_be_reached_and_strangers_do_not() {
+    let probing = |seed| {
+        let mut settings = config(seed, TCP);
+        settings.limits.probe_after = Duration::from_millis(200);
+        settings.limits.probe_private = true;
+        settings
+    };
+    let server = Node::start(probing(1)).await;
+    let mut known = Node::start(probing(2)).await;
+    server.approve(&[&known]).await;
+    // The client trusts the server; what counts is what the server thinks of it.
+    known.approve(&[&server]).await;
+    known.dial(&server).await;
+    let reachable = known
+        .wait("reachability", |event| match event {
+            NetworkEvent::Reachability(Reachability::Public { address }) => Some(address),
+            _ => None,
+        })
+        .await;
+    let own = known.address().await;
+    let own = own.split("/p2p/").next().unwrap();
+    assert!(reachable.starts_with(own), "{reachable} {own}");
+
+    let mut prober = prober(&server).await;
+    let refused = timeout(PATIENCE, async {
+        loop {
+            match prober.select_next_some().await {
+                SwarmEvent::Behaviour(autonat::Event::OutboundProbe(
+                    autonat::OutboundProbeEvent::Error { error, .. },
+                )) if !matches!(error, autonat::OutboundProbeError::NoAddresses) => return error,
+                SwarmEvent::Behaviour(autonat::Event::OutboundProbe(
+                    autonat::OutboundProbeEvent::Response { address, .. },
+                )) => panic!("a stranger was probed at {address}"),
+                _ => {}
+            }
+        }
+    });
+    let refused = refused.await.expect("in time");
+    assert!(
+        matches!(
+            refused,
+            autonat::OutboundProbeError::OutboundRequest(
+                autonat::OutboundFailure::UnsupportedProtocols
+            )
+        ),
+        "{refused:?}"
+    );
+}
+
+/// A stranger that asks a node, and it alone, whether it can be reached.
+async fn prober(server: &Node) -> Swarm<autonat::Behaviour> {
+    let config = autonat::Config {
+        boot_delay: Duration::ZERO,
+        // It listens a moment later.
+        retry_interval: Duration::from_millis(50),
+        only_global_ips: false,
+        use_connected: false,
+        ..autonat::Config::default()
+    };
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default(),
+            noise::Config::new,
+            yamux::Config::default,
+        )
+        .unwrap()
+        .with_behaviour(|key| autonat::Behaviour::new(key.public().to_peer_id(), config))
+        .unwrap()
+        .build();
+    let address: Multiaddr = server.address().await.parse().unwrap();
+    let Some(Protocol::P2p(peer)) = address.iter().last() else {
+        panic!("{address} names no peer")
+    };
+    swarm.behaviour_mut().add_server(peer, Some(address));
+    swarm.listen_on(TCP.parse().unwrap()).unwrap();
+    swarm
 }

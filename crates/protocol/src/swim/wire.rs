@@ -66,6 +66,10 @@ pub(super) fn read_packet(mut packet: &[u8]) -> Option<(Header<Id>, Vec<foca::Me
     packet.is_empty().then_some((header, members))
 }
 
+pub(super) fn is_turn_undead(mut packet: &[u8]) -> bool {
+    take_header(&mut packet).is_some_and(|header| header.message == Message::TurnUndead)
+}
+
 pub(super) fn write_packet(header: &Header<Id>, members: Vec<foca::Member<Id>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     put_header(header, &mut bytes);

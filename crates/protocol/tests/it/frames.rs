@@ -40,7 +40,7 @@ fn frames_come_back_as_they_went() {
         },
         Frame::GetEntry(realm),
         Frame::Swim(vec![1, 2, 3]),
-        Frame::Want(realm),
+        Frame::Join(vec![1]),
     ];
     for frame in frames {
         assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);

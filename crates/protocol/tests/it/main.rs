@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../manifest/tests/it/cbor.rs"]
+mod cbor;
 mod client;
 mod faults;
 mod fold;
+mod forged;
 mod forger;
 mod frames;
 mod invariants;
 mod log;
+mod membership;
 mod net;
 mod node;
 mod sim;

@@ -235,7 +235,7 @@ fn strangers_get_a_bounded_join_request_and_nothing_else() {
                 boot_id: 0,
                 seq: 0,
             },
-            Frame::Want(Hash::of(b"x")),
+            Frame::ClaimsHave(vec![Hash::of(b"x")]),
             Frame::Swim(vec![0; 100]),
         ];
         asks.iter().for_each(|ask| {
