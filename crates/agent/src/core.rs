@@ -3,7 +3,10 @@
 //! It drives the protocol's state machine, folds what the log says, plans, and hands steps to
 //! the supervisor. It never waits for a cell, a peer or the disk: those answer as events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
 use realm_manifest::report::NodeReport;
@@ -11,7 +14,7 @@ use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
 use realm_planner::{NodeView, Nodes, PlanInput, State, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
 use realm_rpc::{ErrorCode, RpcError, Submitted, status::Status};
-use realm_store::Op;
+use realm_store::{Blobs, Op};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -66,6 +69,7 @@ pub(crate) struct Core {
     pub network: NetworkHandle,
     pub ledger: LedgerTask,
     pub trust: Trust,
+    pub blobs: Arc<Blobs>,
     pub supervisor: Supervisor,
     pub reporter: Reporter,
     pub events: Events,
@@ -293,6 +297,11 @@ impl Core {
         self.replan = true;
         self.publish_view().await;
         self.publish_sources().await;
+        let me = self.key.public();
+        if before.contains_key(&me) && !self.approved.contains_key(&me) {
+            // It may be let in again; a revoked one is not heard.
+            self.ask_to_join(now);
+        }
     }
 
     pub(crate) async fn publish_view(&mut self) {

@@ -11,7 +11,7 @@ const FILES: [&str; 7] = [
     "claim",
     "peers",
     "ledger.redb",
-    "joined",
+    "ledger.mark",
     "owner.pin",
     "node.key",
 ];

@@ -188,7 +188,7 @@ impl Agent {
             HttpServer::start(config.http, readiness.clone(), cancel.child_token()).await?;
         let tools = Tools {
             runtime: runtime.clone(),
-            fetcher: Fetcher::new(blobs, network.clone(), sources),
+            fetcher: Fetcher::new(blobs.clone(), network.clone(), sources),
             events: events.clone(),
             volumes: dir.subdir("volumes")?,
             volume_prefixes: config.volume_prefixes.clone(),
@@ -213,6 +213,7 @@ impl Agent {
             network: network.clone(),
             ledger,
             trust,
+            blobs,
             events,
             view: view_sender,
             sources: sources_sender,

@@ -27,6 +27,11 @@ pub(crate) fn parse(text: &str) -> Result<Multiaddr, AddressError> {
         })
 }
 
+/// Checks an address that somebody typed, and gives it as it is written today.
+pub fn check_address(text: &str) -> Result<String, AddressError> {
+    parse(text).map(|address| address.to_string())
+}
+
 /// The peer that an address ends in.
 pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last() {

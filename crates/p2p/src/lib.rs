@@ -29,7 +29,7 @@ mod streams;
 mod task;
 mod transport;
 
-pub use address::AddressError;
+pub use address::{AddressError, check_address};
 pub use blob::{BlobSource, FetchError};
 pub use client::{DialRpcError, RpcConnection, dial_rpc, discover_mdns};
 pub use config::{Config, NetLimits, Services, StartError};

@@ -208,7 +208,11 @@ impl Cluster {
         command.args(&node.args).envs(node.env.iter().cloned());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         node.child = Some(command.spawn().unwrap());
+        let child = node.child.as_mut().unwrap();
         let listen = wait_for(&format!("{name} listens"), || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the agent of {name} ended at once: {status}");
+            }
             let info: Value = serde_json::from_slice(&fs::read(&info).ok()?).ok()?;
             let addresses: Vec<String> = info["addresses"]
                 .as_array()?

@@ -262,6 +262,7 @@ impl Core {
     }
 
     fn peer_add(&mut self, address: String) -> Result<(), RpcError> {
+        let address = realm_p2p::check_address(&address).map_err(|error| invalid(&error))?;
         if !self.saved_peers.contains(&address) {
             self.saved_peers.insert(0, address.clone());
             self.saved_peers.truncate(MAX_SAVED_PEERS);
