@@ -4,8 +4,10 @@ use std::collections::HashSet;
 
 use realm_identity::{Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp};
 use realm_manifest::{
-    ComponentName, NodeName, Tag,
-    report::{Capacity, CellReport, CellState, Declined, NodeReport, NodeState, StatusDigest},
+    NodeName, Tag,
+    report::{
+        Capacity, CellReport, CellState, Declined, Held, NodeReport, NodeState, StatusDigest,
+    },
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -30,7 +32,7 @@ pub struct Facts {
     pub cells: Vec<CellReport>,
     pub declined: Vec<Declined>,
     /// Components with data on this node, sorted.
-    pub holds: Vec<ComponentName>,
+    pub holds: Vec<Held>,
 }
 
 /// Makes reports, each with a higher sequence number than the one before.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
+    path::PathBuf,
     rc::Rc,
     sync::{Arc, OnceLock},
 };
@@ -39,6 +40,7 @@ use crate::{
     report::Reporter,
     supervisor::{Supervisor, Tools},
     trust::{self, Trust, TrustError},
+    volumes::Volumes,
 };
 
 /// Questions of operators that wait for the core.
@@ -85,6 +87,12 @@ pub enum StartError {
     Network(#[from] realm_p2p::StartError),
     #[error(transparent)]
     Http(#[from] BindError),
+    #[error("cannot see whose data is in {path}: repair the directory, or move it away")]
+    Volumes {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
 }
@@ -186,11 +194,16 @@ impl Agent {
 
         let server =
             HttpServer::start(config.http, readiness.clone(), cancel.child_token()).await?;
+        let volumes = dir.subdir("volumes")?;
+        let held = Volumes::open(volumes.clone()).map_err(|source| StartError::Volumes {
+            path: volumes.clone(),
+            source,
+        })?;
         let tools = Tools {
             runtime: runtime.clone(),
             fetcher: Fetcher::new(blobs.clone(), network.clone(), sources),
             events: events.clone(),
-            volumes: dir.subdir("volumes")?,
+            volumes,
             volume_prefixes: config.volume_prefixes.clone(),
             changed: Arc::new(changed),
         };
@@ -205,7 +218,7 @@ impl Agent {
         let core = Core {
             agent_file: AgentFile::new(key.public(), dir.path(), config.runtime_dir.as_deref()),
             reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
-            supervisor: Supervisor::new(tools, logs, local),
+            supervisor: Supervisor::new(tools, logs, held, local),
             key: key.clone(),
             started_mono: clock.now().mono,
             clock,

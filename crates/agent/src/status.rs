@@ -72,8 +72,7 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
     let peer = peers.iter().find(|peer| peer.key == key);
     let draining = state.is_draining(&key);
     let standing = state.nodes.get(&key).map(|node| node.standing);
-    let member = core.node.members().get(&key).map(|member| member.state);
-    let here = key == me || matches!(member, Some(MemberState::Up | MemberState::Suspect));
+    let here = is_here(core, &key);
     let state = if standing == Some(Standing::Revoked) {
         NodeState::Revoked
     } else if !core.approved.contains_key(&key) {
@@ -139,6 +138,12 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
     }
 }
 
+/// Whether a node answers; this one always does.
+fn is_here(core: &Core, key: &PublicKey) -> bool {
+    let member = core.node.members().get(key).map(|member| member.state);
+    *key == core.key.public() || matches!(member, Some(MemberState::Up | MemberState::Suspect))
+}
+
 fn component(core: &Core, state: &State, status: &ComponentStatus) -> Component {
     let asked = &state.components[&status.name];
     let limits = &asked.spec.limits;
@@ -171,12 +176,24 @@ fn component(core: &Core, state: &State, status: &ComponentStatus) -> Component 
 
 fn cell(core: &Core, key: PublicKey, report: &CellReport, memory_max: u64) -> Cell {
     let node = core.node_name(&key);
+    let here = is_here(core, &key);
+    let lost = || report::Reason {
+        code: "lost".into(),
+        message: format!("{node} is away: what runs there is not known"),
+        help: Some(format!(
+            "see when it was last seen: realm nodes show {node}"
+        )),
+    };
+    let reason = match here {
+        true => report.reason.clone(),
+        false => Some(lost()),
+    };
     Cell {
         id: format!("{node}/{}#{}", report.component, report.index),
         node,
         index: report.index,
-        state: cell_state(report.state),
-        reason: report.reason.clone(),
+        state: here.then(|| cell_state(report.state)),
+        reason,
         restarts: u64::from(report.restarts),
         memory_bytes: Some(report.memory_bytes),
         memory_max_bytes: Some(memory_max),

@@ -1,7 +1,7 @@
 //! The cells of this node: carries out the planner's steps, one task for each cell.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,14 +10,14 @@ use std::{
 use realm_identity::Hash;
 use realm_manifest::{
     ComponentName, ComponentSpec,
-    report::{CellReport, CellState, Declined, Reason},
+    report::{CellReport, CellState, Declined, Held, Reason},
 };
-use realm_planner::{OwnCell, Step, cell_digest};
+use realm_planner::{OwnCell, Step, StopReason, cell_digest};
 use realm_runtime::{LogRing, Runtime};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cell, events::Events, fetch::Fetcher, local::Ready, volumes};
+use crate::{cell, events::Events, fetch::Fetcher, local::Ready, volumes::Volumes};
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -48,8 +48,7 @@ pub struct Supervisor {
     logs: Logs,
     /// The node's own program: no part of what is planned or reported.
     local: Option<(Hash, Slot)>,
-    /// Components whose named volumes have data here.
-    holds: BTreeSet<ComponentName>,
+    held: Volumes,
 }
 
 /// One cell: its task, and what it says of itself.
@@ -80,18 +79,10 @@ pub struct Rings {
 
 impl Supervisor {
     /// Starts the node's own program at once, if it has one.
-    pub fn new(tools: Tools, logs: Logs, local: Option<Ready>) -> Self {
-        let holds = match volumes::with_data(&tools.volumes) {
-            Ok(holds) => holds,
-            Err(error) => {
-                let path = tools.volumes.display();
-                tracing::error!(%path, %error, "cannot see whose data is here: it may be placed elsewhere");
-                BTreeSet::new()
-            }
-        };
+    pub fn new(tools: Tools, logs: Logs, held: Volumes, local: Option<Ready>) -> Self {
         let mut supervisor = Self {
             tools,
-            holds,
+            held,
             cells: BTreeMap::new(),
             stopping: Vec::new(),
             logs,
@@ -157,17 +148,34 @@ impl Supervisor {
     }
 
     /// Components whose data is on this node, whether they run or not.
-    pub fn holds(&mut self) -> Vec<ComponentName> {
+    pub fn holds(&mut self) -> Vec<Held> {
         self.note_data();
-        self.holds.iter().cloned().collect()
+        let held = self.held.held();
+        held.map(|(component, cells)| Held {
+            component: component.clone(),
+            cells,
+        })
+        .collect()
     }
 
     /// A cell that has started may have written.
     fn note_data(&mut self) {
-        for ((component, _), slot) in &self.cells {
-            if slot.writes && lock(&slot.shared).started_at.is_some() {
-                self.holds.insert(component.clone());
+        for ((component, index), slot) in &self.cells {
+            if slot.writes
+                && lock(&slot.shared).started_at.is_some()
+                && let Err(error) = self.held.note(component, *index)
+            {
+                tracing::error!(%component, index, %error, "cannot note whose data is here");
             }
+        }
+    }
+
+    /// A surplus cell is gone for good; what is stopped, removed or drained may come back.
+    fn forget_data(&mut self, component: &ComponentName, index: u32, why: StopReason) {
+        if matches!(why, StopReason::Moved | StopReason::NotWanted)
+            && let Err(error) = self.held.forget(component, index)
+        {
+            tracing::error!(%component, index, %error, "cannot note whose data is here");
         }
     }
 
@@ -206,6 +214,7 @@ impl Supervisor {
                     slot.cancel.cancel();
                     self.stopping.push(slot);
                 }
+                self.forget_data(&component, index, why);
                 self.logs.forget(&(component, index));
             }
         }

@@ -1,57 +1,147 @@
-//! The named volumes on this node's disk: `<volumes>/<component>/<name>/`.
+//! Whose data is on this node: named volumes are `<volumes>/<component>/<name>/`.
+//!
+//! Beside them lies an empty file `.cell-<index>` for each cell that has started with them, so that
+//! a node that starts anew knows how many cells belong to the data, and says so.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use realm_manifest::ComponentName;
 
-/// Components with at least one volume that is not empty.
-pub fn with_data(volumes: &Path) -> io::Result<BTreeSet<ComponentName>> {
-    let mut found = BTreeSet::new();
-    let entries = match fs::read_dir(volumes) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        // What has no component's name was not made here.
-        let name = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        if let Some(name) = name
-            && entry.file_type()?.is_dir()
-            && has_data(&entry.path())?
-        {
-            found.insert(name);
-        }
-    }
-    Ok(found)
+/// No volume's name begins with a dot.
+const MARK: &str = ".cell-";
+
+/// The cells that data on this node belongs to.
+#[derive(Debug)]
+pub struct Volumes {
+    path: PathBuf,
+    cells: BTreeMap<ComponentName, BTreeSet<u32>>,
 }
 
-fn has_data(component: &Path) -> io::Result<bool> {
-    for volume in fs::read_dir(component)? {
-        let volume = volume?;
-        if volume.file_type()?.is_dir() && fs::read_dir(volume.path())?.next().is_some() {
-            return Ok(true);
+impl Volumes {
+    /// Looks at what is there; nothing at all is fine.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let mut cells = BTreeMap::new();
+        for entry in entries(&path)? {
+            let entry = entry?;
+            // What has no component's name was not made here.
+            let name = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            if let Some(name) = name
+                && entry.file_type()?.is_dir()
+            {
+                let found = cells_of(&entry.path())?;
+                if !found.is_empty() {
+                    cells.insert(name, found);
+                }
+            }
+        }
+        Ok(Self { path, cells })
+    }
+
+    /// A cell has started with its volumes.
+    pub fn note(&mut self, component: &ComponentName, index: u32) -> io::Result<()> {
+        let known = self.cells.entry(component.clone()).or_default();
+        if known.insert(index) {
+            let component = self.path.join(component.as_str());
+            fs::create_dir_all(&component)?;
+            fs::File::create(component.join(format!("{MARK}{index}")))?;
+        }
+        Ok(())
+    }
+
+    /// The cell is not wanted here any more. The last one stays noted: the data does, too.
+    pub fn forget(&mut self, component: &ComponentName, index: u32) -> io::Result<()> {
+        let Some(known) = self
+            .cells
+            .get_mut(component)
+            .filter(|known| known.len() > 1)
+        else {
+            return Ok(());
+        };
+        known.remove(&index);
+        let mark = format!("{MARK}{index}");
+        match fs::remove_file(self.path.join(component.as_str()).join(mark)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
-    Ok(false)
+
+    /// Components with data here, sorted, each with its number of cells.
+    pub fn held(&self) -> impl Iterator<Item = (&ComponentName, u32)> {
+        self.cells
+            .iter()
+            .map(|(component, cells)| (component, u32::try_from(cells.len()).unwrap_or(u32::MAX)))
+    }
+}
+
+/// The cells that a component's data belongs to; data that nobody noted counts for one.
+fn cells_of(component: &Path) -> io::Result<BTreeSet<u32>> {
+    let (mut cells, mut data) = (BTreeSet::new(), false);
+    for entry in entries(component)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        match name.to_str().and_then(|name| name.strip_prefix(MARK)) {
+            Some(index) => cells.extend(index.parse::<u32>().ok()),
+            None if entry.file_type()?.is_dir() => {
+                data |= entries(&entry.path())?.next().is_some();
+            }
+            None => {}
+        }
+    }
+    if cells.is_empty() && data {
+        cells.insert(0);
+    }
+    Ok(cells)
+}
+
+/// What is in a directory; nothing where there is none.
+fn entries(path: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
+    match fs::read_dir(path) {
+        Ok(entries) => Ok(Some(entries).into_iter().flatten()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None.into_iter().flatten()),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn held(volumes: &Volumes) -> Vec<(String, u32)> {
+        let held = volumes.held();
+        held.map(|(name, cells)| (name.to_string(), cells))
+            .collect()
+    }
+
     #[test]
-    fn only_volumes_with_something_in_them_count() {
+    fn data_and_cells_that_had_it_are_known_after_a_restart() {
         let dir = tempfile::tempdir().expect("a directory");
-        let volumes = dir.path().join("volumes");
-        assert!(with_data(&volumes).expect("none yet").is_empty());
-        fs::create_dir_all(volumes.join("empty/data")).expect("a volume");
-        fs::create_dir_all(volumes.join("full/data/inner")).expect("a volume");
-        fs::create_dir_all(volumes.join("Not A Name/data/inner")).expect("a directory");
-        let found = with_data(&volumes).expect("readable");
-        assert_eq!(found, BTreeSet::from(["full".parse().expect("a name")]));
+        let path = dir.path().join("volumes");
+        let open = || Volumes::open(path.clone()).expect("readable");
+        assert!(held(&open()).is_empty());
+        fs::create_dir_all(path.join("empty/data")).expect("a volume");
+        fs::create_dir_all(path.join("full/data/inner")).expect("a volume");
+        fs::create_dir_all(path.join("Not A Name/data/inner")).expect("a directory");
+        assert_eq!(held(&open()), [("full".to_owned(), 1)]);
+
+        let mut volumes = open();
+        let web = "web".parse().expect("a name");
+        for index in [0, 1, 1, 2] {
+            volumes.note(&web, index).expect("writable");
+        }
+        let both = |cells| [("full".to_owned(), 1), ("web".to_owned(), cells)];
+        assert_eq!(held(&volumes), both(3));
+        assert_eq!(held(&open()), both(3));
+        for index in [2, 1, 0] {
+            volumes.forget(&web, index).expect("writable");
+        }
+        assert_eq!(held(&volumes), both(1), "the data is still there");
+        assert_eq!(held(&open()), both(1));
     }
 }

@@ -54,7 +54,7 @@ pub struct NodeReport {
     /// Components whose named volumes have data on this node, sorted; also while it runs no cell of
     /// them. Replicas that write such a volume stay where it is.
     #[n(17)]
-    pub holds: Vec<ComponentName>,
+    pub holds: Vec<Held>,
 }
 
 message!(NodeReport, "node-report", |report| report.node);
@@ -159,6 +159,16 @@ pub struct Declined {
     pub spec: Hash,
     #[n(2)]
     pub reason: Reason,
+}
+
+/// Data of a component, and how many cells it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Held {
+    #[n(0)]
+    pub component: ComponentName,
+    #[n(1)]
+    pub cells: u32,
 }
 
 /// The gossiped summary, at most 1 KiB: enough to know that a newer report waits.

@@ -101,8 +101,8 @@ pub fn chosen(component: &Component, nodes: &Nodes) -> Vec<PublicKey> {
         .collect()
 }
 
-/// Replicas that never move by themselves, by the node that has their data: as many as it reports
-/// cells, and one where only the data is left. Also when that node is away, full or draining: then
+/// Replicas that never move by themselves, by the node that has their data: as many as it has
+/// cells, or data of cells. Also when that node is away, full or draining: then
 /// the replica is missing, and not started elsewhere with an empty volume.
 ///
 /// Where more are held than asked for, nodes that report cells come before those with data alone,
@@ -122,7 +122,8 @@ pub fn held(state: &State, name: &ComponentName, component: &Component, nodes: &
             continue;
         };
         let cells = cells_kept(report, name, component);
-        let count = cells.max(u32::from(report.holds.contains(name)));
+        let data = report.holds.iter().find(|held| held.component == *name);
+        let count = cells.max(data.map_or(0, |held| held.cells));
         places.extend((0..count).map(|round| (round, cells == 0, rank, key)));
     }
     places.sort_unstable();

@@ -73,7 +73,8 @@ pub struct Cell {
     pub id: String,
     pub node: String,
     pub index: u32,
-    pub state: CellState,
+    /// Null where the node is away, so that nobody knows.
+    pub state: Option<CellState>,
     pub reason: Option<Reason>,
     pub restarts: u64,
     pub memory_bytes: Option<u64>,

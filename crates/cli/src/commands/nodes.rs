@@ -217,7 +217,7 @@ fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
     let cells = now.components.iter().flat_map(|one| &one.cells);
     cells
         .filter(|cell| Some(cell.node.as_str()) == name)
-        .filter(|cell| !matches!(cell.state, CellState::Done | CellState::Stopped))
+        .filter(|cell| !matches!(cell.state, Some(CellState::Done | CellState::Stopped)))
         .map(|cell| cell.id.clone())
         .collect()
 }

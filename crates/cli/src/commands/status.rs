@@ -156,7 +156,8 @@ fn show_one(status: &Status, one: &Component, output: &Output) -> Result<()> {
     let rows = one.cells.iter().map(|cell| {
         vec![
             cell.id.clone(),
-            cell.state.to_string(),
+            cell.state
+                .map_or_else(|| "-".to_owned(), |state| state.to_string()),
             cell.restarts.to_string(),
             memory(cell.memory_bytes, cell.memory_max_bytes),
             cell.exit_code

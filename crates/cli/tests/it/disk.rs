@@ -15,7 +15,13 @@ impl SmallDisk {
     fn mount(path: &Path, mebibytes: u32) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=700"), "tmpfs"])
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={mebibytes}m,mode=700"),
+                "tmpfs",
+            ])
             .arg(path)
             .output();
         if mounted.is_ok_and(|output| output.status.success()) {

@@ -9,7 +9,8 @@ use realm_manifest::{
     NativeSpec, NodeName, Placement, RestartPolicy, Rollout, Tag,
     payload::{Merge, NodeFacts, Note, Payload, Push, Restart, Run, Scale},
     report::{
-        Capacity, CellReport, CellState, Declined, NodeReport, NodeState, Reason, StatusDigest,
+        Capacity, CellReport, CellState, Declined, Held, NodeReport, NodeState, Reason,
+        StatusDigest,
     },
 };
 
@@ -283,7 +284,10 @@ pub fn report() -> Signed<NodeReport> {
         },
         cells: vec![cell],
         declined: vec![declined],
-        holds: vec![name("db")],
+        holds: vec![Held {
+            component: name("db"),
+            cells: 2,
+        }],
     };
     sign(report, &node())
 }

@@ -12,7 +12,7 @@ use realm_manifest::{
     ComponentSpec,
     identity::{Artifact, Genesis, Hash, PublicKey, SecretKey, Target, Timestamp},
     payload::{NodeFacts, Payload, Push},
-    report::{Capacity, CellReport, CellState, NodeReport, NodeState},
+    report::{Capacity, CellReport, CellState, Held, NodeReport, NodeState},
 };
 use realm_planner::{NodeView, Nodes, State, cell_digest, fold as folding, next_entry};
 
@@ -122,6 +122,13 @@ pub fn running(state: &State, name: &str, index: u32) -> CellReport {
 /// A state with one component, `web`.
 pub fn web(replicas: Option<u32>) -> State {
     fold(&genesis(), target("web"), &push(replicas)).unwrap()
+}
+
+pub fn held(name: &str, cells: u32) -> Held {
+    Held {
+        component: name.parse().unwrap(),
+        cells,
+    }
 }
 
 /// Gives every component a named volume that it writes.

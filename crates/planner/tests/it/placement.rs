@@ -10,10 +10,12 @@ use realm_manifest::{
 };
 use realm_planner::{
     Assignment, Nodes, State, cell_digest,
-    placement::{assign, held},
+    placement::{self, assign},
 };
 
-use super::{drain, fold, genesis, key, nodes, push, report, running, target, web, with_data};
+use super::{
+    drain, fold, genesis, held, key, nodes, push, report, running, target, web, with_data,
+};
 
 fn counts(state: &State, nodes: &Nodes) -> BTreeMap<PublicKey, u32> {
     assign(state, nodes)[&"web".parse().unwrap()].clone()
@@ -111,14 +113,14 @@ fn a_cell_with_data_stays_whoever_comes_or_goes() {
         assert_eq!(total(&state, &away), 2);
         // Only its data is left, and another component has taken the room.
         let mut bare = report(holder, &state, Vec::new());
-        bare.holds.push("web".parse().unwrap());
+        bare.holds.push(held("web", 1));
         bare.capacity.memory_mb = 10;
         all.get_mut(&holder).unwrap().report = Some(bare);
         assert_eq!(total(&state, &all), 1);
         let asked = &state.components[&"web".parse().unwrap()];
         let name = "web".parse().unwrap();
         assert_eq!(
-            held(&state, &name, asked, &all),
+            placement::held(&state, &name, asked, &all),
             BTreeMap::from([(holder, 1)])
         );
     }
@@ -144,7 +146,7 @@ fn of_too_many_with_data_those_that_run_come_first() {
     let (runs, idle) = (key(10).public(), key(11).public());
     for (runs, idle) in [(runs, idle), (idle, runs)] {
         let mut bare = report(idle, &state, Vec::new());
-        bare.holds.push("web".parse().unwrap());
+        bare.holds.push(held("web", 1));
         all.get_mut(&idle).unwrap().report = Some(bare);
         let cells = vec![running(&state, "web", 0)];
         all.get_mut(&runs).unwrap().report = Some(report(runs, &state, cells));

@@ -203,14 +203,6 @@ fn a_cell_with_data_is_not_started_elsewhere() {
     let mut realm = Realm::new(with_data(web(Some(1))), nodes(3));
     realm.settle(|_| {});
     let holder = *realm.counts().keys().next().unwrap();
-    realm
-        .nodes
-        .get_mut(&holder)
-        .unwrap()
-        .report
-        .as_mut()
-        .unwrap()
-        .holds = vec!["web".parse().unwrap()];
     realm.lose(holder);
     realm.settle(|_| {});
     assert_eq!(realm.all(), 0);
@@ -268,8 +260,6 @@ fn a_draining_node_stops_what_nobody_takes_over() {
     let mut realm = Realm::new(with_data(web(Some(1))), nodes(2));
     realm.settle(|_| {});
     let holder = *realm.counts().keys().next().unwrap();
-    let report = realm.nodes.get_mut(&holder).unwrap().report.as_mut();
-    report.unwrap().holds.push("web".parse().unwrap());
     realm.state = drain(&realm.state, holder, true);
     assert!(matches!(realm.plan(holder)[..], [Step::Stop { why: found, .. }] if found == why));
     realm.settle(|_| {});
@@ -429,6 +419,42 @@ proptest! {
         // Nothing is there but what is wanted, and what fills in for what is missing.
         let beyond = realm.all() - placed as usize;
         prop_assert!(realm.running() == (placed - failing) as usize + beyond);
+    }
+
+    #[test]
+    fn cells_with_data_never_run_where_it_is_not(
+        count_nodes in 1u8..6,
+        later in 0u8..3,
+        replicas in 1u32..6,
+        turns in proptest::collection::vec((any::<prop::sample::Index>(), 0u8..3), 0..8),
+    ) {
+        let asked = replicas as usize;
+        let mut realm = Realm::new(with_data(web(Some(replicas))), nodes(count_nodes));
+        realm.settle(|_| {});
+        let data = realm.counts();
+        for (key, view) in nodes(count_nodes + later) {
+            realm.nodes.entry(key).or_insert(view);
+            realm.cells.entry(key).or_default();
+        }
+        for (which, turn) in turns {
+            let node = *which.get(&realm.nodes.keys().copied().collect::<Vec<_>>());
+            match turn {
+                0 => realm.lose(node),
+                1 => realm.bring_back(node),
+                _ => realm.state = drain(&realm.state, node, !realm.state.is_draining(&node)),
+            }
+            realm.settle(|realm| {
+                let with_cells = realm.cells.iter().filter(|(_, cells)| !cells.is_empty());
+                with_cells.for_each(|(node, _)| assert!(data.contains_key(node)));
+                assert!(realm.all() <= asked);
+            });
+        }
+        for node in realm.nodes.keys().copied().collect::<Vec<_>>() {
+            realm.state = drain(&realm.state, node, false);
+            realm.bring_back(node);
+        }
+        realm.settle(|_| {});
+        prop_assert_eq!((realm.running(), realm.all()), (asked, asked));
     }
 
     #[test]

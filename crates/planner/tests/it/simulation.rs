@@ -9,7 +9,7 @@ use realm_manifest::{
 };
 use realm_planner::{Nodes, OwnCell, PlanInput, State, Step, cell_digest, placement::assign, plan};
 
-use super::{report, running};
+use super::{held, report, running};
 
 /// Longer than any move takes: pull, start, report, stop, report.
 const ROUNDS: usize = 30;
@@ -64,13 +64,31 @@ impl Realm {
             .filter(|cell| self.state.components.contains_key(&cell.own.component))
             .map(|cell| self.report_of(cell))
             .collect();
+        let mut ran: BTreeMap<&ComponentName, u32> = BTreeMap::new();
+        for cell in &self.cells[&node] {
+            let asked = self.state.components.get(&cell.own.component);
+            let writes = asked.is_some_and(|asked| asked.spec.writes_named_volume());
+            if writes && cell.state != CellState::Starting {
+                *ran.entry(&cell.own.component).or_default() += 1;
+            }
+        }
+        let wrote = ran
+            .iter()
+            .map(|(name, cells)| held(name.as_str(), *cells))
+            .collect();
         let view = self.nodes.get_mut(&node).unwrap();
-        let next = report(node, &self.state, cells);
+        let mut next = report(node, &self.state, cells);
+        next.holds = wrote;
         view.report = Some(match view.report.take() {
             Some(before) => realm_manifest::report::NodeReport {
                 capacity: before.capacity,
                 declined: before.declined,
-                holds: before.holds,
+                // Data stays when its cells do not.
+                holds: if next.holds.is_empty() {
+                    before.holds
+                } else {
+                    next.holds
+                },
                 boot_id: before.boot_id,
                 ..next
             },

@@ -9,7 +9,9 @@ use realm_planner::{
     status::{ComponentState, components},
 };
 
-use super::{drain, fold, genesis, key, nodes, push, report, running, target, web, with_data};
+use super::{
+    drain, fold, genesis, held, key, nodes, push, report, running, target, web, with_data,
+};
 
 #[test]
 fn a_node_that_refuses_its_share_shows_with_its_reason() {
@@ -169,7 +171,7 @@ fn what_a_draining_node_leaves_undone_says_so() {
     let mut all = nodes(2);
     let holder = key(11).public();
     let mut says = report(holder, &state, Vec::new());
-    says.holds.push("web".parse().unwrap());
+    says.holds.push(held("web", 1));
     all.get_mut(&holder).unwrap().report = Some(says);
     state = drain(&state, holder, true);
     let status = &components(&state, &all)[0];
