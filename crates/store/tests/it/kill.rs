@@ -1,4 +1,5 @@
-//! kill -9 of a real process at every system call that writes the ledger.
+//! Real processes below strace: killed at every system call that writes the ledger, and
+//! watched for what they sync.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -6,7 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use realm_store::{Ledger, LedgerError, Op};
+use realm_manifest::identity::Artifact;
+use realm_store::{Blobs, Ledger, LedgerError, Op};
 
 use super::{batch, chain, genesis};
 
@@ -57,14 +59,56 @@ fn run_and_kill(dir: &Path, call: &str, nth: u32) -> (u64, bool) {
     (acknowledged, child.wait().unwrap().success())
 }
 
-#[test]
-fn killed_at_every_write() {
-    if Command::new("strace")
+fn strace_is_missing() -> bool {
+    let found = Command::new("strace")
         .arg("-V")
         .stdout(Stdio::null())
-        .status()
-        .is_err()
-    {
+        .status();
+    found.is_err()
+}
+
+/// Not a test of its own: the process that [`a_new_shard_lasts`] watches.
+#[test]
+fn child_that_imports() {
+    let Some(dir) = std::env::var_os(DIR) else {
+        return;
+    };
+    let blobs = Blobs::open(Path::new(&dir), 1_000_000).unwrap();
+    blobs.import(&b"an artifact"[..], 1_000_000).unwrap();
+}
+
+/// A shard whose name is not synced may be gone after a power cut, and what is in it too.
+#[test]
+fn a_new_shard_lasts() {
+    if strace_is_missing() {
+        eprintln!("SKIPPED: strace is not installed");
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let synced = || {
+        let trace = temp.path().join("trace");
+        let status = Command::new("strace")
+            .args(["-f", "-qq", "-y", "-e", "trace=fsync", "-o"])
+            .arg(&trace)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "kill::child_that_imports"])
+            .env(DIR, temp.path().join("data"))
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+        let text = std::fs::read_to_string(trace).unwrap();
+        let shard = Artifact::of(b"an artifact").sha256.to_string()[..2].to_owned();
+        ["/blobs>".to_owned(), format!("/blobs/{shard}>")]
+            .map(|name| text.lines().filter(|line| line.contains(&name)).count())
+    };
+    assert_eq!(synced(), [1, 1]);
+    // It is here already: nothing new to sync.
+    assert_eq!(synced(), [0, 0]);
+}
+
+#[test]
+fn killed_at_every_write() {
+    if strace_is_missing() {
         eprintln!("SKIPPED: strace is not installed; `faults` covers the same points in memory");
         return;
     }
