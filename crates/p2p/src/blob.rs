@@ -22,7 +22,6 @@ pub(crate) const RANGE_MAX: u32 = 1024 * 1024;
 /// The answer is larger by the hashes that prove it: at most 64 bytes for each 1 KiB, and a path to the root.
 const ANSWER_MAX: usize = RANGE_MAX as usize + RANGE_MAX as usize / 8;
 const REQUEST: usize = 32 + 8 + 4;
-const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// A reader that takes longer for one answer gives its slot to someone else.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// A slower source is given up, so that another can be asked.
@@ -120,9 +119,10 @@ impl Request {
 pub(crate) async fn serve(
     mut stream: Stream,
     source: Result<Arc<dyn BlobSource>, Status>,
+    request_time: Duration,
 ) -> io::Result<()> {
     let mut request = [0; REQUEST];
-    timeout(REQUEST_TIME, stream.read_exact(&mut request))
+    timeout(request_time, stream.read_exact(&mut request))
         .await
         .map_err(timed_out)??;
     let answer = match source {

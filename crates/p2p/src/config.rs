@@ -62,8 +62,12 @@ pub struct NetLimits {
     pub frame: usize,
     /// Frames waiting for one peer.
     pub frame_queue: usize,
-    /// Bytes of received frames that nobody has dropped yet.
+    /// Bytes of received frames that nobody has dropped yet, of one peer and of all.
+    pub frame_bytes_per_peer: usize,
     pub frame_bytes: usize,
+    /// From a frame's first byte to its last, and the same for a blob request.
+    pub frame_time: Duration,
+    pub request_time: Duration,
     /// RPC streams of one approved peer, and of all of them.
     pub rpc_per_peer: usize,
     pub rpc: usize,
@@ -95,7 +99,10 @@ impl Default for NetLimits {
             streams: 128,
             frame: 1024 * 1024,
             frame_queue: 256,
+            frame_bytes_per_peer: 4 * 1024 * 1024,
             frame_bytes: 32 * 1024 * 1024,
+            frame_time: Duration::from_secs(30),
+            request_time: Duration::from_secs(10),
             rpc_per_peer: 64,
             rpc: 512,
             rpc_per_stranger: 4,

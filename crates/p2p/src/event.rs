@@ -144,6 +144,8 @@ pub struct Stats {
     pub malformed: u64,
     pub gossip_in: u64,
     pub gossip_dropped: u64,
+    /// Held against whoever sent it.
+    pub gossip_rejected: u64,
     pub rpc_open: usize,
     pub rpc_refused: u64,
     /// Connections' tasks that panicked; each ended only itself.

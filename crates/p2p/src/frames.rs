@@ -15,8 +15,8 @@ use crate::{streams::OpenError, task::Report};
 
 pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/realm/log/1");
 
-/// From a frame's first byte to its last: a peer cannot hold a half frame for long.
-const FRAME_TIME: Duration = Duration::from_secs(30);
+/// A frame that is not taken in this time has met a peer that does not read.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// A frame's length is a claim, so memory follows the bytes that came.
 const READ_STEP: usize = 64 * 1024;
 /// An outgoing queue that nobody used for so long gives its stream back.
@@ -30,37 +30,59 @@ const ATTEMPTS: usize = 2;
 pub(crate) enum ReadError {
     #[error("a frame of {len} bytes, 1 to {max} are allowed")]
     Length { len: usize, max: usize },
-    #[error("a frame was not complete after {FRAME_TIME:?}")]
-    Slow,
+    #[error("a frame was not complete after {0:?}")]
+    Slow(Duration),
     #[error("the stream broke")]
     Io(#[from] io::Error),
 }
 
-/// Reads until the peer closes; each frame is reported in order.
-pub(crate) async fn read(
-    mut stream: Stream,
-    from: PublicKey,
-    max: usize,
-    budget: Arc<Semaphore>,
-    reports: mpsc::Sender<Report>,
-) -> Result<(), ReadError> {
-    while let Some(first) = read_first(&mut stream).await? {
-        let frame = timeout(FRAME_TIME, read_frame(&mut stream, first, max))
-            .await
-            .map_err(|_| ReadError::Slow)??;
-        // Waits for whoever consumes frames: a peer that floods is slowed down, by its own stream.
-        let Ok(permit) = budget.clone().acquire_many_owned(frame.len() as u32).await else {
-            return Ok(());
-        };
-        let bytes = Bytes::from_owner(Held {
-            frame,
-            _permit: permit,
-        });
-        if reports.send(Report::Frame { from, bytes }).await.is_err() {
-            return Ok(());
+/// The frames from one peer.
+pub(crate) struct Reader {
+    pub from: PublicKey,
+    /// Longest frame, in bytes.
+    pub max: usize,
+    /// From a frame's first byte to its last: a peer cannot hold a half frame for long.
+    pub time: Duration,
+    /// Bytes that may wait for whoever consumes frames: this peer's, and everybody's.
+    pub own: Arc<Semaphore>,
+    pub all: Arc<Semaphore>,
+    pub reports: mpsc::Sender<Report>,
+}
+
+impl Reader {
+    /// Reads until the peer closes; each frame is reported in order.
+    pub async fn run(self, mut stream: Stream) -> Result<(), ReadError> {
+        while let Some(first) = read_first(&mut stream).await? {
+            let frame = timeout(self.time, read_frame(&mut stream, first, self.max))
+                .await
+                .map_err(|_| ReadError::Slow(self.time))??;
+            let Some(bytes) = self.hold(frame).await else {
+                return Ok(());
+            };
+            let from = self.from;
+            if self
+                .reports
+                .send(Report::Frame { from, bytes })
+                .await
+                .is_err()
+            {
+                return Ok(());
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Waits for whoever consumes frames: a peer that floods is slowed down, by its own stream, and
+    /// takes no more than its part of what all may hold. None when the network has stopped.
+    async fn hold(&self, frame: Vec<u8>) -> Option<Bytes> {
+        let size = frame.len() as u32;
+        let own = self.own.clone().acquire_many_owned(size).await.ok()?;
+        let all = self.all.clone().acquire_many_owned(size).await.ok()?;
+        Some(Bytes::from_owner(Held {
+            frame,
+            _permits: [own, all],
+        }))
+    }
 }
 
 /// None when the stream ends between two frames.
@@ -92,7 +114,7 @@ async fn read_frame(stream: &mut Stream, first: u8, max: usize) -> Result<Vec<u8
 /// A received frame, counted until its last clone is dropped.
 struct Held {
     frame: Vec<u8>,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl AsRef<[u8]> for Held {
@@ -173,7 +195,7 @@ impl Writer {
                 Ok(())
             }
         };
-        timeout(FRAME_TIME, write)
+        timeout(WRITE_TIME, write)
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
         Ok(stream)

@@ -45,9 +45,10 @@ impl Network {
         config: Config,
         services: Services,
     ) -> Result<(NetworkHandle, mpsc::Receiver<NetworkEvent>), StartError> {
-        if config.limits.frame_bytes < config.limits.frame {
+        let limits = &config.limits;
+        if limits.frame_bytes.min(limits.frame_bytes_per_peer) < limits.frame {
             return Err(StartError::Settings(
-                "frame_bytes is less than one frame".to_owned(),
+                "frame_bytes and frame_bytes_per_peer must hold one frame".to_owned(),
             ));
         }
         let listen = parse_all(&config.listen)?;

@@ -150,6 +150,8 @@ pub(crate) struct Task {
     rpc_slots: Slots,
     stranger_slots: Slots,
     frame_budget: Arc<Semaphore>,
+    /// Each peer's part of it. Kept for one that left while its frames still wait.
+    frame_budgets: HashMap<PublicKey, Arc<Semaphore>>,
     tasks: JoinSet<Done>,
     stats: Stats,
 }
@@ -187,6 +189,7 @@ impl Task {
             rpc_slots: Slots::new(limits.rpc_per_peer, limits.rpc),
             stranger_slots: Slots::new(limits.rpc_per_stranger, usize::MAX),
             frame_budget: Arc::new(Semaphore::new(limits.frame_bytes)),
+            frame_budgets: HashMap::new(),
             tasks: JoinSet::new(),
             stats: Stats::default(),
             limits,
@@ -325,6 +328,9 @@ impl Task {
             self.frames_dropped(to, count, QUEUE_FULL.to_owned());
         }
         self.writers.retain(|_, writer| !writer.queue.is_closed());
+        let (part, peers) = (self.limits.frame_bytes_per_peer, &self.peers);
+        self.frame_budgets
+            .retain(|key, left| peers.contains_key(key) || left.available_permits() < part);
         Flow::Go
     }
 

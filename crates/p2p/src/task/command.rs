@@ -6,7 +6,7 @@ use bytes::Bytes;
 use libp2p::{Stream, gossipsub, multiaddr::Protocol, relay};
 use realm_identity::{PublicKey, RealmId};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -139,6 +139,9 @@ impl Task {
         let Some(source) = key::peer_of(&id.source) else {
             return;
         };
+        if verdict == Verdict::Reject {
+            self.stats.gossip_rejected += 1;
+        }
         let verdict = match verdict {
             Verdict::Accept => gossipsub::MessageAcceptance::Accept,
             Verdict::Ignore => gossipsub::MessageAcceptance::Ignore,
@@ -356,9 +359,10 @@ impl Task {
             Ok(_) => self.stats.blobs_served += 1,
             Err(_) => self.stats.blobs_refused += 1,
         }
+        let request_time = self.limits.request_time;
         self.tasks.spawn_local(async move {
             let _slot = slot;
-            if let Err(error) = blob::serve(stream, answer).await {
+            if let Err(error) = blob::serve(stream, answer, request_time).await {
                 tracing::debug!(%peer, %error, "a blob request ended early");
             }
             Done::Other
@@ -390,10 +394,21 @@ impl Task {
     }
 
     pub(super) fn read_frames(&mut self, from: PublicKey, stream: Stream) {
-        let (max, budget) = (self.limits.frame, Arc::clone(&self.frame_budget));
-        let reports = self.report.clone();
+        let part = self.limits.frame_bytes_per_peer;
+        let own = self
+            .frame_budgets
+            .entry(from)
+            .or_insert_with(|| Arc::new(Semaphore::new(part)));
+        let reader = frames::Reader {
+            from,
+            max: self.limits.frame,
+            time: self.limits.frame_time,
+            own: own.clone(),
+            all: self.frame_budget.clone(),
+            reports: self.report.clone(),
+        };
         let task = self.tasks.spawn_local(async move {
-            let result = frames::read(stream, from, max, budget, reports).await;
+            let result = reader.run(stream).await;
             Done::Frames { from, result }
         });
         // One stream a peer: a new one means that the peer gave up the old one.
