@@ -23,6 +23,7 @@ use wasmtime::{Engine, Module, component::Component};
 use crate::{
     CompileError, Flavour, Inspection, Kind, PrepareError,
     compile::{Compiler, Job},
+    inspect::Facts,
 };
 
 mod budget;
@@ -33,8 +34,8 @@ use budget::{TEMPORARY, Users};
 const MAC_BYTES: usize = 32;
 /// Read at once while checking.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// The refusal that is kept for bytes that do not compile.
-const REFUSAL_BYTES: u64 = 16 * 1024;
+/// The longest of what is kept beside code: why there is none, or what the artifact is.
+const SMALL_BYTES: u64 = 64 * 1024 * 1024;
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Whoever may write a file may swap it between the check and the use.
@@ -70,15 +71,18 @@ pub(crate) enum Compiled {
 /// The part of an entry: code, or why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
+    /// What the artifact is.
+    Facts,
     Code,
     Bad,
 }
 
 impl Ending {
-    const ALL: [Self; 2] = [Self::Code, Self::Bad];
+    const ALL: [Self; 3] = [Self::Facts, Self::Code, Self::Bad];
 
     const fn as_str(self) -> &'static str {
         match self {
+            Self::Facts => "facts",
             Self::Code => "code",
             Self::Bad => "bad",
         }
@@ -86,6 +90,7 @@ impl Ending {
 
     const fn mac(self) -> &'static str {
         match self {
+            Self::Facts => "facts.mac",
             Self::Code => "code.mac",
             Self::Bad => "bad.mac",
         }
@@ -128,9 +133,49 @@ impl Cache {
         Ok(Self(Arc::new(store)))
     }
 
+    /// Takes hold of the entry of an artifact: it stays, whether it is there already or is about to be made.
+    pub(crate) fn hold(&self, digest: &[u8; 32], flavour: Flavour, engine: &Engine) -> InUse {
+        let name = format!(
+            "{}-{}-{:016x}",
+            hex::encode(digest),
+            flavour.as_str(),
+            compatibility(engine)
+        );
+        self.0.users.add(&name)
+    }
+
+    /// What `wasm` is: as it was told before, else told by a child.
+    pub(crate) async fn inspected(
+        &self,
+        held: &InUse,
+        digest: [u8; 32],
+        wasm: &[u8],
+        compiler: &Compiler,
+    ) -> Result<Inspection, PrepareError> {
+        let name = held.name().to_owned();
+        let wanted = name.clone();
+        let known = self.blocking(move |store| Ok(store.facts(&wanted))).await?;
+        let facts = match known {
+            Some(facts) => facts,
+            None => {
+                let facts = compiler.facts(wasm).await??;
+                let told =
+                    serde_json::to_vec(&facts).map_err(|error| PrepareError::Load(error.into()))?;
+                self.blocking(move |store| {
+                    store.keep(&name, Ending::Facts, &told);
+                    Ok(())
+                })
+                .await?;
+                facts
+            }
+        };
+        Ok(Inspection::new(facts, &digest, wasm))
+    }
+
     /// The compiled form of `wasm`: mapped if a valid one is there, else compiled and kept. Any fault in the cache means compiling again.
     pub(crate) async fn compiled(
         &self,
+        held: &InUse,
         engine: &Engine,
         flavour: Flavour,
         inspection: &Inspection,
@@ -138,12 +183,7 @@ impl Cache {
         compiler: &Compiler,
     ) -> Result<Loaded, PrepareError> {
         let kind = inspection.kind;
-        let name = format!(
-            "{}-{}-{:016x}",
-            inspection.sha256,
-            flavour.as_str(),
-            compatibility(engine)
-        );
+        let name = held.name().to_owned();
         let (wanted, on) = (name.clone(), engine.clone());
         if let Some(loaded) = self
             .blocking(move |store| store.find(&on, &wanted, kind))
@@ -219,7 +259,6 @@ impl Store {
         kind: Kind,
         code: &[u8],
     ) -> Result<Loaded, PrepareError> {
-        // In use from now on: the sweep that makes room for it must not take it.
         let in_use = self.users.add(name);
         self.keep(name, Ending::Code, code);
         let loaded = match self.load(engine, name, kind) {
@@ -252,18 +291,33 @@ impl Store {
     }
 
     fn refusal(&self, name: &str) -> Option<String> {
-        let file = match self.checked(name, Ending::Bad) {
-            Ok(file) => file?,
-            // Compiling says it again, if it is true.
-            Err(_) => return None,
-        };
-        let mut message = String::new();
-        io::Seek::rewind(&mut &file).ok()?;
-        (&file)
-            .take(REFUSAL_BYTES)
-            .read_to_string(&mut message)
-            .ok()?;
-        Some(message)
+        String::from_utf8(self.small(name, Ending::Bad)?).ok()
+    }
+
+    /// None too if another version of realm wrote them in another form.
+    fn facts(&self, name: &str) -> Option<Facts> {
+        serde_json::from_slice(&self.small(name, Ending::Facts)?).ok()
+    }
+
+    /// What is kept to be read: whatever is wrong with it, it can be made again.
+    fn small(&self, name: &str, ending: Ending) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read = self.checked(name, ending).and_then(|file| {
+            let Some(file) = file else {
+                return Ok(None);
+            };
+            io::Seek::rewind(&mut &file)?;
+            (&file).take(SMALL_BYTES).read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
+        });
+        read.unwrap_or_else(|error| {
+            tracing::warn!(
+                artifact = name,
+                error = format!("{error:#}"),
+                "a file beside compiled code is ignored"
+            );
+            None
+        })
     }
 
     /// The file of an entry if its MAC fits; it counts as used now.
@@ -374,7 +428,7 @@ impl Store {
         let mut block = [0; 64];
         block[..self.key.len()].copy_from_slice(&self.key);
         let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
-        for part in ["realm-compiled-v1", name, ending.as_str()] {
+        for part in ["realm-compiled-v2", name, ending.as_str()] {
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
         }

@@ -1,4 +1,4 @@
-//! Compiles in a child process: what the bytes do to the compiler, they do to the child.
+//! Reads and compiles in a child process: what the bytes do to a parser or the compiler, they do to the child.
 
 use std::{
     ffi::OsString, io, os::unix::process::ExitStatusExt, path::PathBuf, process::Stdio,
@@ -11,7 +11,11 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{Flavour, Kind, compile_child::Outcome};
+use crate::{
+    Flavour, InspectError, Kind,
+    compile_child::{self, Outcome},
+    inspect::Facts,
+};
 
 const MIB: u64 = 1024 * 1024;
 /// Up to this many bytes of input the plain limits hold; beyond, they grow in proportion.
@@ -22,6 +26,8 @@ const WALL_FACTOR: u32 = 4;
 const OUTPUT_FACTOR: u64 = 32;
 const OUTPUT_SPARE: u64 = 64 * MIB;
 const MESSAGE_BYTES: u64 = 16 * 1024;
+/// What a child tells of an artifact: names and types have bounds that stay below.
+const FACTS_BYTES: u64 = 64 * MIB;
 /// Compiling takes a core and up to the memory limit each.
 const AT_ONCE: usize = 2;
 
@@ -103,45 +109,70 @@ impl Compiler {
         }
     }
 
-    /// Runs one child to its end. May be dropped midway: the child is killed.
+    /// What the artifact is, told by a child: validating takes memory and time too.
+    pub(crate) async fn facts(
+        &self,
+        wasm: &[u8],
+    ) -> Result<Result<Facts, InspectError>, CompileError> {
+        let told = self
+            .run(Task {
+                wasm,
+                flavour: Flavour::Epoch,
+                kind: compile_child::FACTS,
+                cpu: self.config.cpu,
+                memory: self.config.memory_bytes,
+                output_max: FACTS_BYTES,
+            })
+            .await?;
+        serde_json::from_slice(&told)
+            .map_err(|error| CompileError::Crashed(format!("it told nothing readable: {error}")))
+    }
+
     pub(crate) async fn compile(&self, job: Job<'_>) -> Result<Vec<u8>, CompileError> {
+        let size = job.wasm.len() as u64;
+        let scale = size.div_ceil(PLAIN_INPUT_BYTES).max(1);
+        self.run(Task {
+            wasm: job.wasm,
+            flavour: job.flavour,
+            kind: job.kind.as_str(),
+            cpu: self
+                .config
+                .cpu
+                .saturating_mul(u32::try_from(scale).unwrap_or(u32::MAX)),
+            memory: self.config.memory_bytes.saturating_mul(scale),
+            output_max: size
+                .saturating_mul(OUTPUT_FACTOR)
+                .saturating_add(OUTPUT_SPARE),
+        })
+        .await
+    }
+
+    /// Runs one child to its end. May be dropped midway: the child is killed.
+    async fn run(&self, task: Task<'_>) -> Result<Vec<u8>, CompileError> {
         // The semaphore is never closed.
         let _turn = self
             .turns
             .acquire()
             .await
             .map_err(|_| CompileError::Crashed("the runtime is stopping".into()))?;
-        let size = job.wasm.len() as u64;
-        let scale = size.div_ceil(PLAIN_INPUT_BYTES).max(1);
-        let cpu = self
-            .config
-            .cpu
-            .saturating_mul(u32::try_from(scale).unwrap_or(u32::MAX));
-        let memory = self.config.memory_bytes.saturating_mul(scale);
-        let mut child = self.spawn(&job, cpu, memory).map_err(CompileError::Spawn)?;
-        let output_max = size
-            .saturating_mul(OUTPUT_FACTOR)
-            .saturating_add(OUTPUT_SPARE);
-        let finished = tokio::time::timeout(
-            cpu.saturating_mul(WALL_FACTOR),
-            talk(&mut child, job.wasm, output_max),
-        )
-        .await;
-        let (status, code, message) = match finished {
+        let mut child = self.spawn(&task).map_err(CompileError::Spawn)?;
+        let wall = task.cpu.saturating_mul(WALL_FACTOR);
+        let talked = talk(&mut child, task.wasm, task.output_max);
+        let (status, made, message) = match tokio::time::timeout(wall, talked).await {
             Ok(talked) => talked.map_err(CompileError::Spawn)?,
             // Dropping the child kills it.
-            Err(_) => return Err(CompileError::TimedOut(cpu.saturating_mul(WALL_FACTOR))),
+            Err(_) => return Err(CompileError::TimedOut(wall)),
         };
-        judge(status, code, message, cpu, memory)
+        judge(status, made, message, task.cpu, task.memory)
     }
 
-    fn spawn(&self, job: &Job<'_>, cpu: Duration, memory: u64) -> io::Result<Child> {
+    fn spawn(&self, task: &Task<'_>) -> io::Result<Child> {
         let mut command = Command::new(&self.config.child);
         command
             .args(&self.config.args)
-            .args([job.flavour.as_str(), job.kind.as_str()])
-            .arg(cpu.as_secs().max(1).to_string())
-            .arg(memory.to_string());
+            .args([task.flavour.as_str(), task.kind])
+            .arg(task.cpu.as_secs().max(1).to_string())
+            .arg(task.memory.to_string());
         if self.config.allow_unsandboxed {
             command.arg("--allow-unsandboxed");
         }
@@ -153,6 +184,17 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
     }
+}
+
+/// One run of the child.
+struct Task<'a> {
+    wasm: &'a [u8],
+    flavour: Flavour,
+    /// What it is, or [`compile_child::FACTS`].
+    kind: &'static str,
+    cpu: Duration,
+    memory: u64,
+    output_max: u64,
 }
 
 type Talked = (std::process::ExitStatus, Vec<u8>, String);

@@ -1,4 +1,4 @@
-//! The process that compiles: confined before it reads a byte, gone after one artifact.
+//! The process that reads or compiles: confined before it reads a byte, gone after one artifact.
 
 use std::{
     ffi::OsString,
@@ -8,7 +8,7 @@ use std::{
 
 use wasmtime::Engine;
 
-use crate::{Flavour, Kind, engine::base_config, sandbox};
+use crate::{Flavour, Kind, engine::base_config, inspect, sandbox};
 
 /// How the child ends, in its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,14 @@ impl Outcome {
 }
 
 struct Failure(Outcome, String);
+
+/// In the place of a kind: read what the artifact is, and compile nothing.
+pub(crate) const FACTS: &str = "facts";
+
+enum Work {
+    Facts,
+    Compile(Flavour, Kind),
+}
 
 /// Runs the child. `args` are those after the hidden subcommand. Must be called before the process has any other thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -69,9 +77,10 @@ fn run(args: &[String]) -> Result<(), Failure> {
         "fuel" => Flavour::Fuel,
         _ => return Err(usage()),
     };
-    let kind = match kind.as_str() {
-        "module" => Kind::Module,
-        "component" => Kind::Component,
+    let work = match kind.as_str() {
+        FACTS => Work::Facts,
+        "module" => Work::Compile(flavour, Kind::Module),
+        "component" => Work::Compile(flavour, Kind::Component),
         _ => return Err(usage()),
     };
     let cpu = cpu.parse().map_err(|_| usage())?;
@@ -81,7 +90,7 @@ fn run(args: &[String]) -> Result<(), Failure> {
     if let Some(probe) = flags.iter().find_map(|flag| flag.strip_prefix("--probe=")) {
         return sandbox::probe(probe).map_err(|message| Failure(Outcome::Bad, message));
     }
-    compile(flavour, kind)
+    work.run()
 }
 
 fn confine(cpu: u64, memory: u64, allowed: bool) -> Result<(), Failure> {
@@ -92,29 +101,37 @@ fn confine(cpu: u64, memory: u64, allowed: bool) -> Result<(), Failure> {
     }
 }
 
-fn compile(flavour: Flavour, kind: Kind) -> Result<(), Failure> {
-    let mut wasm = Vec::new();
-    io::stdin()
-        .lock()
-        .read_to_end(&mut wasm)
-        .map_err(|error| Failure(Outcome::Usage, error.to_string()))?;
+impl Work {
+    fn run(self) -> Result<(), Failure> {
+        let failed = |error: io::Error| Failure(Outcome::Usage, error.to_string());
+        let mut wasm = Vec::new();
+        io::stdin().lock().read_to_end(&mut wasm).map_err(failed)?;
+        let made = match self {
+            Self::Facts => serde_json::to_vec(&inspect::facts(&wasm))
+                .map_err(|error| Failure(Outcome::Usage, error.to_string()))?,
+            Self::Compile(flavour, kind) => compile(flavour, kind, &wasm)?,
+        };
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(&made)
+            .and_then(|()| stdout.flush())
+            .map_err(failed)
+    }
+}
+
+fn compile(flavour: Flavour, kind: Kind, wasm: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut config = base_config(flavour);
     config.parallel_compilation(false);
     let engine =
         Engine::new(&config).map_err(|error| Failure(Outcome::Usage, format!("{error:#}")))?;
     let code = match kind {
-        Kind::Module => engine.precompile_module(&wasm),
-        Kind::Component => engine.precompile_component(&wasm),
+        Kind::Module => engine.precompile_module(wasm),
+        Kind::Component => engine.precompile_component(wasm),
     };
-    let code = code.map_err(|error| match format!("{error:#}") {
+    code.map_err(|error| match format!("{error:#}") {
         text if text.contains("Cannot allocate memory") || text.contains("out of memory") => {
             Failure(Outcome::Memory, text)
         }
         text => Failure(Outcome::Bad, text),
-    })?;
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(&code)
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Failure(Outcome::Usage, error.to_string()))
+    })
 }

@@ -2,23 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures, types::Types};
+use wasmparser::{Validator, WasmFeatures};
 
+mod facts;
 mod nesting;
 mod offer;
 mod render;
 
-use render::Renderer;
+pub(crate) use facts::Facts;
 
 /// A larger artifact is refused unread.
 pub(crate) const SIZE_MAX: usize = 256 * 1024 * 1024;
 /// Imports and exports that are listed; more than a real program has.
 const ITEMS_MAX: usize = 4096;
-const PRODUCERS_MAX: usize = 64;
+/// Bytes of their names together.
+const NAMES_MAX: usize = 1024 * 1024;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Component,
@@ -80,7 +82,7 @@ pub enum Need {
 }
 
 /// A named import or export and its type, as WIT would write it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     pub name: String,
     #[serde(rename = "type")]
@@ -88,7 +90,7 @@ pub struct Item {
 }
 
 /// A tool that made the artifact, by its own account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Producer {
     pub field: String,
     pub name: String,
@@ -111,7 +113,7 @@ pub struct Inspection {
     pub producers: Vec<Producer>,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum InspectError {
     #[error("this is not WebAssembly: it begins with {0}")]
     NotWasm(String),
@@ -127,11 +129,29 @@ pub enum InspectError {
     Invalid { message: String, offset: u64 },
     #[error("more than WebAssembly allows: {message} (at byte {offset})")]
     Limit { message: String, offset: u64 },
-    #[error("more than {ITEMS_MAX} imports or exports")]
+    #[error("more than {ITEMS_MAX} imports or exports, or {NAMES_MAX} bytes of their names")]
     TooManyItems,
 }
 
 impl Inspection {
+    pub(crate) fn new(facts: Facts, digest: &[u8; 32], bytes: &[u8]) -> Self {
+        let needs = |item: &Item| offer::needs(facts.kind, &item.name);
+        Self {
+            entry: offer::entry(facts.kind, &facts.exports),
+            previews: offer::previews(&facts.imports, &facts.exports),
+            size: bytes.len() as u64,
+            sha256: hex::encode(digest),
+            digest: *digest,
+            needs: BTreeSet::from_iter(facts.imports.iter().flat_map(needs).copied())
+                .into_iter()
+                .collect(),
+            kind: facts.kind,
+            imports: facts.imports,
+            exports: facts.exports,
+            producers: facts.producers,
+        }
+    }
+
     pub fn is_library(&self) -> bool {
         self.entry.is_none()
     }
@@ -145,34 +165,20 @@ impl Inspection {
     }
 }
 
-/// Validates and describes. Time and memory are bounded by the size of the input.
+/// Validates and describes, right here. Time and memory grow with the input: an agent lets a child do it.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
+    let facts = facts(bytes)?;
+    Ok(Inspection::new(facts, &Sha256::digest(bytes).into(), bytes))
+}
+
+/// What the bytes themselves say.
+pub(crate) fn facts(bytes: &[u8]) -> Result<Facts, InspectError> {
     check_head(bytes)?;
     nesting::check(bytes)?;
     let types = Validator::new_with_features(features())
         .validate_all(bytes)
         .map_err(|error| invalid(&error))?;
-    let scan = Scan::run(bytes, &types)?;
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
-    Ok(Inspection {
-        kind: scan.kind,
-        entry: offer::entry(scan.kind, &scan.exports),
-        previews: offer::previews(&scan.imports, &scan.exports),
-        size: bytes.len() as u64,
-        sha256: hex::encode(digest),
-        digest,
-        needs: scan
-            .imports
-            .iter()
-            .flat_map(|item| offer::needs(scan.kind, &item.name))
-            .copied()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
-        imports: scan.imports,
-        exports: scan.exports,
-        producers: scan.producers,
-    })
+    Facts::read(bytes, &types)
 }
 
 /// What the engines accept: WebAssembly 3.0 and components with async.
@@ -180,7 +186,8 @@ fn features() -> WasmFeatures {
     WasmFeatures::default() | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC
 }
 
-fn check_head(bytes: &[u8]) -> Result<(), InspectError> {
+/// What can be told at a glance.
+pub(crate) fn check_head(bytes: &[u8]) -> Result<(), InspectError> {
     const MAGIC: &[u8] = b"\0asm";
     if bytes.is_empty() {
         return Err(InspectError::Empty);
@@ -228,118 +235,5 @@ fn invalid(error: &wasmparser::BinaryReaderError) -> InspectError {
         InspectError::Limit { message, offset }
     } else {
         InspectError::Invalid { message, offset }
-    }
-}
-
-struct Scan {
-    kind: Kind,
-    imports: Vec<Item>,
-    exports: Vec<Item>,
-    producers: Vec<Producer>,
-}
-
-impl Scan {
-    /// Reads the outermost module or component; nested ones are its own affair.
-    fn run(bytes: &[u8], types: &Types) -> Result<Self, InspectError> {
-        let mut scan = Self {
-            kind: Kind::Module,
-            imports: Vec::new(),
-            exports: Vec::new(),
-            producers: Vec::new(),
-        };
-        let mut depth = 0u32;
-        for payload in Parser::new(0).parse_all(bytes) {
-            let payload = payload.map_err(|error| invalid(&error))?;
-            match &payload {
-                Payload::Version { encoding, .. } => {
-                    depth += 1;
-                    if depth == 1 && *encoding == Encoding::Component {
-                        scan.kind = Kind::Component;
-                    }
-                }
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                _ if depth == 1 => scan.take(payload, types).map_err(|error| invalid(&error))?,
-                _ => {}
-            }
-            if scan.imports.len() > ITEMS_MAX || scan.exports.len() > ITEMS_MAX {
-                return Err(InspectError::TooManyItems);
-            }
-        }
-        Ok(scan)
-    }
-
-    fn take(
-        &mut self,
-        payload: Payload<'_>,
-        types: &Types,
-    ) -> Result<(), wasmparser::BinaryReaderError> {
-        let renderer = Renderer::new(types);
-        match payload {
-            Payload::ImportSection(section) => {
-                for import in section.into_imports() {
-                    let import = import?;
-                    let name = format!("{}/{}", import.module, import.name);
-                    self.imports.push(Item {
-                        name,
-                        ty: renderer.core(types.as_ref().entity_type_from_import(&import)),
-                    });
-                }
-            }
-            Payload::ExportSection(section) => {
-                for export in section {
-                    let export = export?;
-                    let ty = renderer.core(types.as_ref().entity_type_from_export(&export));
-                    self.exports.push(Item {
-                        name: export.name.to_owned(),
-                        ty,
-                    });
-                }
-            }
-            Payload::ComponentImportSection(section) => {
-                for import in section {
-                    let name = import?.name.name;
-                    let item = types.component_item_for_import(name);
-                    self.imports.push(Item {
-                        name: name.to_owned(),
-                        ty: renderer.item(item),
-                    });
-                }
-            }
-            Payload::ComponentExportSection(section) => {
-                for export in section {
-                    let name = export?.name.name;
-                    let item = types.component_item_for_export(name);
-                    self.exports.push(Item {
-                        name: name.to_owned(),
-                        ty: renderer.item(item),
-                    });
-                }
-            }
-            Payload::CustomSection(section) if section.name() == "producers" => {
-                self.take_producers(section.data())
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn take_producers(&mut self, data: &[u8]) {
-        // Custom sections may hold anything; what cannot be read is not said.
-        let Ok(section) =
-            wasmparser::ProducersSectionReader::new(wasmparser::BinaryReader::new(data, 0))
-        else {
-            return;
-        };
-        for field in section.into_iter().flatten() {
-            for value in field.values.into_iter().flatten() {
-                if self.producers.len() < PRODUCERS_MAX {
-                    self.producers.push(Producer {
-                        field: field.name.to_owned(),
-                        name: value.name.to_owned(),
-                        version: value.version.to_owned(),
-                    });
-                }
-            }
-        }
     }
 }

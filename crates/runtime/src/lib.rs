@@ -1,7 +1,7 @@
 //! Cells: inspecting, compiling, starting, limiting and stopping WebAssembly guests. The only crate that names Wasmtime.
 //!
-//! [`inspect`] reads bytes without compiling them. [`Runtime::prepare`] checks imports, compiles in a child
-//! process and keeps the result in a local cache; [`Runtime::start`] makes a cell of it, and the [`CellHandle`]
+//! [`inspect`] reads bytes without compiling them. [`Runtime::prepare`] reads and compiles in a child process, checks
+//! imports and keeps the results in a local cache; [`Runtime::start`] makes a cell of it, and the [`CellHandle`]
 //! stops it, waits for it and reports on it.
 //!
 //! Threads: one that ticks the epoch, and two pools for guests, one of them with a lower priority. The caller's

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmtime::Engine;
@@ -21,8 +22,7 @@ use crate::{
     engine::{self, Ticker},
     grants,
     guest::{self, Run, Shared},
-    inspect::inspect,
-    pace,
+    inspect, pace,
     pool::GuestPools,
     prepared::{self, Inner},
 };
@@ -136,16 +136,21 @@ impl Runtime {
         wasm: Arc<[u8]>,
         flavour: Flavour,
     ) -> Result<Prepared, PrepareError> {
+        inspect::check_head(&wasm)?;
         let bytes = wasm.clone();
-        // Validation reads every byte: too long for a thread that does IO.
-        let inspection = tokio::task::spawn_blocking(move || inspect(&bytes))
+        // Too long for a thread that does IO.
+        let digest = tokio::task::spawn_blocking(move || Sha256::digest(&bytes).into())
             .await
-            .map_err(|error| PrepareError::Load(error.into()))??;
-        prepared::check(&inspection)?;
-        let key = (inspection.digest, flavour);
+            .map_err(|error| PrepareError::Load(error.into()))?;
+        let key = (digest, flavour);
         if let Some(inner) = self.known(&key) {
             return Ok(Prepared(inner));
         }
+        let (cache, compiler) = (&self.0.cache, &self.0.compiler);
+        let engine = self.engine(flavour).clone();
+        let held = cache.hold(&digest, flavour, &engine);
+        let inspection = cache.inspected(&held, digest, &wasm, compiler).await?;
+        prepared::check(&inspection)?;
         let kind = match inspection.entry {
             Some(_) => PreparedKind::Program,
             None => PreparedKind::Library {
@@ -158,11 +163,8 @@ impl Runtime {
         };
         let program = match inspection.entry {
             Some(entry) => {
-                let engine = self.engine(flavour).clone();
-                let code = self
-                    .0
-                    .cache
-                    .compiled(&engine, flavour, &inspection, &wasm, &self.0.compiler)
+                let code = cache
+                    .compiled(&held, &engine, flavour, &inspection, &wasm, compiler)
                     .await?;
                 Some(prepared::link(&engine, entry, code)?)
             }

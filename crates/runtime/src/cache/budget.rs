@@ -43,6 +43,12 @@ impl Users {
     }
 }
 
+impl InUse {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Drop for InUse {
     fn drop(&mut self) {
         let mut users = self.users.lock();

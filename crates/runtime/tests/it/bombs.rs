@@ -12,7 +12,7 @@ use realm_runtime::{
 };
 
 use crate::{
-    scene::{Scene, child, prebuilt, scene, wasm},
+    scene::{Scene, child, prebuilt, rss_peak, scene, wasm},
     text::{MEMORY, Text, component},
 };
 
@@ -340,5 +340,42 @@ fn counts_beyond_webassembly() {
         };
         assert!(error.to_string().contains(words), "{error}");
     }
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+/// A library of twelve thousand function types, each with a thousand parameters.
+fn many_types() -> Arc<[u8]> {
+    const TYPES: usize = 12_000;
+    let mut types = leb(TYPES);
+    for number in 0..TYPES {
+        types.push(0x60);
+        types.extend(leb(1000));
+        // i32 or i64 by the bits of the number, so that no two are the same.
+        types.extend(
+            (0..1000).map(|bit| match bit < 16 && number >> bit & 1 == 1 {
+                true => 0x7e,
+                false => 0x7f,
+            }),
+        );
+        types.push(0);
+    }
+    [&b"\0asm\x01\0\0\0"[..], &section(1, &types)]
+        .concat()
+        .into()
+}
+
+#[tokio::test]
+async fn reading_an_artifact_takes_no_memory_of_this_process() {
+    let scene = scene();
+    let bytes = many_types();
+    let before = rss_peak();
+    let began = Instant::now();
+    // A library: nothing is compiled.
+    let prepared = scene.runtime.prepare(bytes.clone(), Flavour::Epoch).await;
+    let grown = rss_peak() - before;
+    assert!(
+        grown < 96 * MIB && prepared.is_ok(),
+        "{grown} bytes; {prepared:?}"
+    );
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }

@@ -218,3 +218,21 @@ async fn files_of_others_are_left_alone() {
     assert_eq!(kept(dir.path()).await, [0]);
     drop(held);
 }
+
+#[tokio::test]
+async fn what_is_told_of_an_artifact_is_checked_as_its_code_is() {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(&runtime(dir.path(), PLENTY, child()), 0).await;
+    let facts = only(dir.path(), ".facts");
+    let good = fs::read(&facts).unwrap();
+    let lies = String::from_utf8(good.clone())
+        .unwrap()
+        .replace("_start", "_stamp");
+    assert_ne!(lies.as_bytes(), good);
+    for spoiled in [lies.as_bytes(), &good[..good.len() / 2], b""] {
+        fs::write(&facts, spoiled).unwrap();
+        assert_eq!(kept(dir.path()).await, [] as [u32; 0]);
+        prepare(&runtime(dir.path(), PLENTY, child()), 0).await;
+        assert_eq!(fs::read(&facts).unwrap(), good);
+    }
+}

@@ -124,7 +124,7 @@ async fn spoiled_code_is_compiled_again() {
 }
 
 #[tokio::test]
-async fn garbage_is_refused_before_any_child() {
+async fn garbage_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let garbage: Arc<[u8]> = b"\0asm\x01\0\0\0garbage".as_slice().into();
     let error = runtime(&dir)
