@@ -213,9 +213,11 @@ fn drift(core: &Core, status: &ComponentStatus) -> Vec<Drift> {
             node: drift.node.map(|key| core.node_name(&key)),
             index: drift.index,
             want: if drift.want { "running" } else { "stopped" }.to_owned(),
-            have: drift
-                .have
-                .map_or_else(|| "nothing".to_owned(), |have| cell_state(have).to_string()),
+            have: match (drift.node, drift.have) {
+                (Some(key), _) if !is_here(core, &key) => "lost".to_owned(),
+                (_, Some(have)) => cell_state(have).to_string(),
+                (_, None) => "nothing".to_owned(),
+            },
             reason: drift.reason.clone(),
         })
         .collect()

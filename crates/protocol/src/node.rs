@@ -23,6 +23,8 @@ use writes::Writes;
 
 /// How often a node compares its log with one other.
 const SYNC_EVERY_MS: u64 = 2_000;
+/// A question to join, or a claim, is repeated until it is settled.
+const ASK_AGAIN_MS: u64 = 5_000;
 /// How often a node announces a head that did not move.
 const ANNOUNCE_EVERY_MS: u64 = 10_000;
 /// How long a failed write waits before it is tried again.
@@ -80,6 +82,7 @@ pub struct Node<F> {
     dialled: BTreeMap<PublicKey, u64>,
     /// Sent to every peer until this node is approved.
     asking: Vec<Frame>,
+    next_ask: u64,
     next_sync: u64,
     next_announce: u64,
     announced: u64,
@@ -120,6 +123,7 @@ impl<F: Fold + Clone> Node<F> {
             durable,
             dialled: BTreeMap::new(),
             asking: Vec::new(),
+            next_ask: 0,
             next_sync: now.mono,
             next_announce: now.mono,
             announced: 0,
@@ -178,7 +182,11 @@ impl<F: Fold + Clone> Node<F> {
         let own = self
             .next_sync
             .min(self.next_announce)
-            .min(self.next_retry.unwrap_or(u64::MAX));
+            .min(self.next_retry.unwrap_or(u64::MAX))
+            .min(match self.asking.is_empty() {
+                true => u64::MAX,
+                false => self.next_ask,
+            });
         self.swim.next_timeout().map_or(own, |due| due.min(own))
     }
 
@@ -231,6 +239,10 @@ impl<F: Fold + Clone> Node<F> {
 
     fn tick(&mut self, now: Now) {
         self.swim.tick(now.mono);
+        if !self.asking.is_empty() && self.next_ask <= now.mono {
+            self.next_ask = now.mono + ASK_AGAIN_MS;
+            self.ask_everybody();
+        }
         if self.next_sync <= now.mono {
             self.next_sync = now.mono + SYNC_EVERY_MS;
             self.sync_with_any(now);

@@ -1,7 +1,8 @@
 //! What operators ask of the core, over RPC.
 
-use realm_identity::{Claim, Entry, Genesis, Hash, Signed, VerifiedClaim};
+use realm_identity::{Claim, Entry, Genesis, Hash, PublicKey, Signed, VerifiedClaim};
 use realm_p2p::PeerInfo;
+use realm_planner::Standing;
 use realm_protocol::{Event, Now};
 use realm_rpc::{
     Branch, ErrorCode, Fork, Head, HeadId, Intent, PendingNode, RpcError, Submitted, status::Status,
@@ -246,7 +247,7 @@ impl Core {
         let others = self
             .node
             .joins()
-            .filter(|join| !self.approved.contains_key(&join.node))
+            .filter(|join| !self.approved.contains_key(&join.node) && !self.is_revoked(&join.node))
             .map(|join| PendingNode {
                 key: join.node,
                 name: join.name.clone(),
@@ -259,6 +260,11 @@ impl Core {
                     .unwrap_or(join.at),
             });
         own.into_iter().chain(others).collect()
+    }
+
+    fn is_revoked(&self, node: &PublicKey) -> bool {
+        let record = self.state.as_ref().and_then(|state| state.nodes.get(node));
+        record.is_some_and(|record| record.standing == Standing::Revoked)
     }
 
     fn peer_add(&mut self, address: String) -> Result<(), RpcError> {

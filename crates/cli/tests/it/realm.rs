@@ -465,7 +465,10 @@ fn a_volume_keeps_its_data_and_its_cell() {
     });
     assert!(cells_on(component(&status, "counter")).is_empty());
     let why = &status["drift"][0]["reason"]["message"];
-    assert!(why.as_str().unwrap().contains("volume"), "{status:#}");
+    assert!(why.as_str().unwrap().contains("data"), "{status:#}");
+    assert_eq!(status["drift"][0]["have"], "lost");
+    let cell = &component(&status, "counter")["cells"][0];
+    assert_eq!(cell["state"], Value::Null, "nobody knows: {cell}");
     realm.start(&holder);
     realm.wait_status(other, "it runs there again", |status| {
         cells_on(component(status, "counter")) == [holder.clone()]

@@ -110,6 +110,16 @@ impl<F: Fold + Clone> Node<F> {
         self.asking.push(frame);
     }
 
+    /// Repeats what this node asks for: an answer, or the question, may have been lost.
+    pub(super) fn ask_everybody(&mut self) {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        for frame in self.asking.clone() {
+            for peer in &peers {
+                self.send(*peer, &frame);
+            }
+        }
+    }
+
     pub(super) fn swim_packet(&mut self, from: PublicKey, packet: &[u8], now: Now) {
         if !self.approved.contains(&self.me) {
             return;
