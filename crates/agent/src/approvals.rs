@@ -1,6 +1,6 @@
 //! Which nodes count as approved: those the owner's log names, and those that took up an invite.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use realm_identity::{PublicKey, RealmId, VerifiedClaim, WitnessedClaim};
 use realm_manifest::{NodeName, Tag};
@@ -18,8 +18,8 @@ pub struct Approval {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ByChain {
     pub approved: BTreeMap<PublicKey, Approval>,
-    /// Taken out, for now or for good: no claim brings them back.
-    pub expelled: BTreeSet<PublicKey>,
+    /// Taken out, for now or for good, with the revision that did: no claim brings them back.
+    pub expelled: BTreeMap<PublicKey, u64>,
 }
 
 impl ByChain {
@@ -28,7 +28,7 @@ impl ByChain {
         for (key, node) in &state.nodes {
             match node.standing {
                 Standing::Removed | Standing::Revoked => {
-                    chain.expelled.insert(*key);
+                    chain.expelled.insert(*key, node.revision);
                 }
                 Standing::Approved => {
                     let approval = Approval {
@@ -57,7 +57,7 @@ pub fn approved(
     let verified: Vec<(&WitnessedClaim, VerifiedClaim)> = claims
         .iter()
         .filter(|claim| !claims.iter().any(|other| claim.contradicts(other)))
-        .filter(|claim| !chain.expelled.contains(&claim.claim.node))
+        .filter(|claim| !chain.expelled.contains_key(&claim.claim.node))
         .filter_map(|claim| Some((claim, claim.verify(realm, owners, |_| true).ok()?)))
         .collect();
 
@@ -80,7 +80,7 @@ pub fn approved(
             break;
         }
     }
-    approved.retain(|node, _| !chain.expelled.contains(node));
+    approved.retain(|node, _| !chain.expelled.contains_key(node));
     approved
 }
 
@@ -203,7 +203,7 @@ mod tests {
         };
         let chain = ByChain {
             approved: BTreeMap::from([(key(20).public(), approval)]),
-            expelled: BTreeSet::new(),
+            expelled: BTreeMap::new(),
         };
         let claims = [claim(50, 10, 10, NOW), claim(51, 11, 20, NOW)];
         assert_eq!(names(&chain, &claims), ["boss", "node-10", "node-11"]);
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(names(&ByChain::default(), &twice), ["node-10"]);
         let chain = ByChain {
             approved: BTreeMap::new(),
-            expelled: BTreeSet::from([key(11).public()]),
+            expelled: BTreeMap::from([(key(11).public(), 3)]),
         };
         assert_eq!(names(&chain, &[first, claim(51, 11, 10, NOW)]), ["node-10"]);
     }

@@ -145,11 +145,14 @@ impl CellTask {
     fn not_prepared(&self, error: &PrepareError) -> Outcome {
         let (component, index) = (&self.key.0, self.key.1);
         self.event("refused", format!("{component}#{index}: {}", chain(error)));
-        self.fail(
-            "compile",
-            chain(error),
-            Some("see what it needs: realm inspect FILE"),
-        );
+        match error {
+            PrepareError::Limit(hit) => self.fail("limit", hit.to_string(), Some(&hit.remedy)),
+            _ => self.fail(
+                "compile",
+                chain(error),
+                Some("see what it needs: realm inspect FILE"),
+            ),
+        }
         if error.is_transient() {
             Outcome::Again {
                 ran: Duration::ZERO,

@@ -290,6 +290,8 @@ impl Core {
         }
         let nodes = self.approved.keys().copied().collect();
         self.node.handle(Event::Approved { nodes }, now);
+        let nodes = chain.expelled;
+        self.node.handle(Event::Expelled { nodes }, now);
         let keys = self.approved.keys().copied().collect();
         if self.network.set_approved(keys).await.is_err() {
             tracing::warn!("the network has stopped");

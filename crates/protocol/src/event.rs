@@ -1,6 +1,6 @@
 //! What goes into a [`crate::Node`] and what comes out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
 use realm_identity::{Hash, PublicKey, RealmId, Timestamp};
@@ -117,6 +117,11 @@ pub enum Event {
     /// The nodes that count as approved now: by chain or by claim, and not revoked.
     Approved {
         nodes: BTreeSet<PublicKey>,
+    },
+    /// The nodes that the log took out, each with the revision that did. They are told of it, and
+    /// of nothing later.
+    Expelled {
+        nodes: BTreeMap<PublicKey, u64>,
     },
     /// An owner was pinned on this node, or a key that may act as one rotated in.
     Pinned {

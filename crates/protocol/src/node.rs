@@ -67,6 +67,8 @@ pub struct Node<F> {
     fold: F,
     log: Option<Log<F>>,
     approved: BTreeSet<PublicKey>,
+    /// Nodes that were taken out, with the revision that did.
+    expelled: BTreeMap<PublicKey, u64>,
     peers: BTreeMap<PublicKey, Peer>,
     /// Where the approved nodes said their durable logs stand.
     heads: BTreeMap<PublicKey, (status::Age, Point)>,
@@ -112,6 +114,7 @@ impl<F: Fold + Clone> Node<F> {
             fold,
             log,
             approved: BTreeSet::new(),
+            expelled: BTreeMap::new(),
             peers: BTreeMap::new(),
             heads: BTreeMap::new(),
             swim: Swim::new(me, now.wall.as_millis(), seed),
@@ -211,6 +214,7 @@ impl<F: Fold + Clone> Node<F> {
             Event::Persisted { token } => self.persisted(token, now),
             Event::PersistFailed { token } => self.persist_failed(token, now),
             Event::Approved { nodes } => self.approve(nodes, now),
+            Event::Expelled { nodes } => self.expelled = nodes,
             Event::Pinned { owner } => self.config.pins.push(owner),
             Event::OwnReport { report, digest } => self.own_report(report, digest),
             Event::AddClaim { claim } => self.add_claim(None, &claim),

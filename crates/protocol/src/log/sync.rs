@@ -31,13 +31,17 @@ impl<F: Fold> Log<F> {
         }
     }
 
-    /// The frame that brings a peer with this locator forward; None if it has everything.
-    pub fn answer(&self, tips: &[Point], samples: &[Point]) -> Option<Frame> {
+    /// The frame that brings a peer with this locator forward, up to revision `until`; None if it
+    /// has everything. A checkpoint holds the whole state, so that only who may see all gets one.
+    pub fn answer(&self, tips: &[Point], samples: &[Point], until: u64) -> Option<Frame> {
         let common = samples
             .iter()
             .filter(|at| self.main.get(&at.seq) == Some(&at.hash));
         let common = common.map(|at| at.seq).max();
         if common.is_none() && self.base.seq > 0 {
+            if until < u64::MAX {
+                return None;
+            }
             let first = self.main.range(self.base.seq + 1..).next()?.1;
             let stored = self.tree.get(first)?;
             return self
@@ -50,7 +54,13 @@ impl<F: Fold> Log<F> {
             _ => common,
         };
         let known = self.ancestors(tips.iter().chain(samples), low);
-        let mut missing = self.by_seq.range(low + 1..).flat_map(|(_, hashes)| hashes);
+        if low >= until {
+            return None;
+        }
+        let mut missing = self
+            .by_seq
+            .range(low + 1..=until)
+            .flat_map(|(_, hashes)| hashes);
         let (mut items, mut bytes, mut more) = (Vec::new(), 0, false);
         for hash in missing.by_ref().filter(|hash| !known.contains(hash)) {
             let Some(item) = self.item(*hash) else {

@@ -81,8 +81,13 @@ impl<F: Fold + Clone> Node<F> {
             return;
         };
         let lacks = log.lacks(tips);
-        if self.approved.contains(&from)
-            && let Some(frame) = log.answer(tips, samples)
+        let until = match self.approved.contains(&from) {
+            true => Some(u64::MAX),
+            // Who was taken out gets the log as far as the entry that says so.
+            false => self.expelled.get(&from).copied(),
+        };
+        if let Some(until) = until
+            && let Some(frame) = log.answer(tips, samples, until)
         {
             self.send(from, &frame);
         }

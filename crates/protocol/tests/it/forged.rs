@@ -273,6 +273,7 @@ fn homeless() -> Node<Chain> {
         key: key(0, 0),
         realm: None,
         pins: vec![owner().public()],
+        boot_id: 1,
         seed: 0,
         mutation: None,
     };
@@ -299,7 +300,8 @@ fn announce() -> Signed<HeadAnnounce> {
             seq: 3,
             hash: Hash::of(b"tip"),
         }],
-        at: Timestamp::from_millis(WALL),
+        boot_id: 7,
+        count: 1,
     })
 }
 
@@ -335,6 +337,7 @@ fn report() -> Signed<NodeReport> {
         capacity: Capacity::default(),
         cells: vec![],
         declined: vec![],
+        holds: vec![],
     })
 }
 

@@ -233,7 +233,7 @@ fn a_log_catches_up_through_a_fork_and_its_merge() {
 /// Gives `to` what it lacks, as nodes do.
 fn sync(from: &Log<Chain>, to: &mut Log<Chain>) {
     while let Frame::Locator { tips, samples, .. } = to.locator() {
-        match from.answer(&tips, &samples) {
+        match from.answer(&tips, &samples, u64::MAX) {
             Some(Frame::Entries { items, .. }) => {
                 for item in items {
                     to.insert(&item.entry, item.payload).unwrap();
@@ -257,7 +257,7 @@ fn long_logs_are_synced_in_steps() {
     let Frame::Locator { tips, samples, .. } = empty.locator() else {
         panic!()
     };
-    let frame = log.answer(&tips, &samples).unwrap();
+    let frame = log.answer(&tips, &samples, u64::MAX).unwrap();
     assert!(matches!(&frame, Frame::Entries { more: true, .. }));
     Frame::decode(&frame.encode()).unwrap();
     sync(&log, &mut empty);
@@ -325,7 +325,7 @@ fn an_unknown_kind_or_version_is_kept_and_not_guessed() {
     let Frame::Locator { tips, samples, .. } = self::log().locator() else {
         panic!()
     };
-    let Some(Frame::Entries { items, .. }) = log.answer(&tips, &samples) else {
+    let Some(Frame::Entries { items, .. }) = log.answer(&tips, &samples, u64::MAX) else {
         panic!()
     };
     assert_eq!(items.len(), 3);

@@ -169,6 +169,7 @@ fn node(index: usize, seed: u64) -> Node<Chain> {
         key: key(0, index as u64),
         realm: None,
         pins: vec![owner().public()],
+        boot_id: 1,
         seed,
         mutation: None,
     };

@@ -142,6 +142,34 @@ fn a_node_that_was_paused_accuses_nobody() {
 }
 
 #[test]
+fn who_was_taken_out_learns_of_it_and_of_nothing_later() {
+    let mut net = Net::new(3);
+    net.run(2_000);
+    net.submit(b"before");
+    net.run(2_000);
+    // Revision 2 takes the last node out, in the eyes of those who have it.
+    net.submit(b"out");
+    for at in 0..2 {
+        net.give(
+            at,
+            Event::Approved {
+                nodes: (0..2).map(name).collect(),
+            },
+        );
+        net.give(
+            at,
+            Event::Expelled {
+                nodes: [(name(2), 2)].into(),
+            },
+        );
+    }
+    net.submit(b"secret");
+    net.run(10_000);
+    assert_eq!(net.nodes[1].log().unwrap().head().seq, 3);
+    assert_eq!(net.nodes[2].log().unwrap().head().seq, 2);
+}
+
+#[test]
 fn a_clock_set_back_locks_nobody_out() {
     let mut net = Net::new(3);
     net.run(5_000);
