@@ -1,7 +1,11 @@
 //! Pulls artifacts by digest from any approved peer that has them, several at a time.
 
+mod shares;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +18,12 @@ use realm_p2p::{FetchError, NetworkHandle};
 use realm_store::{BlobError, Blobs, Partial};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use shares::Shares;
+
 /// Ranges under way for one artifact, over all sources.
 const PARALLEL: usize = 8;
+/// And from one source, so that a slow one does not hold them all.
+const PER_SOURCE: usize = 4;
 /// One range of at most 1 MiB from one source.
 const RANGE_TIME: Duration = Duration::from_secs(30);
 /// Rounds in which no source gave a single range, before the pull is given up for now.
@@ -113,20 +121,17 @@ impl Fetcher {
         blocking(move || Ok(blobs.complete(partial)?)).await
     }
 
-    /// Asks every source for a share of what is missing; a source that fails is left out.
+    /// Asks every source for a share of what is missing, the least busy one first; a source that
+    /// fails is left out. What a slow one still owes at the end is asked of another too.
     async fn round(&self, artifact: Artifact, mut partial: Partial) -> Result<Partial, PullError> {
-        let mut sources = self.sources.borrow().clone();
-        let mut missing: VecDeque<Range<u64>> = partial.missing().into();
+        let mut shares = Shares::new(self.sources.borrow().clone(), partial.missing());
         let mut under_way = FuturesUnordered::new();
-        let mut turn = 0;
         loop {
-            while under_way.len() < PARALLEL && !sources.is_empty() {
-                let Some(range) = missing.pop_front() else {
-                    break;
-                };
-                let source = sources[turn % sources.len()];
-                turn += 1;
+            while let Some((source, range)) = shares.next() {
                 under_way.push(self.range(source, artifact.sha256, range));
+            }
+            if shares.is_done() {
+                return Ok(partial);
             }
             let Some((source, range, fetched)) = under_way.next().await else {
                 return Ok(partial);
@@ -135,9 +140,7 @@ impl Fetcher {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     tracing::debug!(%source, %error, "a range was not fetched");
-                    sources.retain(|other| *other != source);
-                    // The next source may have it.
-                    missing.push_front(range);
+                    shares.failed(source, range);
                     continue;
                 }
             };
@@ -149,11 +152,10 @@ impl Fetcher {
             })
             .await?;
             match written {
-                Ok(()) => {}
+                Ok(()) => shares.done(&range),
                 Err(BlobError::Range { .. }) => {
                     tracing::warn!(%source, digest = %artifact.sha256, "a peer sent bytes that do not verify");
-                    sources.retain(|other| *other != source);
-                    missing.push_front(range);
+                    shares.failed(source, range);
                 }
                 Err(error) => return Err(error.into()),
             }

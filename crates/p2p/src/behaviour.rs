@@ -18,10 +18,10 @@ const KAD_RECORDS: usize = 0;
 /// Whoever wants a peer's address waits for it.
 const KAD_TIME: Duration = Duration::from_secs(10);
 /// Relayed connections are for control and hole punching, not for bulk.
-const RELAY_CIRCUITS: usize = 64;
-const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
-const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const RELAY_CIRCUITS: usize = 64;
+pub(crate) const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
+pub(crate) const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Fields are asked in this order whether a connection may be: the bounds come first.
 #[derive(NetworkBehaviour)]
@@ -89,11 +89,14 @@ fn identify(config: &Config, keypair: &identity::Keypair) -> identify::Config {
         .with_cache_size(0)
 }
 
+pub(crate) fn kad_protocol(realm: RealmId) -> Result<StreamProtocol, String> {
+    StreamProtocol::try_from_owned(format!("/realm/{realm}/kad/1"))
+        .map_err(|error| error.to_string())
+}
+
 /// Kademlia of one realm.
 pub(crate) fn kad(realm: RealmId, peer: PeerId) -> Result<Kademlia, String> {
-    let name = StreamProtocol::try_from_owned(format!("/realm/{realm}/kad/1"))
-        .map_err(|error| error.to_string())?;
-    let mut settings = kad::Config::new(name);
+    let mut settings = kad::Config::new(kad_protocol(realm)?);
     settings
         .set_record_filtering(kad::StoreInserts::FilterBoth)
         // Only addresses that the task believes are told to others.

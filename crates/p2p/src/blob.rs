@@ -20,14 +20,14 @@ pub(crate) const PROTOCOL: StreamProtocol = StreamProtocol::new("/realm/blob/1")
 /// Most bytes of content one request may ask for.
 pub(crate) const RANGE_MAX: u32 = 1024 * 1024;
 /// The answer is larger by the hashes that prove it: at most 64 bytes for each 1 KiB, and a path to the root.
-const ANSWER_MAX: usize = RANGE_MAX as usize + RANGE_MAX as usize / 8;
-const REQUEST: usize = 32 + 8 + 4;
+pub(crate) const ANSWER_MAX: usize = RANGE_MAX as usize + RANGE_MAX as usize / 8;
+pub(crate) const REQUEST: usize = 32 + 8 + 4;
 /// A reader that takes longer for one answer gives its slot to someone else.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// A slower source is given up, so that another can be asked.
-const SPEED_MIN: u64 = 16 * 1024;
+pub(crate) const SPEED_MIN: u64 = 16 * 1024;
 /// Before the speed counts.
-const SPEED_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const SPEED_GRACE: Duration = Duration::from_secs(5);
 const READ_STEP: usize = 64 * 1024;
 
 /// Where served ranges come from.

@@ -16,7 +16,7 @@ pub(crate) const MESSAGE_MAX: usize = 16 * 1024;
 /// The topic's name and the framing around a message of the largest size.
 const ENVELOPE_MAX: usize = 512;
 /// A realm has two topics; more is a peer that wants our memory.
-const TOPICS_PER_PEER: usize = 8;
+pub(crate) const TOPICS_PER_PEER: usize = 8;
 const PRUNE_BACKOFF: Duration = Duration::from_secs(5);
 /// Below the graylist threshold, so that a stranger neither gets nor gives gossip.
 const SCORE_STRANGER: f64 = -1000.0;

@@ -28,6 +28,8 @@ mod slots;
 mod streams;
 mod task;
 mod transport;
+#[cfg(test)]
+mod wire_page;
 
 pub use address::{AddressError, check_address};
 pub use blob::{BlobSource, FetchError};

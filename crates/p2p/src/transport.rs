@@ -16,10 +16,10 @@ use libp2p::{
 pub(crate) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// A stranger that does not finish its handshake in this time is let go.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 /// What one peer may have in flight to us on one stream, and on one connection.
-const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
-const QUIC_CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub(crate) const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
+pub(crate) const QUIC_CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {

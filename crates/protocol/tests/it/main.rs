@@ -16,4 +16,5 @@ mod membership;
 mod net;
 mod node;
 mod sim;
+mod wire_page;
 mod world;

@@ -1,0 +1,221 @@
+//! Pulls from real nodes on loopback, some of which are slow or lie.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use realm_identity::{Artifact, Hash, PublicKey, SecretKey};
+use realm_p2p::{BlobSource, Config, Network, NetworkHandle, Services};
+use realm_store::Blobs;
+use tokio::sync::watch;
+
+use super::{Fetcher, PullError};
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+const MIB: u64 = 1024 * 1024;
+/// Twelve ranges and a bit.
+const SIZE: u64 = 12 * MIB + 5;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// Answers once, and then not before the test lets it.
+    Slow,
+    /// Answers at once, with a bit turned.
+    Lying,
+}
+
+/// A node that has the artifact, and counts what it sent.
+struct Source {
+    blobs: Arc<Blobs>,
+    manner: Manner,
+    gate: Gate,
+    asked: AtomicU64,
+    /// Ranges that left.
+    answers: AtomicU64,
+}
+
+/// Closed until the test opens it.
+#[derive(Default, Clone)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn pass(&self) {
+        let (open, changed) = &*self.0;
+        let open = open.lock().expect("no panic holds it");
+        drop(
+            changed
+                .wait_while(open, |open| !*open)
+                .expect("no panic holds it"),
+        );
+    }
+
+    fn open(&self) {
+        let (open, changed) = &*self.0;
+        *open.lock().expect("no panic holds it") = true;
+        changed.notify_all();
+    }
+}
+
+impl BlobSource for Source {
+    fn allow(&self, _: PublicKey) -> bool {
+        true
+    }
+
+    fn read_range(&self, sha256: Hash, offset: u64, len: u32) -> io::Result<Option<Vec<u8>>> {
+        let before = self.asked.fetch_add(1, Ordering::SeqCst);
+        if self.manner == Manner::Slow && before > 0 {
+            self.gate.pass();
+        }
+        let encoded = self.blobs.encode_range(&sha256, offset, len);
+        let mut encoded = encoded.map_err(io::Error::other)?;
+        if let (Manner::Lying, Some(bytes)) = (self.manner, &mut encoded) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        self.answers.fetch_add(1, Ordering::SeqCst);
+        Ok(encoded)
+    }
+}
+
+/// What a pull is made between.
+struct Scene {
+    _dirs: Vec<tempfile::TempDir>,
+    sources: Vec<(Arc<Source>, NetworkHandle)>,
+    blobs: Arc<Blobs>,
+    fetcher: Fetcher,
+    artifact: Artifact,
+    gate: Gate,
+    _watch: watch::Sender<Vec<PublicKey>>,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // Reads that wait would keep the networks from ending.
+        self.gate.open();
+    }
+}
+
+fn config(seed: u8) -> Config {
+    realm_p2p::install_crypto_provider();
+    let mut config = Config::new(SecretKey::from_seed(&[seed; 32]));
+    config.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+    config
+}
+
+async fn scene(manners: &[Manner]) -> Scene {
+    let content: Vec<u8> = (0..SIZE).map(|at| ((at * at) >> 7) as u8).collect();
+    let gate = Gate::default();
+    let dir = || tempfile::tempdir().expect("a directory");
+    let own_dir = dir();
+    let (network, _) = Network::start(config(1), Services::default())
+        .await
+        .expect("starts");
+    let mut dirs = Vec::new();
+    let mut sources = Vec::new();
+    let mut artifact = None;
+    for (seed, manner) in (2..).zip(manners) {
+        let dir = dir();
+        let blobs = Arc::new(Blobs::open(dir.path(), 64 * MIB).expect("opens"));
+        artifact = Some(blobs.import(content.as_slice(), 64 * MIB).expect("imports"));
+        let source = Arc::new(Source {
+            blobs,
+            manner: *manner,
+            gate: gate.clone(),
+            asked: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+        });
+        let services = Services {
+            blobs: Some(source.clone()),
+            rpc: None,
+        };
+        let (handle, _) = Network::start(config(seed), services)
+            .await
+            .expect("starts");
+        let addresses = handle.listen_addresses().await.expect("runs");
+        network.dial(&addresses[0]).await.expect("connects");
+        dirs.push(dir);
+        sources.push((source, handle));
+    }
+    let keys = sources.iter().map(|(_, handle)| handle.key()).collect();
+    let (watch, receiver) = watch::channel(keys);
+    let blobs = Arc::new(Blobs::open(own_dir.path(), 64 * MIB).expect("opens"));
+    dirs.push(own_dir);
+    Scene {
+        _dirs: dirs,
+        sources,
+        fetcher: Fetcher::new(blobs.clone(), network, receiver),
+        blobs,
+        artifact: artifact.expect("a source"),
+        gate,
+        _watch: watch,
+    }
+}
+
+impl Scene {
+    async fn pull(&self) -> Result<std::path::PathBuf, PullError> {
+        let pull = self.fetcher.ensure(self.artifact);
+        tokio::time::timeout(PATIENCE, pull).await.expect("in time")
+    }
+
+    fn answers(&self, of: usize) -> u64 {
+        self.sources[of].0.answers.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_source_and_a_liar_do_not_hold_up_a_pull() {
+    let scene = scene(&[Manner::Slow, Manner::Lying, Manner::Honest]).await;
+    let path = scene.pull().await.expect("pulled");
+    let bytes = std::fs::read(path).expect("is there");
+    assert_eq!(Hash::of(&bytes), scene.artifact.sha256);
+    // By ranges sent: the slow one gave one at most, the liar none that counted.
+    assert!(scene.answers(0) <= 1, "{}", scene.answers(0));
+    let lies = scene.answers(1);
+    assert!(
+        (1..=super::PER_SOURCE as u64).contains(&lies),
+        "dropped after {lies}"
+    );
+    let ranges = SIZE.div_ceil(MIB);
+    assert!(
+        (ranges - 1..=ranges).contains(&scene.answers(2)),
+        "{}",
+        scene.answers(2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn honest_sources_share_the_work() {
+    let scene = scene(&[Manner::Honest, Manner::Honest, Manner::Honest]).await;
+    scene.pull().await.expect("pulled");
+    for of in 0..3 {
+        assert!(scene.answers(of) >= 2, "source {of}: {}", scene.answers(of));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_whole_is_not_served() {
+    let scene = scene(&[Manner::Honest]).await;
+    let mut partial = scene.blobs.begin(scene.artifact).expect("begins");
+    let range = partial.missing()[0].clone();
+    let len = (range.end - range.start) as u32;
+    let encoded = scene.sources[0]
+        .0
+        .blobs
+        .encode_range(&scene.artifact.sha256, range.start, len);
+    let encoded = encoded.expect("reads").expect("is there");
+    partial.write(range.clone(), &encoded).expect("verifies");
+    let half = scene
+        .blobs
+        .encode_range(&scene.artifact.sha256, range.start, len);
+    assert!(
+        half.expect("reads").is_none(),
+        "only whole artifacts are served"
+    );
+}
