@@ -10,10 +10,7 @@ use std::{
 use realm_manifest::VolumeMode;
 use realm_runtime::{CellConfig, CellHandle, ExitStatus, Flavour, LogRing, Mount, Stdio};
 
-use crate::{
-    guests::prebuilt,
-    scene::{PATIENCE, Scene, end, scene, until},
-};
+use crate::scene::{PATIENCE, Scene, end, prebuilt, scene, until};
 
 /// Lines of a log that a test looks at.
 const LINES: usize = 100;
