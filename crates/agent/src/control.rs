@@ -1,6 +1,6 @@
 //! The agent behind the RPC membrane: asks the core, reads logs, takes uploads.
 
-use std::{io::Read, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use futures::future::LocalBoxFuture;
 use realm_identity::{Artifact, Hash, PublicKey, RealmId};
@@ -217,37 +217,12 @@ impl Operator {
             );
             return Err(RpcError::new(ErrorCode::Limit, message));
         }
-        self.make_room(artifact).await?;
         let blobs = self.0.blobs.clone();
-        let whole = blocking(move || Ok(blobs.has(&artifact))).await?;
-        let file = if whole {
-            None
-        } else {
-            Some(tempfile::tempfile().map_err(failed)?)
-        };
-        Ok(Box::new(Receiving {
-            artifact,
-            blobs: self.0.blobs.clone(),
-            received: if whole { artifact.size } else { 0 },
-            file,
-        }))
-    }
-
-    /// Lets go of artifacts that nothing needs, least recently used first.
-    async fn make_room(&self, artifact: Artifact) -> Result<(), RpcError> {
-        let (reply, answer) = oneshot::channel();
-        self.0
-            .commands
-            .send(Command::Pinned(reply))
-            .await
-            .map_err(|_| stopping())?;
-        let keep = answer.await.map_err(|_| stopping())?.into_iter().collect();
-        let blobs = self.0.blobs.clone();
-        let removed = blocking(move || blobs.gc(&keep, artifact.size).map_err(store)).await?;
-        for sha256 in removed {
-            tracing::info!(digest = %sha256, "an artifact that nothing needs was removed");
-        }
-        Ok(())
+        let upload = blocking(move || blobs.upload(artifact).map_err(store)).await?;
+        let received = upload
+            .as_ref()
+            .map_or(artifact.size, realm_store::Upload::received);
+        Ok(Box::new(Receiving { received, upload }))
     }
 }
 
@@ -334,14 +309,12 @@ impl Control for Operator {
     }
 }
 
-/// An upload under way: bytes in order into a file without a name, then checked and kept.
+/// An upload under way.
 #[derive(Debug)]
 struct Receiving {
-    artifact: Artifact,
-    blobs: Arc<Blobs>,
     received: u64,
-    /// None once the artifact is here.
-    file: Option<std::fs::File>,
+    /// None once the artifact is here, and after a failure: what was received waits on disk.
+    upload: Option<realm_store::Upload>,
 }
 
 impl Upload for Receiving {
@@ -351,51 +324,26 @@ impl Upload for Receiving {
 
     fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Answer<'_, u64> {
         Box::pin(async move {
-            let Some(file) = &self.file else {
+            let Some(mut upload) = self.upload.take() else {
                 return Ok(self.received);
             };
-            let end = offset.saturating_add(bytes.len() as u64);
-            if offset != self.received || end > self.artifact.size {
-                return Err(RpcError::new(
-                    ErrorCode::Invalid,
-                    "bytes out of order, or more than were announced",
-                ));
-            }
-            let file = file.try_clone().map_err(failed)?;
-            blocking(move || {
-                use std::os::unix::fs::FileExt as _;
-                file.write_all_at(&bytes, offset).map_err(failed)
+            let (upload, received) = blocking(move || {
+                let received = upload.write(offset, &bytes).map_err(store)?;
+                Ok((upload, received))
             })
             .await?;
-            self.received = end;
-            Ok(end)
+            self.upload = Some(upload);
+            self.received = received;
+            Ok(received)
         })
     }
 
     fn finish(&mut self) -> Answer<'_, ()> {
         Box::pin(async move {
-            let Some(file) = self.file.take() else {
-                return Ok(());
-            };
-            let (blobs, wanted) = (self.blobs.clone(), self.artifact);
-            blocking(move || {
-                use std::io::Seek as _;
-                let mut file = file;
-                file.rewind().map_err(failed)?;
-                let found = blobs
-                    .import(file.take(wanted.size), wanted.size)
-                    .map_err(store)?;
-                if found == wanted {
-                    Ok(())
-                } else {
-                    let message = format!(
-                        "the bytes have digest {}, {} was announced",
-                        found.sha256, wanted.sha256
-                    );
-                    Err(RpcError::new(ErrorCode::Invalid, message))
-                }
-            })
-            .await
+            match self.upload.take() {
+                Some(upload) => blocking(move || upload.finish().map_err(store)).await,
+                None => Ok(()),
+            }
         })
     }
 }
@@ -469,10 +417,6 @@ async fn blocking<T: Send + 'static>(
 
 fn stopping() -> RpcError {
     RpcError::new(ErrorCode::Disconnected, "the agent is stopping")
-}
-
-fn failed(error: std::io::Error) -> RpcError {
-    RpcError::new(ErrorCode::Failed, chain(&error)).help("see free disk space on the node")
 }
 
 fn store(error: BlobError) -> RpcError {

@@ -27,9 +27,11 @@ mod import;
 mod partial;
 mod room;
 mod tree;
+mod upload;
 
 pub use error::BlobError;
 pub use partial::Partial;
+pub use upload::Upload;
 
 /// Most bytes encoded for one request.
 pub(crate) const RANGE_MAX: u32 = 1024 * 1024;

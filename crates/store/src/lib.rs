@@ -10,7 +10,7 @@ mod dir;
 mod ledger;
 mod state_file;
 
-pub use blobs::{BlobError, Blobs, Partial};
+pub use blobs::{BlobError, Blobs, Partial, Upload};
 pub use dir::{DataDir, DirError};
 pub use ledger::{Checkpoint, Item, Ledger, LedgerContents, LedgerError, LedgerStorage, Op};
 pub use redb::StorageBackend;

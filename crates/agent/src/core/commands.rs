@@ -57,8 +57,6 @@ pub enum Command {
         reply: Reply<()>,
     },
     Standing(Reply<Vec<Vec<u8>>>),
-    /// Digests that the desired state needs, which no garbage collection may take.
-    Pinned(oneshot::Sender<Vec<Hash>>),
 }
 
 impl Core {
@@ -86,10 +84,6 @@ impl Core {
             Command::PeerAdd { address, reply } => answer(reply, self.peer_add(address)),
             Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
             Command::Standing(reply) => answer(reply, Ok(self.standing())),
-            Command::Pinned(reply) => {
-                // Whoever asked may be gone.
-                let _ = reply.send(self.pinned());
-            }
         }
     }
 

@@ -9,7 +9,7 @@ use realm_manifest::{
     units,
 };
 use realm_planner::{PushPatch, State};
-use realm_rpc::status::Status;
+use realm_rpc::{ErrorCode, RpcError, status::Status};
 
 use crate::{
     artifact::LocalArtifact,
@@ -227,6 +227,7 @@ pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
     }
 }
 
+/// Sends what the node lacks. What an earlier try left there may be damaged: then all of it is sent again.
 async fn upload(
     local: &mut LocalArtifact,
     name: &ComponentName,
@@ -234,39 +235,55 @@ async fn upload(
     session: &Session,
 ) -> Result<()> {
     let failed = |error| rpc_failed("the program could not be uploaded", &error);
-    let mut upload = connection
-        .operator
-        .upload(&local.artifact)
+    let (resumed, sent) = send(local, name, connection, session)
         .await
         .map_err(failed)?;
-    if upload.received() == local.artifact.size {
-        return Ok(());
+    match sent {
+        Err(error) if resumed && error.code == ErrorCode::Invalid => {
+            let (_, again) = send(local, name, connection, session)
+                .await
+                .map_err(failed)?;
+            again.map_err(failed)
+        }
+        sent => sent.map_err(failed),
     }
+}
+
+/// Whether it went on from what was there, and what became of it.
+async fn send(
+    local: &mut LocalArtifact,
+    name: &ComponentName,
+    connection: &Connection,
+    session: &Session,
+) -> std::result::Result<(bool, std::result::Result<(), RpcError>), RpcError> {
     let whole = local.artifact.size;
-    let size = whole.max(1);
-    let mut source = local.from(upload.received())?;
+    let mut upload = connection.operator.upload(&local.artifact).await?;
+    let from = upload.received();
+    if from == whole {
+        return Ok((false, upload.finish().await));
+    }
+    let mut source = local
+        .from(from)
+        .map_err(|error| RpcError::new(ErrorCode::Failed, error.message))?;
     let draw = session.output.interactive();
     if !draw {
-        let size = bytesize::ByteSize(whole).display().iec();
+        let size = bytesize::ByteSize(whole - from).display().iec();
         session.output.say(format!("{name}: sending {size}"));
     }
     let mut last = None;
     let progress = |sent: u64| {
-        let percent = sent.saturating_mul(100) / size;
+        let percent = sent.saturating_mul(100) / whole.max(1);
         if draw && last != Some(percent) {
             last = Some(percent);
             // A line that cannot be drawn is no reason to stop an upload.
             let _ = write!(std::io::stderr(), "\r{name}: {percent} % sent");
         }
     };
-    upload
-        .write_all(&mut source, progress)
-        .await
-        .map_err(failed)?;
+    upload.write_all(&mut source, progress).await?;
     if draw {
         let _ = writeln!(std::io::stderr());
     }
-    upload.finish().await.map_err(failed)
+    Ok((from > 0, upload.finish().await))
 }
 
 fn report(

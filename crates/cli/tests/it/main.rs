@@ -5,6 +5,8 @@ mod alone;
 mod disk;
 mod history;
 mod node;
+mod picture;
+mod placement;
 mod realm;
 mod trust;
 

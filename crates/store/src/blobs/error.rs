@@ -36,6 +36,14 @@ pub enum BlobError {
         .0.short()
     )]
     OtherPull(Hash),
+    #[error("{} is being uploaded by somebody else: wait for that, or for it to end", .0.short())]
+    OtherUpload(Hash),
+    #[error("bytes of {} came at {offset}, {expected} was next, or more came than were announced", sha256.short())]
+    Order {
+        sha256: Hash,
+        offset: u64,
+        expected: u64,
+    },
     #[error("the pull of {} has ended: begin it anew", .0.short())]
     PullEnded(Hash),
     #[error(

@@ -1,12 +1,12 @@
 //! The budget: what artifacts take, and what goes when there is no room.
 //!
-//! Whole artifacts, pulls under way (at their final size) and imports count. The trees beside
+//! Whole artifacts, pulls and uploads under way (at their final size) and imports count. The trees beside
 //! them do not: they are 0.4 %. Room is taken before a byte is written.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Weak,
     time::{Duration, SystemTime},
 };
@@ -24,6 +24,9 @@ pub(super) const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Files of imports begin like this; none outlives its process.
 pub(super) const IMPORT: &str = "import-";
 
+/// Files of uploads begin like this; they wait for whoever sends the rest.
+pub(super) const UPLOAD: &str = "upload-";
+
 /// What is going on in this process.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
@@ -32,11 +35,15 @@ pub(super) struct Desk {
     /// Bytes that each import has taken so far.
     pub imports: HashMap<u64, u64>,
     pub pulls: HashMap<Hash, Weak<Pull>>,
+    /// Bytes that each upload has still to bring.
+    pub uploads: HashMap<Hash, u64>,
 }
 
 /// An artifact on disk, whole or under way.
 struct Kept {
     sha256: Hash,
+    /// Where its files are, without the ends of their names.
+    base: PathBuf,
     size: u64,
     last_use: SystemTime,
 }
@@ -125,9 +132,11 @@ impl Blobs {
         for kept in self.partial()? {
             // A time in the future is a clock that was set back: not stale yet.
             let age = now.duration_since(kept.last_use).unwrap_or_default();
-            if age > STALE && !desk.pulls.contains_key(&kept.sha256) {
-                tracing::info!(digest = %kept.sha256, "a pull that nobody went on with was given up");
-                remove_partial(&self.partial_path(&kept.sha256))?;
+            let wanted =
+                desk.pulls.contains_key(&kept.sha256) || desk.uploads.contains_key(&kept.sha256);
+            if age > STALE && !wanted {
+                tracing::info!(digest = %kept.sha256, "a pull or upload that nobody went on with was given up");
+                remove_partial(&kept.base)?;
             }
         }
         Ok(())
@@ -135,10 +144,10 @@ impl Blobs {
 
     fn in_use(&self, desk: &Desk) -> io::Result<u64> {
         let kept = self.whole()?.into_iter().chain(self.partial()?);
-        let imports = desk.imports.values().copied();
+        let to_come = desk.imports.values().chain(desk.uploads.values());
         Ok(kept
             .map(|kept| kept.size)
-            .chain(imports)
+            .chain(to_come.copied())
             .fold(0, u64::saturating_add))
     }
 
@@ -153,6 +162,7 @@ impl Blobs {
                 let last_use = modified(&with(&file.path(), "meta"))?;
                 found.push(Kept {
                     sha256,
+                    base: file.path(),
                     size: file.metadata()?.len(),
                     last_use: last_use.unwrap_or(SystemTime::UNIX_EPOCH),
                 });
@@ -163,25 +173,27 @@ impl Blobs {
 
     /// Pulls under way, those that a crash left without some of their files as well.
     fn partial(&self) -> io::Result<Vec<Kept>> {
-        let mut found: BTreeMap<Hash, Kept> = BTreeMap::new();
+        let mut found: BTreeMap<PathBuf, Kept> = BTreeMap::new();
         for file in fs::read_dir(self.dir.join("partial"))? {
             let file = file?;
             let name = file.file_name();
             let name = name.to_string_lossy();
-            let Some((sha256, kind)) = name.split_once('.') else {
+            let Some((base, kind)) = name.split_once('.') else {
                 continue;
             };
-            let Ok(sha256) = sha256.parse::<Hash>() else {
+            let Ok(sha256) = base.strip_prefix(UPLOAD).unwrap_or(base).parse::<Hash>() else {
                 continue;
             };
+            let base = self.dir.join("partial").join(base);
             let metadata = match file.metadata() {
                 Ok(metadata) => metadata,
                 // Completed just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let kept = found.entry(sha256).or_insert(Kept {
+            let kept = found.entry(base.clone()).or_insert(Kept {
                 sha256,
+                base,
                 size: 0,
                 last_use: SystemTime::UNIX_EPOCH,
             });

@@ -11,6 +11,7 @@ mod kill;
 mod ledger;
 mod rollback;
 mod room;
+mod upload;
 
 use realm_manifest::identity::{
     Artifact, Body, Entry, Genesis, Hash, Kind, SecretKey, Signed, Target, Timestamp,

@@ -1,0 +1,265 @@
+//! Where cells run, and where they do not.
+
+use realm_testkit::wait_for;
+use serde_json::Value;
+
+use crate::{
+    cluster, guest,
+    picture::{cells_on, component, node},
+};
+
+#[test]
+fn placement_follows_tags_and_names() {
+    let mut realm = cluster();
+    realm.add_node("one", &["edge"]);
+    realm.add_node("two", &["core"]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    realm.ok(&[
+        "push",
+        "tagged",
+        &guest("ticker.wasm"),
+        "--tag",
+        "core",
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    realm.ok(&[
+        "push",
+        "named",
+        &guest("ticker.wasm"),
+        "--peer",
+        "one",
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    let status = realm.status("one").unwrap();
+    assert_eq!(cells_on(component(&status, "tagged")), ["two"]);
+    assert_eq!(cells_on(component(&status, "named")), ["one"]);
+    realm.ok(&[
+        "push",
+        "nowhere",
+        &guest("ticker.wasm"),
+        "--tag",
+        "moon",
+        "--via",
+        &one,
+    ]);
+    let status = realm.wait_status("one", "waiting", |status| {
+        component(status, "nowhere")["state"] == "waiting"
+    });
+    assert!(component(&status, "nowhere")["reason"]["help"].is_string());
+}
+
+#[test]
+fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
+    let mut realm = cluster();
+    for name in ["one", "two", "three"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let ok = |args: &[&str]| realm.ok(&[args, &["--via", &one]].concat());
+    let ticker = guest("ticker.wasm");
+    ok(&["push", "ticker", &ticker, "--replicas", "3", "--wait"]);
+    ok(&["push", "each", &ticker, "--wait"]);
+    ok(&["nodes", "drain", "two", "--wait", "-m", "new disk"]);
+    let status = realm.wait_status("one", "all work elsewhere", |status| {
+        component(status, "ticker")["running"] == 3 && component(status, "each")["running"] == 2
+    });
+    assert_eq!(node(&status, "two")["state"], "draining");
+    let mut on = cells_on(component(&status, "ticker"));
+    on.sort_unstable();
+    assert!(!on.contains(&"two".to_owned()), "{on:?}");
+    // It stays drained whatever else is said of it.
+    ok(&["nodes", "tag", "two", "edge"]);
+    assert_eq!(
+        node(&realm.status("one").unwrap(), "two")["state"],
+        "draining"
+    );
+    ok(&["nodes", "undrain", "two"]);
+    let status = realm.wait_status("one", "it has its work again", |status| {
+        component(status, "each")["running"] == 3
+            && cells_on(component(status, "ticker")).contains(&"two".to_owned())
+            && component(status, "ticker")["running"] == 3
+    });
+
+    let asked = realm.run(&["nodes", "rm", "three", "--via", &one]);
+    assert_eq!(asked.code, 2, "{}", asked.stderr);
+    let key = node(&status, "three")["key"].as_str().unwrap().to_owned();
+    ok(&["nodes", "rm", "three", "--yes"]);
+    let status = realm.wait_status("one", "its work is elsewhere", |status| {
+        component(status, "ticker")["running"] == 3
+            && !cells_on(component(status, "ticker")).contains(&"three".to_owned())
+    });
+    assert_eq!(node(&status, "three"), &Value::Null, "it is gone");
+    wait_for("it asks to come back", || {
+        let nodes = realm.run(&["nodes", "ls", "--via", &one]);
+        nodes.stderr.contains(&key).then_some(())
+    });
+    ok(&["nodes", "approve", &key, "--name", "three"]);
+    realm.wait_ready("one");
+    ok(&["push", "each", &ticker, "--wait"]);
+}
+
+#[test]
+fn a_lost_node_moves_no_cell_of_the_others() {
+    let mut realm = cluster();
+    for name in ["one", "two", "three", "four"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let ticker = guest("ticker.wasm");
+    let one = realm.address("one");
+    for (name, replicas) in [("a", "2"), ("b", "3"), ("c", "5")] {
+        realm.ok(&[
+            "push",
+            name,
+            &ticker,
+            "--replicas",
+            replicas,
+            "--wait",
+            "--via",
+            &one,
+        ]);
+    }
+    let cells = |status: &Value| -> std::collections::BTreeMap<String, Value> {
+        ["a", "b", "c"]
+            .iter()
+            .flat_map(|name| component(status, name)["cells"].as_array().unwrap().clone())
+            .filter(|cell| cell["state"] == "running")
+            .map(|cell| {
+                (
+                    cell["id"].as_str().unwrap().to_owned(),
+                    cell["started_at"].clone(),
+                )
+            })
+            .collect()
+    };
+    let asked = |status: &Value| {
+        [("a", 2), ("b", 3), ("c", 5)]
+            .iter()
+            .all(|(name, count)| component(status, name)["running"] == *count)
+    };
+    let before = cells(&realm.wait_status("one", "ten cells", asked));
+    assert_eq!(before.len(), 10);
+    realm.kill("four");
+    let after = cells(
+        &realm.wait_status("one", "ten cells on three nodes", |status| {
+            node(status, "four")["state"] == "lost" && asked(status)
+        }),
+    );
+    for (id, started) in before.iter().filter(|(id, _)| !id.starts_with("four/")) {
+        assert_eq!(after.get(id), Some(started), "{id} was not touched");
+    }
+    realm.start("four");
+    let again = cells(
+        &realm.wait_status("one", "every cell where it was", |status| {
+            asked(status) && cells(status).keys().eq(before.keys())
+        }),
+    );
+    for (id, started) in before.iter().filter(|(id, _)| !id.starts_with("four/")) {
+        assert_eq!(again.get(id), Some(started), "{id} was not touched");
+    }
+}
+
+#[test]
+fn a_volume_keeps_its_data_and_its_cell() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let counter = guest("counter-volume.wasm");
+    let push = [
+        "push",
+        "counter",
+        &counter,
+        "--volume",
+        "counts:/data:rw",
+        "--replicas",
+        "1",
+    ];
+    realm.ok(&[&push[..], &["--wait", "--via", &one]].concat());
+    let logs = |realm: &realm_testkit::Cluster, via: &str| {
+        let mut lines = realm.run(&["logs", "counter", "--via", via]).stdout;
+        lines += &realm
+            .run(&["logs", "counter", "--previous", "--via", via])
+            .stdout;
+        lines
+    };
+    wait_for("it counts", || {
+        logs(&realm, &one).contains("count 2").then_some(())
+    });
+    realm.ok(&["restart", "counter", "--wait", "--via", &one]);
+    wait_for("it goes on", || {
+        let lines = logs(&realm, &one);
+        let from = lines
+            .lines()
+            .filter_map(|line| line.split("starting from ").nth(1));
+        from.filter_map(|count| count.trim().parse::<u64>().ok())
+            .any(|count| count >= 2)
+            .then_some(())
+    });
+    // Its node is lost: the data is there, so the cell is not started elsewhere.
+    let status = realm.status("one").unwrap();
+    let holder = cells_on(component(&status, "counter"))[0].clone();
+    let other = if holder == "one" { "two" } else { "one" };
+    realm.kill(&holder);
+    let status = realm.wait_status(other, "drift says where the data is", |status| {
+        node(status, &holder)["state"] == "lost" && !status["drift"].as_array().unwrap().is_empty()
+    });
+    assert!(cells_on(component(&status, "counter")).is_empty());
+    let why = &status["drift"][0]["reason"]["message"];
+    assert!(why.as_str().unwrap().contains("data"), "{status:#}");
+    assert_eq!(status["drift"][0]["have"], "lost");
+    let cell = &component(&status, "counter")["cells"][0];
+    assert_eq!(cell["state"], Value::Null, "nobody knows: {cell}");
+    realm.start(&holder);
+    realm.wait_status(other, "it runs there again", |status| {
+        cells_on(component(status, "counter")) == [holder.clone()]
+    });
+}
+
+#[test]
+fn an_address_is_reached_only_where_it_was_allowed() {
+    use std::io::{Read as _, Write as _};
+
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 512];
+            let _ = stream.read(&mut request).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let check = guest("http-check.wasm");
+    let page = format!("http://127.0.0.1:{port}/");
+    let push = [
+        "push",
+        "check",
+        &check,
+        "--arg",
+        &page,
+        "--restart",
+        "never",
+    ];
+    realm.ok(&[&push[..], &["--via", &one]].concat());
+    let status = realm.wait_status("one", "it is refused", |status| {
+        component(status, "check")["state"] == "failed"
+    });
+    assert_eq!(component(&status, "check")["cells"][0]["exit_code"], 1);
+    let allow = format!("tcp://127.0.0.1:{port}");
+    realm.ok(&[&push[..], &["--allow", &allow, "--wait", "--via", &one]].concat());
+    let status = realm.status("one").unwrap();
+    assert_eq!(component(&status, "check")["state"], "done");
+}
