@@ -26,6 +26,9 @@ use crate::{
 /// Alive for this long without a health check counts as running (contract 20).
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// So often a node that is full is tried before it says that it cannot take the cell.
+const FULL_TRIES: u32 = 4;
+
 /// The cell while it runs, for measuring.
 #[derive(Debug, Clone)]
 pub struct Live {
@@ -55,6 +58,8 @@ pub struct CellTask {
     pub cancel: CancellationToken,
     pub live: Live,
     pub predecessor: Option<Predecessor>,
+    /// How often in a row there was no room.
+    pub full: u32,
 }
 
 /// What became of one attempt.
@@ -182,13 +187,23 @@ impl CellTask {
         let handle = match self.tools.runtime.start(prepared, config) {
             Ok(handle) => Arc::new(handle),
             Err(error @ StartError::Full { .. }) => {
-                return self.decline(reason("full", chain(&error), Some("add a node")));
+                let reason = reason("full", chain(&error), Some("add a node"));
+                self.full += 1;
+                if self.full >= FULL_TRIES {
+                    return self.decline(reason);
+                }
+                // While cells move there may be more than asked, for a moment.
+                self.set(CellState::Failed, Some(reason));
+                return Outcome::Again {
+                    ran: Duration::ZERO,
+                };
             }
             Err(error) => {
                 self.fail("start", chain(&error), None);
                 return Outcome::Final;
             }
         };
+        self.full = 0;
         let started = Instant::now();
         {
             let mut report = lock(&self.shared);

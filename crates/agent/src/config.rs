@@ -37,6 +37,8 @@ pub struct Config {
     pub max_cells: u32,
     /// Disk given to artifacts, in bytes.
     pub artifact_bytes: u64,
+    /// Disk given to compiled code, in bytes.
+    pub cache_bytes: u64,
     /// A program that this node runs beside what the realm asks for.
     pub local: Option<Local>,
     /// Compile untrusted code although this kernel cannot sandbox the compiler.
@@ -90,6 +92,7 @@ impl Config {
             memory_mb: 4096,
             max_cells: 1000,
             artifact_bytes: 10 * 1024 * 1024 * 1024,
+            cache_bytes: 1024 * 1024 * 1024,
             local: None,
             allow_unsandboxed_compile: false,
             compile_child: (exe, vec!["__compile".into()]),
@@ -166,6 +169,10 @@ impl Config {
             file.artifact_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
         );
         set(
+            &mut self.cache_bytes,
+            file.cache_mb.map(|mb| mb.saturating_mul(1024 * 1024)),
+        );
+        set(
             &mut self.allow_unsandboxed_compile,
             file.allow_unsandboxed_compile,
         );
@@ -189,6 +196,7 @@ struct File {
     memory_mb: Option<u64>,
     max_cells: Option<u32>,
     artifact_mb: Option<u64>,
+    cache_mb: Option<u64>,
     allow_unsandboxed_compile: Option<bool>,
 }
 

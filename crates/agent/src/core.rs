@@ -34,6 +34,7 @@ use crate::{
 
 mod commands;
 mod effects;
+mod relays;
 
 pub use commands::Command;
 
@@ -92,6 +93,10 @@ pub(crate) struct Core {
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
+    /// Whether peers found that nobody outside reaches this node.
+    pub private: bool,
+    /// When each peer was asked to relay, on the monotonic clock.
+    pub relays_asked: BTreeMap<PublicKey, u64>,
     pub saved_peers: Vec<String>,
     pub dials: JoinSet<()>,
     pub next_token: Token,
@@ -479,6 +484,7 @@ impl Core {
         self.report(false).await;
         self.carry_out().await;
         self.publish_sources().await;
+        self.find_relays(self.clock.now());
         // Presence depends on time alone, too.
         self.plan();
     }
@@ -541,8 +547,14 @@ impl Core {
                 self.events
                     .record(now.wall, "refused", from.short(), reason);
             }
+            NetworkEvent::Reachability(realm_p2p::Reachability::Private) => {
+                tracing::info!("not reachable from outside: looking for a relay");
+                self.private = true;
+                self.find_relays(now);
+            }
             NetworkEvent::Reachability(realm_p2p::Reachability::Public { address }) => {
                 tracing::info!(address, "reachable from outside: serving as a relay");
+                self.private = false;
                 if self.network.set_relay(true).await.is_err() {
                     tracing::warn!("the network has stopped");
                 }

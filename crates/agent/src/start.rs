@@ -102,6 +102,7 @@ impl Agent {
     /// agent listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         realm_p2p::install_crypto_provider();
+        raise_file_limit();
         let clock = Clock::default();
         let dir = DataDir::open(&config.data)?;
         let key = trust::node_key(&dir)?;
@@ -243,6 +244,8 @@ impl Agent {
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
+            private: false,
+            relays_asked: BTreeMap::new(),
             saved_peers,
             dials: JoinSet::new(),
             next_token: 1,
@@ -350,7 +353,23 @@ fn runtime(config: &Config, dir: &DataDir) -> Result<Runtime, StartError> {
     let cache_key = trust::secret(dir, "cache.key")?;
     let mut runtime = RuntimeConfig::new(dir.subdir("compiled")?, cache_key, compiler);
     runtime.max_cells = config.max_cells;
+    runtime.cache_bytes = config.cache_bytes;
     Ok(Runtime::new(runtime)?)
+}
+
+/// Cells and connections hold many files: the soft limit, which is for programs that cannot
+/// handle many, goes up to the hard one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError> {

@@ -266,6 +266,7 @@ impl Supervisor {
             cancel: cancel.clone(),
             live: handle.clone(),
             predecessor,
+            full: 0,
         };
         let guard = gone.clone().drop_guard();
         let task = tokio::spawn(async move {

@@ -4,6 +4,7 @@
 mod alone;
 mod disk;
 mod history;
+mod nat;
 mod node;
 mod picture;
 mod placement;

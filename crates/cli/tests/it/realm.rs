@@ -1,6 +1,5 @@
 //! The main job: push once, and it runs on every node, whatever happens to them.
 
-
 use crate::{
     cluster, guest,
     picture::{cells_on, component, node},
