@@ -46,8 +46,8 @@ impl ByChain {
 /// Every approved node, by chain or by claim, without those that the chain has taken out.
 ///
 /// A claim needs a witness that is approved itself, so the set grows from the chain's nodes and
-/// from the realm's first node: the earliest that vouched for itself. The protocol takes such a
-/// claim only where nobody is approved yet. An invite that two nodes claimed counts for neither.
+/// from those that began the realm and vouched for themselves. The protocol takes such claims only
+/// until the owner wrote the first entry. An invite that two nodes claimed counts for neither.
 pub fn approved(
     realm: RealmId,
     owners: &[PublicKey],
@@ -62,7 +62,7 @@ pub fn approved(
         .collect();
 
     let mut approved = chain.approved.clone();
-    if let Some((_, first)) = first_node(&verified) {
+    for (_, first) in verified.iter().filter(|(claim, _)| is_own_witness(claim)) {
         approved
             .entry(first.claim.node)
             .or_insert_with(|| approval(first));
@@ -84,14 +84,9 @@ pub fn approved(
     approved
 }
 
-fn first_node<'a>(
-    verified: &'a [(&WitnessedClaim, VerifiedClaim)],
-) -> Option<(&'a WitnessedClaim, &'a VerifiedClaim)> {
-    verified
-        .iter()
-        .filter(|(claim, _)| claim.witness.node == claim.claim.node)
-        .map(|(claim, verified)| (*claim, verified))
-        .min_by_key(|(claim, _)| (claim.witness.at, claim.claim.node))
+/// Whether the node vouched for itself, as those do that begin a realm.
+fn is_own_witness(claim: &WitnessedClaim) -> bool {
+    claim.witness.node == claim.claim.node
 }
 
 /// Names and tags of an invite that are none are left out: the owner's tools never write such.
@@ -187,12 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn a_second_node_cannot_vouch_for_itself() {
+    fn nodes_that_began_alone_become_one_realm() {
         let (first, second) = (
             claim(50, 10, 10, NOW),
             claim(51, 11, 11, NOW.plus_millis(1)),
         );
-        assert_eq!(names(&ByChain::default(), &[second, first]), ["node-10"]);
+        let third = claim(52, 12, 11, NOW.plus_millis(9));
+        assert_eq!(
+            names(&ByChain::default(), &[third, second, first]),
+            ["node-10", "node-11", "node-12"]
+        );
     }
 
     #[test]

@@ -42,6 +42,10 @@ pub use commands::Command;
 const STABLE_MS: u64 = 10_000;
 /// At the start nobody knows anybody: the first view needs no such wait.
 const START_GRACE_MS: u64 = 3_000;
+/// Nodes of the local network are found within this; then a first node begins the realm.
+const ALONE_MS: u64 = 3_000;
+/// The same while somebody is connected who may begin it instead, or belong to another realm.
+const SOMEBODY_MS: u64 = 10_000;
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
 /// Connections that are being opened at once because the protocol asked for them.
@@ -93,6 +97,8 @@ pub(crate) struct Core {
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
+    /// Whether nodes of the local network are looked for.
+    pub mdns: bool,
     /// Whether peers found that nobody outside reaches this node.
     pub private: bool,
     /// When each peer was asked to relay, on the monotonic clock.
@@ -226,10 +232,9 @@ impl Core {
         Signed::from_wire(&claim.invite).ok()
     }
 
-    /// Shows the claim of the invite that was taken up to everyone, until it is witnessed. Without
-    /// an address to ask there is nobody else yet, and the first node vouches for itself.
+    /// Shows the claim of the invite that was taken up to everyone, until it is witnessed.
     pub(crate) fn present_claim(&mut self, now: Now) {
-        let (Some(invite), Ok(Some(claim))) = (self.invite(), self.trust.claim()) else {
+        let Ok(Some(claim)) = self.trust.claim() else {
             return;
         };
         if self.approved.contains_key(&self.key.public()) {
@@ -241,7 +246,28 @@ impl Core {
             },
             now,
         );
-        if invite.addresses.is_empty() && self.approved.is_empty() {
+        self.begin_realm(now);
+    }
+
+    /// The first node of a realm has nobody who could vouch for it, and does so itself: where its
+    /// invite knows no address to ask, and nobody of the local network answered for a while. Of
+    /// several that begin at once the one with the lowest key goes first.
+    fn begin_realm(&mut self, now: Now) {
+        if self.state.is_none() || !self.approved.is_empty() {
+            return;
+        }
+        let (Some(invite), Ok(Some(claim))) = (self.invite(), self.trust.claim()) else {
+            return;
+        };
+        let waited = now.mono.saturating_sub(self.started_mono);
+        let me = self.key.public();
+        let others = self.node.connected().any(|peer| peer < me);
+        let patience = match (self.mdns, others) {
+            (false, _) => 0,
+            (true, false) => ALONE_MS,
+            (true, true) => SOMEBODY_MS,
+        };
+        if invite.addresses.is_empty() && waited >= patience {
             self.witness(claim, now);
         }
     }
@@ -484,7 +510,9 @@ impl Core {
         self.report(false).await;
         self.carry_out().await;
         self.publish_sources().await;
-        self.find_relays(self.clock.now());
+        let now = self.clock.now();
+        self.begin_realm(now);
+        self.find_relays(now);
         // Presence depends on time alone, too.
         self.plan();
     }

@@ -244,6 +244,7 @@ impl Agent {
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
+            mdns: config.mdns,
             private: false,
             relays_asked: BTreeMap::new(),
             saved_peers,

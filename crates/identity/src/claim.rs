@@ -110,7 +110,7 @@ pub enum ClaimError {
     OtherClaim,
     #[error("{0} may not witness a claim")]
     NotWitness(PublicKey),
-    #[error("the claim is dated {skew_ms} ms away from its witness: check the clocks")]
+    #[error("the claim is dated {skew_ms} ms after its witness saw it: check the clocks")]
     Clock { skew_ms: u64 },
 }
 
@@ -178,12 +178,11 @@ impl VerifiedClaim {
         Ok(Self { claim, invite })
     }
 
-    /// Checks that the claim could be made at `at`: the invite holds, and the claim is dated near it.
+    /// Checks that the claim can be taken up at `at`: the invite holds, and the claim is not dated
+    /// later. An earlier one may have waited for somebody to vouch for it.
     pub fn check_time(&self, at: Timestamp) -> Result<(), ClaimError> {
         self.invite.check_time(at)?;
-        let skew_ms = at
-            .millis_since(self.claim.at)
-            .max(self.claim.at.millis_since(at));
+        let skew_ms = self.claim.at.millis_since(at);
         if skew_ms > CLOCK_TOLERANCE_MS {
             Err(ClaimError::Clock { skew_ms })
         } else {

@@ -1,5 +1,5 @@
-//! Nodes behind firewalls that let nobody in, with one bootstrap address: relay and hole punching
-//! between network namespaces.
+//! Between network namespaces: one local network with nothing configured, and firewalls that let
+//! nobody in with one bootstrap address.
 
 use std::{
     io::Write as _,
@@ -81,6 +81,8 @@ impl Net {
         assert!(ip(&["-n", &ns, "addr", "add", &address, "dev", &inside]));
         assert!(ip(&["-n", &ns, "link", "set", &inside, "up"]));
         assert!(ip(&["-n", &ns, "link", "set", "lo", "up"]));
+        // Multicast needs a route.
+        assert!(ip(&["-n", &ns, "route", "add", "default", "dev", &inside]));
         assert!(!firewall || protect(&ns));
         ns
     }
@@ -95,7 +97,7 @@ impl Drop for Net {
     }
 }
 
-fn agent(realm: &Cluster, ns: &str, name: &str, bootstrap: Option<&str>) -> KilledAtTheEnd {
+fn invite(realm: &Cluster, name: &str, bootstrap: Option<&str>) {
     let token = realm.path().join(format!("{name}.token"));
     let mut invite = vec!["invite", "--quiet", "--name", name];
     invite.extend(
@@ -104,16 +106,14 @@ fn agent(realm: &Cluster, ns: &str, name: &str, bootstrap: Option<&str>) -> Kill
             .flat_map(|address| ["--bootstrap", address]),
     );
     std::fs::write(&token, realm.ok(&invite)).unwrap();
+}
+
+fn agent(realm: &Cluster, ns: &str, name: &str, more: &[&str]) -> KilledAtTheEnd {
+    let token = realm.path().join(format!("{name}.token"));
     let log = std::fs::File::create(realm.path().join(format!("{name}.log"))).unwrap();
     let child = Command::new("ip")
-        .args([
-            "netns",
-            "exec",
-            ns,
-            env!("CARGO_BIN_EXE_realm"),
-            "agent",
-            "--no-mdns",
-        ])
+        .args(["netns", "exec", ns, env!("CARGO_BIN_EXE_realm"), "agent"])
+        .args(more)
         .args([
             "--http",
             "127.0.0.1:0",
@@ -159,15 +159,45 @@ fn inside(realm: &Cluster, ns: &str, args: &[&str]) -> Option<String> {
 }
 
 #[test]
+fn machines_of_one_network_become_a_realm_with_nothing_configured() {
+    let Some(mut net) = Net::new() else { return };
+    let realm = cluster();
+    let places: Vec<String> = [("a", 1), ("b", 2), ("c", 3)]
+        .map(|(name, last)| net.add(name, last, false))
+        .into();
+    // Invites made beforehand, which know no address.
+    let names = ["one", "two", "three"];
+    names.iter().for_each(|name| invite(&realm, name, None));
+    let _agents: Vec<KilledAtTheEnd> = places
+        .iter()
+        .zip(names)
+        .map(|(ns, name)| agent(&realm, ns, name, &[]))
+        .collect();
+    // The command line, on a machine without an agent's file, finds a node by itself.
+    realm_testkit::wait_for("three nodes in one realm", || {
+        let nodes = inside(&realm, &places[2], &["nodes", "ls", "-o", "json"])?;
+        let nodes: Value = serde_json::from_str(&nodes).ok()?;
+        let ready = nodes
+            .as_array()?
+            .iter()
+            .filter(|node| node["state"] == "ready");
+        (ready.count() == 3).then_some(())
+    });
+}
+
+#[test]
 fn nodes_that_nobody_reaches_find_each_other_through_one_that_everybody_does() {
     let Some(mut net) = Net::new() else { return };
     let realm = cluster();
     let public = net.add("a", 1, false);
     let (left, right) = (net.add("b", 2, true), net.add("c", 3, true));
-    let _public = agent(&realm, &public, "public", None);
+    invite(&realm, "public", None);
+    let _public = agent(&realm, &public, "public", &["--no-mdns"]);
     let hub = addresses(&realm, "public", "/ip4/45.45.45.1/");
-    let _left = agent(&realm, &left, "left", Some(&hub));
-    let _right = agent(&realm, &right, "right", Some(&hub));
+    invite(&realm, "left", Some(&hub));
+    invite(&realm, "right", Some(&hub));
+    let _left = agent(&realm, &left, "left", &["--no-mdns"]);
+    let _right = agent(&realm, &right, "right", &["--no-mdns"]);
     // Each is told that it is not reachable, and gets a place at the relay.
     addresses(&realm, "left", "/p2p-circuit/");
     addresses(&realm, "right", "/p2p-circuit/");

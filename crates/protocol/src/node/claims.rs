@@ -125,8 +125,10 @@ impl<F: Fold + Clone> Node<F> {
     fn verify_claim(&self, wire: &[u8]) -> Result<WitnessedClaim, ClaimError> {
         let claim = WitnessedClaim::from_wire(wire)?;
         let log = self.log.as_ref().ok_or(ClaimError::OtherRealm)?;
-        // The first node of a realm vouches for itself.
-        let first = self.approved.is_empty() && claim.witness.node == claim.claim.node;
+        // The first nodes of a realm vouch for themselves: until the owner wrote the first entry, or
+        // while this node knows nobody else, so that nodes that began alone become one realm.
+        let begins = self.approved.len() <= 1 || log.head().seq == 0;
+        let first = begins && claim.witness.node == claim.claim.node;
         let may_witness = |node| first || self.approved.contains(&node);
         claim.verify(log.realm(), &log.owners(), may_witness)?;
         Ok(claim)

@@ -52,7 +52,15 @@ impl<F: Fold + Clone> Node<F> {
         }
         if self.approved.contains(&peer) {
             self.greet(peer, now);
+        } else if self.begins() {
+            // It may have begun alone as well.
+            self.send_claims(peer);
         }
+    }
+
+    /// Whether the owner has not written anything yet, as far as this node knows.
+    pub(super) fn begins(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.head().seq == 0)
     }
 
     pub(super) fn disconnected_from(&mut self, peer: PublicKey, now: Now) {

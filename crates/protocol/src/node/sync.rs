@@ -66,7 +66,7 @@ impl<F: Fold + Clone> Node<F> {
     /// Whether log frames of this peer are listened to: those of anybody while this node waits
     /// to be approved, for what they carry is signed by the owner; then those of approved nodes.
     fn listens_to(&self, peer: PublicKey) -> bool {
-        self.approved.contains(&peer) || !self.approved.contains(&self.me)
+        self.approved.contains(&peer) || !self.approved.contains(&self.me) || self.begins()
     }
 
     pub(super) fn locator(
