@@ -23,7 +23,7 @@ use crate::{
     supervisor::{Logs, STOP_GRACE, Tools, lock},
 };
 
-/// Alive for this long without a health check counts as running (contract 20).
+/// Alive for this long without a health check counts as running.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// So often a node that is full is tried before it says that it cannot take the cell.

@@ -38,7 +38,7 @@ mod relays;
 
 pub use commands::Command;
 
-/// A node that was away is given work again after it was back for this long (contract 14).
+/// A node that was away is given work again after it was back for this long.
 const STABLE_MS: u64 = 10_000;
 /// At the start nobody knows anybody: the first view needs no such wait.
 const START_GRACE_MS: u64 = 3_000;
@@ -415,7 +415,7 @@ impl Core {
                     .get(key)
                     .map(|seen| seen.report.clone().into_inner());
                 let mut tags = approval.tags.clone();
-                // A node's own tags count once it is approved (contract 12).
+                // A node's own tags count once it is approved.
                 tags.extend(report.iter().flat_map(|report| report.tags.clone()));
                 tags.sort();
                 tags.dedup();

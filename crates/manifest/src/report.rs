@@ -13,7 +13,7 @@ pub struct NodeReport {
     pub node: PublicKey,
     #[n(1)]
     pub realm: RealmId,
-    /// Random at each start of the agent.
+    /// Rises with every start of the agent, whatever its clock says.
     #[n(2)]
     pub boot_id: u64,
     /// Rises with every report of one boot.

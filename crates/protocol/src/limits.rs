@@ -4,7 +4,7 @@
 pub const MAX_FRAME_BYTES: usize = 1024 * 1024;
 /// Largest gossip message: more would be forwarded by everybody to everybody.
 pub const MAX_GOSSIP_BYTES: usize = 16 * 1024;
-/// Largest status digest, envelope included (contract 15).
+/// Largest status digest, envelope included.
 pub const MAX_STATUS_BYTES: usize = 1024;
 /// Entries and payloads in one frame, so that a slow link is not blocked for long. One entry
 /// with the largest payload still fits.
@@ -13,7 +13,7 @@ pub const MAX_ENTRIES_BYTES: usize = 256 * 1024;
 pub const MAX_ENTRIES: usize = 512;
 /// Largest folded state in a checkpoint; leaves room for the entry beside it.
 pub const MAX_STATE_BYTES: usize = 768 * 1024;
-/// Largest signed report of a node: 512 cells with a reason each.
+/// Largest signed report of a node; the agent puts at most 200 cells into one.
 pub const MAX_REPORT_BYTES: usize = realm_identity::MAX_SIGNED_BYTES;
 /// Points in a locator: steps doubling back over 2^64 entries need 64.
 pub const MAX_SAMPLES: usize = 64;
@@ -33,11 +33,11 @@ pub const MAX_CLAIMS_PER_FRAME: usize = 16;
 pub const MAX_CLAIM_FRAMES: usize = 4;
 /// Claims kept whose witness is not approved yet: anyone may send such.
 pub const MAX_WAITING_CLAIMS: usize = 256;
-/// Join requests waiting for the owner (contract 10).
+/// Join requests waiting for the owner.
 pub const MAX_PENDING_JOINS: usize = 64;
 /// Largest join request.
 pub const MAX_JOIN_BYTES: usize = 4 * 1024;
-/// Peers with state here: 512 approved (contract 17), and strangers.
+/// Peers with state here: 512 approved, and strangers.
 pub const MAX_PEERS: usize = 1024;
 /// Members known to SWIM, and nodes whose reports are kept.
 pub const MAX_MEMBERS: usize = 4096;
@@ -51,5 +51,5 @@ pub const APPROVED_PER_SECOND: u32 = 256;
 /// The same for a peer that is not approved.
 pub const STRANGER_BURST: u32 = 16;
 pub const STRANGER_PER_SECOND: u32 = 2;
-/// How far a clock may be off where time decides (contract 8).
+/// How far a clock may be off where time decides.
 pub const CLOCK_TOLERANCE_MS: u64 = 5 * 60 * 1000;

@@ -21,7 +21,7 @@ use wire::{Wire, is_turn_undead, read_packet, write_packet};
 use crate::{MemberState, limits::*};
 
 /// Of five nodes one probes the dead one within 750 ms in 99 of 100 cases, and has no answer 250 ms
-/// later: with the suspicion a killed node is lost after about 1.5 s (contract 14), nearly always within 2 s.
+/// later: with the suspicion a killed node is lost after about 1.5 s, nearly always within 2 s.
 const PROBE_PERIOD_MS: u64 = 250;
 /// After that, others are asked to probe too.
 const PROBE_RTT_MS: u64 = 100;
