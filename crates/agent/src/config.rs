@@ -56,6 +56,9 @@ pub const SYSTEM_CONFIG_DIR: &str = "/etc/realm/agent.d";
 pub const DEFAULT_PORT: u16 = 2020;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:9920";
 
+/// Cells of one node: its signed report holds so many.
+pub const MAX_CELLS: u32 = 200;
+
 /// Largest config file read: nobody writes a megabyte by hand.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
@@ -68,6 +71,8 @@ pub enum ConfigError {
     },
     #[error("{path} is {size} bytes; at most {MAX_CONFIG_BYTES} are read")]
     TooLarge { path: PathBuf, size: u64 },
+    #[error("{path} says max_cells = {found}; a node's report holds at most {MAX_CELLS}")]
+    TooManyCells { path: PathBuf, found: u32 },
     #[error("{path} is not valid")]
     Parse {
         path: PathBuf,
@@ -90,7 +95,7 @@ impl Config {
             trust_first_use: None,
             volume_prefixes: Vec::new(),
             memory_mb: 4096,
-            max_cells: 1000,
+            max_cells: MAX_CELLS,
             artifact_bytes: 10 * 1024 * 1024 * 1024,
             cache_bytes: 1024 * 1024 * 1024,
             local: None,
@@ -122,6 +127,12 @@ impl Config {
             path: path.into(),
             source: Box::new(source),
         })?;
+        if let Some(found) = file.max_cells.filter(|found| *found > MAX_CELLS) {
+            return Err(ConfigError::TooManyCells {
+                path: path.into(),
+                found,
+            });
+        }
         self.apply(file);
         Ok(true)
     }
@@ -245,7 +256,7 @@ mod tests {
         assert_eq!(config.memory_mb, 20);
         assert_eq!(config.name.unwrap().as_str(), "one");
         assert_eq!(config.tags.len(), 1);
-        assert_eq!(config.max_cells, 1000);
+        assert_eq!(config.max_cells, MAX_CELLS);
     }
 
     #[test]

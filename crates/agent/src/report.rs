@@ -11,14 +11,12 @@ use realm_manifest::{
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::VERSION;
+use crate::{VERSION, config::MAX_CELLS};
 
 /// A report that says nothing new is made this seldom; numbers such as memory wait for it.
 const CALM_MS: u64 = 5_000;
 /// Codes of the worst problems in the digest.
 const MAX_PROBLEMS: usize = 4;
-/// Digests of artifacts and reasons leave room for this many cells in one report.
-const MAX_CELLS: usize = 200;
 
 /// What changes from report to report.
 #[derive(Debug)]
@@ -123,9 +121,9 @@ impl Reporter {
             NodeState::Pending
         };
         let mut cells = facts.cells;
-        if cells.len() > MAX_CELLS {
+        if cells.len() > MAX_CELLS as usize {
             tracing::warn!(cells = cells.len(), "more cells than one report holds");
-            cells.truncate(MAX_CELLS);
+            cells.truncate(MAX_CELLS as usize);
         }
         NodeReport {
             node,

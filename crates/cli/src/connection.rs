@@ -2,6 +2,7 @@
 
 use std::{path::Path, rc::Rc, time::Duration};
 
+use futures::{FutureExt as _, future::select_ok};
 use realm_agent::agent_file;
 use realm_identity::{PublicKey, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
@@ -16,6 +17,8 @@ use crate::{
 
 /// Known addresses answer at once or not at all.
 const DIAL: Duration = Duration::from_secs(5);
+/// Known addresses get this much time before the local network is asked as well.
+const HEAD_START: Duration = Duration::from_millis(300);
 /// Nodes of the local network answer within this.
 const DISCOVERY: Duration = Duration::from_secs(2);
 /// One node, with the owner's key proven to it.
@@ -146,22 +149,29 @@ async fn dial(session: &Session, realm: &Realm) -> Result<RpcConnection> {
     }
     let mut known = local_agents(session);
     known.extend(realm.peers()?);
-    let failed = match dial_all(&known, None, &secret).await {
-        Ok(connection) => return Ok(connection),
+    let lan = async {
+        if !known.is_empty() {
+            tokio::time::sleep(HEAD_START).await;
+        }
+        for (key, addresses) in realm_p2p::discover_mdns(DISCOVERY).await {
+            if let Ok(connection) = dial_all(&addresses, Some(key), &secret).await {
+                return Ok(connection);
+            }
+        }
+        Err(DialRpcError::NoAddress)
+    };
+    let dialled = dial_all(&known, None, &secret);
+    // Whichever answers first.
+    let error = match select_ok([dialled.boxed_local(), lan.boxed_local()]).await {
+        Ok((connection, _)) => return Ok(connection),
         Err(error) => error,
     };
-    tracing::debug!(%failed, "no known address answers; asking the local network");
-    for (key, addresses) in realm_p2p::discover_mdns(DISCOVERY).await {
-        if let Ok(connection) = dial_all(&addresses, Some(key), &secret).await {
-            return Ok(connection);
-        }
-    }
-    let error = CliError::new(ExitCode::NoAgent, "no agent could be reached").help(
+    let failed = CliError::new(ExitCode::NoAgent, "no agent could be reached").help(
         "start one here: realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1",
     );
-    Err(match failed {
-        DialRpcError::NoAddress => error,
-        failed => error.because(&failed),
+    Err(match error {
+        DialRpcError::NoAddress => failed,
+        error => failed.because(&error),
     })
 }
 

@@ -25,6 +25,8 @@ pub const MAX_SIBLINGS: usize = 16;
 pub const MAX_SWIM_BYTES: usize = 8 * 1024;
 /// Claims kept: invites that were taken up, over the life of a realm.
 pub const MAX_CLAIMS: usize = 4096;
+/// Other nodes whose claims of one invite are kept: one is enough to know that it was used twice.
+pub const MAX_CLAIMANTS: usize = 2;
 /// Digests of claims named in one frame.
 pub const MAX_CLAIM_HASHES: usize = MAX_CLAIMS;
 /// Claims in one frame; 16 of the largest stay below a quarter of a frame.

@@ -219,6 +219,19 @@ impl Core {
         if self.approved.contains_key(&claim.node) {
             return;
         }
+        let same_invite = |other: &&WitnessedClaim| other.claim.key == claim.key;
+        let others = self.claims.iter().filter(same_invite);
+        if others
+            .filter(|other| other.claim.node != claim.node)
+            .count()
+            > 1
+        {
+            // Two are known to have used it: both wait for the owner, and so does everybody after.
+            let message = format!("{} claims an invite that two have used", claim.node);
+            self.events
+                .record(now.wall, "refused", claim.node.short(), message);
+            return;
+        }
         let witnessed = VerifiedClaim::new(claim, state.realm, &state.owners())
             .and_then(|claim| claim.witness(&self.key, now.wall));
         match witnessed {

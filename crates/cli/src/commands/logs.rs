@@ -67,7 +67,19 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let status = first.operator.status().await;
         let status = status.map_err(|error| rpc_failed("the node gives no status", &error))?;
         let (sources, silent) = sources(args, &realm, first, &status).await?;
-        read(&sources, &query, &session.output).await?;
+        let lines = read(&sources, &query, &session.output).await?;
+        if let Some(name) = &args.name
+            && lines == 0
+            && !status
+                .components
+                .iter()
+                .any(|one| one.name == name.as_str())
+        {
+            return Err(
+                CliError::new(ExitCode::NotFound, format!("no component {name}"))
+                    .help("list them: realm status"),
+            );
+        }
         for (node, why) in &silent {
             session.output.say(format!("no lines from {node}: {why}"));
         }
@@ -121,13 +133,15 @@ async fn sources(
     Ok((sources, silent))
 }
 
-/// Prints what all of them give: as it comes when following, else in the order of time.
-async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Result<()> {
+/// Prints what all of them give: as it comes when following, else in the order of time. Answers how
+/// many lines that were.
+async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Result<usize> {
     // One batch at a time: a slow terminal holds the nodes back.
     let (to, mut from) = mpsc::channel::<Vec<LogLine>>(1);
     let print = async {
-        let mut kept = Vec::new();
+        let (mut kept, mut count) = (Vec::new(), 0);
         while let Some(lines) = from.recv().await {
+            count += lines.len();
             if !query.follow {
                 kept.extend(lines);
                 continue;
@@ -137,7 +151,8 @@ async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Resu
             }
         }
         kept.sort_by_key(|line| line.at);
-        kept.iter().try_for_each(|line| show(line, output))
+        kept.iter().try_for_each(|line| show(line, output))?;
+        Ok(count)
     };
     let logs = sources
         .iter()
@@ -145,11 +160,11 @@ async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Resu
     let logs = futures::future::join_all(logs);
     drop(to);
     let (ended, printed) = tokio::join!(logs, print);
-    printed?;
+    let count = printed?;
     for end in ended {
         end.map_err(|error| rpc_failed("a node does not give logs", &error))?;
     }
-    Ok(())
+    Ok(count)
 }
 
 fn show(line: &LogLine, output: &Output) -> Result<()> {

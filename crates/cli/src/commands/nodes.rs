@@ -144,7 +144,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         };
         let decide = |state: &State| Ok((Target::Node(key), act.payload(&key, state, &now)?));
         let outcome = intent::submit(&connection, &realm, Durable::OnOne, decide).await?;
-        lifecycle::report(outcome, &key.short(), session)?;
+        lifecycle::report(outcome, command.node().unwrap_or(&key.short()), session)?;
         match command {
             Command::Drain {
                 wait: true,
@@ -154,6 +154,23 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             _ => Ok(ExitCode::Ok),
         }
     })
+}
+
+impl Command {
+    /// The node as it was named.
+    fn node(&self) -> Option<&str> {
+        match self {
+            Self::Ls => None,
+            Self::Show { node }
+            | Self::Approve { node, .. }
+            | Self::Revoke { node, .. }
+            | Self::Tag { node, .. }
+            | Self::Rename { node, .. }
+            | Self::Drain { node, .. }
+            | Self::Undrain { node, .. }
+            | Self::Rm { node, .. } => Some(node),
+        }
+    }
 }
 
 impl Act {
@@ -217,7 +234,13 @@ fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
     let cells = now.components.iter().flat_map(|one| &one.cells);
     cells
         .filter(|cell| Some(cell.node.as_str()) == name)
-        .filter(|cell| !matches!(cell.state, Some(CellState::Done | CellState::Stopped)))
+        // What runs on a node that is away is not known, and cannot be waited for.
+        .filter(|cell| {
+            !matches!(
+                cell.state,
+                None | Some(CellState::Done | CellState::Stopped)
+            )
+        })
         .map(|cell| cell.id.clone())
         .collect()
 }

@@ -19,7 +19,7 @@ pub fn ls(session: &Session) -> Result<()> {
             .into_iter()
             .map(|(realm, current, mark)| {
                 serde_json::json!({
-                    "id": realm.id, "name": realm.genesis.name, "owner": realm.genesis.owner(),
+                    "id": realm.id, "name": realm.genesis.name, "founder": realm.genesis.owner(),
                     "current": current, "revision": mark,
                 })
             })
@@ -44,7 +44,7 @@ pub fn ls(session: &Session) -> Result<()> {
         .collect();
     session
         .output
-        .table(&["", "NAME", "ID", "OWNER", "REVISION"], rows)
+        .table(&["", "NAME", "ID", "FOUNDER", "REVISION"], rows)
 }
 
 pub fn select(name: &str, session: &Session) -> Result<()> {

@@ -18,8 +18,8 @@ fn an_agent_runs_a_program_of_its_own_under_limits() {
     realm.wait_ready("one");
     let one = realm.address("one");
     wait_for("lines of the node's own program", || {
-        let lines = realm.ok(&["logs", "local-ticker", "--via", &one]);
-        lines.contains("one/local-ticker#0").then_some(())
+        let lines = realm.run(&["logs", "local-ticker", "--via", &one]);
+        lines.stdout.contains("one/local-ticker#0").then_some(())
     });
     let status = realm.status("one").unwrap();
     assert_eq!(

@@ -135,6 +135,13 @@ impl<F: Fold + Clone> Node<F> {
     }
 
     fn keep_claim(&mut self, hash: Hash, claim: WitnessedClaim, wire: &[u8]) {
+        let same_invite = self.claims.set.values().filter(|other| {
+            other.claim.key == claim.claim.key && other.claim.node != claim.claim.node
+        });
+        if same_invite.count() >= MAX_CLAIMANTS {
+            // It counts for nobody already; more of it only takes room from others.
+            return;
+        }
         let other = self
             .claims
             .set

@@ -43,6 +43,7 @@ fn the_page_has_the_numbers_of_the_code() {
         MAX_SIBLINGS,
         MAX_SWIM_BYTES,
         MAX_CLAIMS,
+        MAX_CLAIMANTS,
         MAX_CLAIM_HASHES,
         MAX_CLAIMS_PER_FRAME,
         MAX_CLAIM_FRAMES,
