@@ -3,10 +3,10 @@
 use std::{path::Path, rc::Rc, time::Duration};
 
 use futures::{FutureExt as _, future::select_ok};
-use realm_agent::agent_file;
+use realm_agent::agent_file::{self, AgentInfo};
 use realm_identity::{PublicKey, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
-use realm_rpc::{ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError};
+use realm_rpc::{ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError, status::Status};
 
 use crate::{
     commands::{Session, agent},
@@ -15,6 +15,8 @@ use crate::{
     realms::Realm,
 };
 
+/// Addresses written into an invite.
+const MAX_KNOWN: usize = 8;
 /// Known addresses answer at once or not at all.
 const DIAL: Duration = Duration::from_secs(5);
 /// Known addresses get this much time before the local network is asked as well.
@@ -185,14 +187,43 @@ async fn dial_all(
 
 /// Addresses of the agents that run on this machine for this person.
 fn local_agents(session: &Session) -> Vec<String> {
-    let found = agent_file::find(
-        &session.settings.data_dir(),
-        agent::runtime_dir().as_deref(),
-    );
-    found
+    agents_here(session)
         .into_iter()
         .flat_map(|agent| agent.addresses)
         .collect()
+}
+
+fn agents_here(session: &Session) -> Vec<AgentInfo> {
+    agent_file::find(
+        &session.settings.data_dir(),
+        agent::runtime_dir().as_deref(),
+    )
+}
+
+/// Where others may reach nodes of the realm, as far as is known without asking anybody: addresses
+/// that hold on this machine alone come only where there are no others.
+pub fn known_addresses(session: &Session, realm: &Realm) -> Result<Vec<String>> {
+    let agents = agents_here(session).into_iter();
+    let mut known: Vec<String> = agents
+        .filter(|agent| agent.realm == Some(realm.id))
+        .flat_map(|agent| agent.addresses)
+        .chain(realm.peers()?)
+        .collect();
+    let here_only = ["/ip4/127.", "/ip6/::1/", "/ip6/fe80:"];
+    let is_outside = |at: &String| !here_only.iter().any(|start| at.starts_with(start));
+    if known.iter().any(is_outside) {
+        known.retain(is_outside);
+    }
+    let mut seen = std::collections::HashSet::new();
+    known.retain(|at| seen.insert(at.clone()));
+    known.truncate(MAX_KNOWN);
+    Ok(known)
+}
+
+/// Keeps where the nodes of a status are reached, for when the present one is gone.
+pub fn remember(realm: &Realm, status: &Status) -> Result<()> {
+    let addresses = status.nodes.iter().filter_map(|node| node.address.clone());
+    realm.save_peers(&addresses.collect::<Vec<_>>())
 }
 
 fn not_ours(info: &PublicInfo, realm: &Realm) -> CliError {

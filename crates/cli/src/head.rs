@@ -143,6 +143,7 @@ async fn newest_elsewhere(
 ) -> Result<Option<(String, Base)>> {
     let status = connection.operator.status().await;
     let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    connection::remember(realm, &status)?;
     let others = status.nodes.into_iter().filter(|node| {
         matches!(node.state, NodeState::Ready | NodeState::Draining)
             && node.key != connection.node()

@@ -8,6 +8,7 @@ use realm_manifest::{NodeName, Tag};
 use crate::{
     clock,
     commands::Session,
+    connection,
     error::{CliError, Context as _, ExitCode, Result},
     keystore,
 };
@@ -29,7 +30,7 @@ pub struct Args {
     /// How long the token may be used.
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     pub ttl: Duration,
-    /// A multiaddr where a node of the realm is reached; repeatable. Saved peers by default.
+    /// A multiaddr where a node of the realm is reached; repeatable. By default what is known: agents here, and saved peers.
     #[arg(long)]
     pub bootstrap: Vec<String>,
 }
@@ -48,7 +49,7 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     let not_after =
         now.plus_millis(u64::try_from(args.ttl.as_millis()).context("the ttl is too long")?);
     let addresses = if args.bootstrap.is_empty() {
-        realm.peers()?
+        connection::known_addresses(session, &realm)?
     } else {
         args.bootstrap.clone()
     };

@@ -35,6 +35,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         }
         let status = connection.operator.status().await;
         let status = status.map_err(failed)?;
+        connection::remember(&realm, &status)?;
         show(args, &status, &session.output)?;
         let differs = !status.drift.is_empty() || status.forked;
         Ok(if args.exit_code && differs {
