@@ -102,6 +102,13 @@ async fn watch(
             match verdict(&status, component, which) {
                 Some(ExitCode::Ok) => {
                     session.output.say(format!("✓ {name} is as asked"));
+                    let lost = lost_nodes(&status);
+                    if which == Which::Present && !lost.is_empty() {
+                        session.output.say(format!(
+                            "not counted, for they are lost: {}",
+                            lost.join(", ")
+                        ));
+                    }
                     return Ok(ExitCode::Ok);
                 }
                 Some(code) => return Err(missing(code, &status, component)),
@@ -138,6 +145,14 @@ fn drift<'a>(
         .iter()
         .filter(|drift| drift.component == component.name);
     of_this.map(|drift| drift.node.as_deref())
+}
+
+fn lost_nodes(status: &Status) -> Vec<&str> {
+    let nodes = status.nodes.iter();
+    nodes
+        .filter(|node| node.state == NodeState::Lost)
+        .map(|node| node.name.as_str())
+        .collect()
 }
 
 fn is_lost(status: &Status, name: &str) -> bool {

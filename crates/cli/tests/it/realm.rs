@@ -198,7 +198,19 @@ fn killed_nodes_lose_nothing_and_their_work_moves_and_returns() {
                 && node(status, name)["last_seen"].is_string()
         });
         // An intent that the killed node has to learn of when it is back.
-        realm.ok(&["restart", "ticker", "--via", &realm.address(other)]);
+        let waited = realm.run(&[
+            "restart",
+            "ticker",
+            "--wait",
+            "--via",
+            &realm.address(other),
+        ]);
+        assert_eq!(waited.code, 0, "{}", waited.stderr);
+        assert!(
+            waited.stderr.contains(&format!("lost: {name}")),
+            "{}",
+            waited.stderr
+        );
         let revision = realm.status(other).unwrap()["revision"].clone();
         realm.start(name);
         realm.wait_status(name, "the returned node has the whole log", |status| {
