@@ -20,6 +20,7 @@ use crate::{
     backoff::Backoff,
     clock,
     fold::chain,
+    reason::{ended_reason, library_reason, reason},
     supervisor::{Logs, STOP_GRACE, Tools, lock},
 };
 
@@ -60,6 +61,10 @@ pub struct CellTask {
     pub predecessor: Option<Predecessor>,
     /// How often in a row there was no room.
     pub full: u32,
+    /// How it ended the last time, where it is not to run again.
+    pub end: Option<CellReport>,
+    /// Whether an end holds also after a restart of the agent.
+    pub lasting: bool,
 }
 
 /// What became of one attempt.
@@ -74,6 +79,13 @@ impl CellTask {
     /// Runs until it is cancelled, or there is nothing left to do.
     pub async fn run(mut self) {
         let cancel = self.cancel.clone();
+        if let Some(end) = self.end.take() {
+            // It ran before the agent was started, or before it had to go: not again.
+            *lock(&self.shared) = end;
+            self.tools.changed.send_modify(|count| *count += 1);
+            self.retire();
+            return cancel.cancelled().await;
+        }
         let mut backoff = Backoff::default();
         loop {
             let Outcome::Again { ran } = self.attempt().await else {
@@ -89,11 +101,27 @@ impl CellTask {
             let (component, index) = (&self.key.0, self.key.1);
             self.event("restarted", format!("{component}#{index} after {wait:?}"));
         }
+        self.remember().await;
         // Stays until it is told to go, so that its state is still reported.
         cancel.cancelled().await;
         // It may have been told to go before it ever ran.
         self.outlive().await;
         self.state(CellState::Stopped);
+    }
+
+    /// Keeps how it ended, where it ran and will not be run again.
+    async fn remember(&self) {
+        let report = lock(&self.shared).clone();
+        let ran = report.started_at.is_some();
+        let over = matches!(report.state, CellState::Done | CellState::Failed);
+        if !self.lasting || !ran || !over {
+            return;
+        }
+        let ended = self.tools.ended.clone();
+        let put = tokio::task::spawn_blocking(move || ended.put(report)).await;
+        if let Ok(Err(error)) = put {
+            tracing::error!(component = %self.key.0, error = chain(&error), "a cell that ended may run again after a restart");
+        }
     }
 
     async fn attempt(&mut self) -> Outcome {
@@ -251,7 +279,7 @@ impl CellTask {
             ExitStatus::Exited(code) => Some(*code),
             _ => None,
         };
-        let why = ended_reason(&status);
+        let why = ended_reason(&self.key.0, &status);
         if let Some(why) = &why {
             let kind = if matches!(status, ExitStatus::LimitHit(_)) {
                 "limited"
@@ -260,6 +288,11 @@ impl CellTask {
             };
             let line = format!("{}#{}: {}", self.key.0, self.key.1, why.message);
             self.event(kind, line.clone());
+            // The log has the whole of it, such as where it trapped.
+            let line = match &status {
+                ExitStatus::Trapped { message } => message,
+                _ => &line,
+            };
             ring.write(LogStream::Stderr, format!("realm: {line}\n").as_bytes());
         }
         let again = match self.spec.restart {
@@ -269,7 +302,14 @@ impl CellTask {
         };
         match (again, failed) {
             (true, _) => {
-                self.set(CellState::Backoff, why);
+                let ended = || {
+                    reason(
+                        "exit",
+                        "ended with exit code 0, and is always started again".into(),
+                        None,
+                    )
+                };
+                self.set(CellState::Backoff, why.or_else(|| Some(ended())));
                 Outcome::Again { ran }
             }
             (false, false) => {
@@ -432,45 +472,5 @@ impl Live {
             Limit::Memory => Some(self.limits.memory_max_bytes()),
             _ => None,
         }
-    }
-}
-
-fn ended_reason(status: &ExitStatus) -> Option<Reason> {
-    match status {
-        ExitStatus::Exited(0) => None,
-        ExitStatus::Exited(code) => Some(reason(
-            "exit",
-            format!("ended with exit code {code}"),
-            Some("see why: realm logs"),
-        )),
-        ExitStatus::Trapped { message } => Some(reason(
-            "trap",
-            message.clone(),
-            Some("see what it wrote: realm logs"),
-        )),
-        ExitStatus::LimitHit(hit) => Some(reason("limit", hit.to_string(), Some(&hit.remedy))),
-        ExitStatus::Killed => Some(reason("killed", "it was killed".into(), None)),
-        ExitStatus::Failed { message } => Some(reason("host", message.clone(), None)),
-    }
-}
-
-fn library_reason(exports: &[String]) -> Reason {
-    let exports = if exports.is_empty() {
-        "nothing".into()
-    } else {
-        exports.join(", ")
-    };
-    reason(
-        "library",
-        format!("a library has no entry point to run; it exports {exports}"),
-        None,
-    )
-}
-
-fn reason(code: &str, message: String, help: Option<&str>) -> Reason {
-    Reason {
-        code: code.into(),
-        message,
-        help: help.map(str::to_owned),
     }
 }

@@ -423,13 +423,16 @@ impl Core {
                     .node_name(key)
                     .parse()
                     .unwrap_or_else(|_| self.reporter.node_name());
-                let present = *key == me || self.is_present(key, now);
+                let member = self.node.members().get(key).map(|member| member.state);
+                let present = *key == me || member.is_some_and(|state| state != MemberState::Lost);
+                let settled = *key == me || self.is_settled(key, now);
                 (
                     *key,
                     NodeView {
                         name,
                         tags,
                         present,
+                        settled,
                         boot_id: self.node.boot_id(*key),
                         report,
                     },
@@ -438,7 +441,7 @@ impl Core {
             .collect()
     }
 
-    fn is_present(&self, key: &PublicKey, now: Now) -> bool {
+    fn is_settled(&self, key: &PublicKey, now: Now) -> bool {
         let Some(member) = self.node.members().get(key) else {
             return false;
         };

@@ -40,7 +40,12 @@ impl Default for Events {
 
 impl Events {
     pub fn record(&self, at: Timestamp, kind: &'static str, subject: String, message: String) {
-        tracing::info!(kind, subject, "{message}");
+        match kind {
+            "alarm" | "forked" | "refused" | "incompatible" => {
+                tracing::warn!(kind, subject, "{message}");
+            }
+            _ => tracing::info!(kind, subject, "{message}"),
+        }
         let seq = {
             let mut list = self.lock();
             let seq = list.back().map_or(1, |last| last.seq + 1);

@@ -1,6 +1,13 @@
 //! The read-only HTTP endpoints on loopback: whether the agent lives, and whether it is ready.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -10,8 +17,21 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinHandle,
+    time::Sleep,
+};
 use tokio_util::sync::CancellationToken;
+
+/// Connections open at once.
+const MAX_CONNECTIONS: usize = 64;
+/// What one connection may last: every answer is short.
+const MAX_TIME: Duration = Duration::from_secs(10);
+/// After a connection could not be accepted, as when no file is left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the agent is not ready; None when it is.
 pub type Readiness = watch::Receiver<Option<String>>;
@@ -41,7 +61,7 @@ impl HttpServer {
         let address = listener.local_addr().map_err(bind_error)?;
         let router = router(readiness);
         let task = tokio::spawn(async move {
-            let served = axum::serve(listener, router)
+            let served = axum::serve(Bounded::new(listener), router)
                 .with_graceful_shutdown(async move { cancel.cancelled().await })
                 .await;
             if let Err(error) = served {
@@ -54,6 +74,92 @@ impl HttpServer {
     pub async fn stopped(self) {
         // A panic was already printed by the task; there is nothing left to stop.
         let _ = self.task.await;
+    }
+}
+
+/// Accepts so many connections at once, each for so long: nobody can hold the agent's files by
+/// saying nothing.
+struct Bounded {
+    listener: TcpListener,
+    free: Arc<Semaphore>,
+}
+
+/// A connection that ends with its time.
+struct Timed {
+    stream: TcpStream,
+    until: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Bounded {
+    fn new(listener: TcpListener) -> Self {
+        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        Self { listener, free }
+    }
+}
+
+impl axum::serve::Listener for Bounded {
+    type Io = Timed;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Timed, SocketAddr) {
+        loop {
+            let place = self.free.clone().acquire_owned().await;
+            // The semaphore is never closed.
+            let Ok(place) = place else { continue };
+            match self.listener.accept().await {
+                Ok((stream, address)) => {
+                    let timed = Timed {
+                        stream,
+                        until: Box::pin(tokio::time::sleep(MAX_TIME)),
+                        _place: place,
+                    };
+                    return (timed, address);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an http connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

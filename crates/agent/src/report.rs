@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use realm_identity::{Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp};
+use realm_identity::{
+    Hash, MAX_SIGNED_BYTES, PublicKey, RealmId, SecretKey, Signed, Timestamp, canonical,
+};
 use realm_manifest::{
     NodeName, Tag,
     report::{
@@ -17,6 +19,11 @@ use crate::{VERSION, config::MAX_CELLS};
 const CALM_MS: u64 = 5_000;
 /// Codes of the worst problems in the digest.
 const MAX_PROBLEMS: usize = 4;
+
+/// A signed report is at most so long; the signature and the envelope need the rest.
+const MAX_BYTES: usize = MAX_SIGNED_BYTES - 512;
+/// Letters of a message where there are too many.
+const SHORT_CHARS: usize = 40;
 
 /// What changes from report to report.
 #[derive(Debug)]
@@ -101,6 +108,7 @@ impl Reporter {
         self.seq += 1;
         report.seq = self.seq;
         (report.cpu_hundredths, report.memory_bytes) = self.measure();
+        fit(&mut report);
         self.last = Some(report.clone());
         let digest = self.digest(&report);
         let report = Signed::sign(report, key).unwrap_or_else(|never| match never {});
@@ -219,4 +227,96 @@ fn differs(last: &NodeReport, next: &NodeReport) -> bool {
         (at, cells, declined, holds, report.addresses.clone())
     };
     essence(last) != essence(next)
+}
+
+/// Leaves out what is least needed until the report may be sent: others must hear of this node
+/// whatever its cells have to tell.
+fn fit(report: &mut NodeReport) {
+    const STEPS: [fn(&mut CellReport); 3] = [
+        |cell| {
+            if let Some(reason) = &mut cell.reason {
+                reason.help = None;
+            }
+        },
+        |cell| {
+            if let Some(reason) = &mut cell.reason {
+                reason.message = reason.message.chars().take(SHORT_CHARS).collect();
+            }
+        },
+        |cell| cell.reason = None,
+    ];
+    let too_large = |report: &NodeReport| canonical::encode(report).len() > MAX_BYTES;
+    for step in STEPS {
+        if !too_large(report) {
+            return;
+        }
+        report.cells.iter_mut().for_each(step);
+    }
+    for declined in &mut report.declined {
+        declined.reason.message.clear();
+        declined.reason.help = None;
+    }
+    let mut left_out = 0;
+    while too_large(report) && (report.declined.pop().is_some() || report.cells.pop().is_some()) {
+        left_out += 1;
+    }
+    if left_out > 0 {
+        tracing::error!(left_out, "a report is too large even without reasons");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use realm_manifest::report::Reason;
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_sent_whatever_its_cells_have_to_say() {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let name: NodeName = "one".parse().expect("a name");
+        let mut reporter = Reporter::new(name, Vec::new(), Capacity::default(), 1);
+        let cell = |index| CellReport {
+            component: "a-component-with-a-rather-long-name"
+                .parse()
+                .expect("a name"),
+            index,
+            spec: Hash::of(b"spec"),
+            generation: 1,
+            state: CellState::Failed,
+            reason: Some(Reason {
+                code: "trap".into(),
+                message: "m".repeat(700),
+                help: Some("h".repeat(700)),
+            }),
+            restarts: 3,
+            memory_bytes: 1 << 20,
+            fuel_used: Some(7),
+            preemptions: 9,
+            started_at: Some(Timestamp(1)),
+            exit_code: Some(1),
+        };
+        let facts = Facts {
+            realm: Hash::of(b"realm"),
+            revision: 1,
+            head: Hash::of(b"head"),
+            approved: true,
+            incompatible: false,
+            addresses: Vec::new(),
+            cells: (0..MAX_CELLS).map(cell).collect(),
+            declined: Vec::new(),
+            holds: Vec::new(),
+        };
+        let (report, _) = reporter
+            .make(&key, facts, Timestamp(5), true)
+            .expect("a report");
+        assert!(report.to_wire().len() <= MAX_SIGNED_BYTES);
+        assert_eq!(
+            report.cells.len(),
+            MAX_CELLS as usize,
+            "no cell is left out"
+        );
+        let read = Signed::<NodeReport>::from_wire(&report.to_wire());
+        assert!(read.is_ok(), "and it can be read");
+    }
 }

@@ -17,7 +17,7 @@ use realm_runtime::{LogRing, Runtime};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cell, events::Events, fetch::Fetcher, local::Ready, volumes::Volumes};
+use crate::{cell, ended::Ended, events::Events, fetch::Fetcher, local::Ready, volumes::Volumes};
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -30,6 +30,7 @@ pub struct Tools {
     pub runtime: Runtime,
     pub fetcher: Fetcher,
     pub events: Events,
+    pub ended: Ended,
     /// Named volumes live below it.
     pub volumes: PathBuf,
     /// Host directories that volumes may come from.
@@ -91,7 +92,7 @@ impl Supervisor {
         if let Some(Ready { name, spec }) = local {
             tracing::info!(component = %name, "starting this node's own program");
             let digest = spec.artifact.sha256;
-            let slot = supervisor.spawn((name, 0), spec, 0, None, false);
+            let slot = supervisor.spawn((name, 0), spec, 0, None, false, false);
             supervisor.local = Some((digest, slot));
         }
         supervisor
@@ -215,7 +216,11 @@ impl Supervisor {
                     self.stopping.push(slot);
                 }
                 self.forget_data(&component, index, why);
-                self.logs.forget(&(component, index));
+                let key = (component, index);
+                self.logs.forget(&key);
+                if matches!(why, StopReason::Removed | StopReason::Stopped) {
+                    self.forget_end(key);
+                }
             }
         }
         self.tools.changed.send_modify(|count| *count += 1);
@@ -229,7 +234,7 @@ impl Supervisor {
         old: Option<Slot>,
         stop_first: bool,
     ) {
-        let slot = self.spawn(key.clone(), spec, generation, old, stop_first);
+        let slot = self.spawn(key.clone(), spec, generation, old, stop_first, true);
         self.cells.insert(key, slot);
     }
 
@@ -240,9 +245,13 @@ impl Supervisor {
         generation: u64,
         old: Option<Slot>,
         stop_first: bool,
+        lasting: bool,
     ) -> Slot {
         let digest = cell_digest(&spec);
         let shared = Arc::new(Mutex::new(new_report(&key, digest, generation)));
+        let end = lasting
+            .then(|| self.tools.ended.of(&key, &digest, generation))
+            .flatten();
         let declined = Arc::new(Mutex::new(None));
         let (cancel, gone) = (CancellationToken::new(), CancellationToken::new());
         let handle = cell::Live::new(spec.limits.clone());
@@ -267,6 +276,8 @@ impl Supervisor {
             live: handle.clone(),
             predecessor,
             full: 0,
+            end,
+            lasting,
         };
         let guard = gone.clone().drop_guard();
         let task = tokio::spawn(async move {
@@ -282,6 +293,12 @@ impl Supervisor {
             task,
             handle,
             writes,
+        }
+    }
+
+    fn forget_end(&mut self, key: Key) {
+        if let Err(error) = self.tools.ended.forget(&key) {
+            tracing::error!(component = %key.0, %error, "a cell may be taken for one that has ended");
         }
     }
 

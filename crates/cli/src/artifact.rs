@@ -37,6 +37,9 @@ impl LocalArtifact {
             )
             .help("see what it is: realm inspect FILE"));
         }
+        // A node would refuse it too, after it was signed and sent to all of them.
+        realm_runtime::inspect(&bytes)
+            .context_code(ExitCode::Usage, format!("{} cannot run", path.display()))?;
         Ok(Self {
             artifact: Artifact::of(&bytes),
             path: path.to_path_buf(),
@@ -62,6 +65,18 @@ fn open(path: &Path) -> Result<(File, Vec<u8>)> {
         }
         Err(error) => return Err(error).context(described()),
     };
+    let metadata = file.metadata().context(described())?;
+    let refused = |why: String| Err(CliError::new(ExitCode::Usage, why));
+    if metadata.is_dir() {
+        return refused(format!("{} is a directory", path.display()));
+    }
+    if metadata.len() > MAX_BYTES {
+        return refused(format!(
+            "{} is larger than {} MiB",
+            path.display(),
+            MAX_BYTES / 1024 / 1024
+        ));
+    }
     let mut bytes = Vec::new();
     (&mut file)
         .take(MAX_BYTES + 1)

@@ -130,7 +130,7 @@ pub enum Command {
     Restart(lifecycle::Args),
     /// Take a component out of the realm.
     #[command(visible_alias = "remove")]
-    Rm(lifecycle::Args),
+    Rm(lifecycle::RemoveArgs),
     /// Set how many cells a component has.
     Scale(lifecycle::ScaleArgs),
     /// See what runs where, and why not.
@@ -196,7 +196,13 @@ impl Session {
 pub fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "realm", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "realm", &mut script);
+            let output = Output {
+                format: Format::Text,
+                quiet: false,
+            };
+            output.line(String::from_utf8_lossy(&script).trim_end())?;
             return Ok(ExitCode::Ok as u8);
         }
         Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
@@ -226,7 +232,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Start(args) => return lifecycle::run(Verb::Start, args, session),
         Command::Stop(args) => return lifecycle::run(Verb::Stop, args, session),
         Command::Restart(args) => return lifecycle::run(Verb::Restart, args, session),
-        Command::Rm(args) => return lifecycle::run(Verb::Remove, args, session),
+        Command::Rm(args) => return lifecycle::remove(args, session),
         Command::Scale(args) => return lifecycle::scale(args, session),
         Command::Status(args) => return status::run(args, session),
         Command::Logs(args) => return logs::run(args, session),

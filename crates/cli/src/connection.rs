@@ -10,7 +10,7 @@ use realm_rpc::{ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError,
 
 use crate::{
     commands::{Session, agent},
-    error::{CliError, ExitCode, Result},
+    error::{CliError, Context as _, ExitCode, Result},
     keystore::{self, OwnerKey},
     realms::Realm,
 };
@@ -142,6 +142,7 @@ async fn graft(
 async fn dial(session: &Session, realm: &Realm) -> Result<RpcConnection> {
     let secret = SecretKey::from_seed(&keystore::random()?);
     if let Some(via) = session.settings.value("via") {
+        realm_p2p::check_address(via).context_code(ExitCode::Usage, "--via is not an address")?;
         return dial_all(&[via.to_owned()], None, &secret)
             .await
             .map_err(|error| {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::output::plain;
+
 /// What `realm` exits with. `run` passes the guest's own code through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -108,12 +110,14 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
+        // What follows the first line is indented, so that nobody's words pass for a line of ours.
+        let shown = |text: &str| plain(text).replace('\n', "\n    ");
+        writeln!(f, "error: {}", shown(&self.message))?;
         for cause in &self.causes {
-            writeln!(f, "  cause: {cause}")?;
+            writeln!(f, "  cause: {}", shown(cause))?;
         }
         if let Some(help) = &self.help {
-            writeln!(f, "  help: {help}")?;
+            writeln!(f, "  help: {}", shown(help))?;
         }
         Ok(())
     }

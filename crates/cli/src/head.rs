@@ -48,6 +48,7 @@ pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
         Ok(base) => {
             let base = base?;
             realm.raise_mark(base.state.revision)?;
+            realm.remember_owner(base.state.owner)?;
             Ok(base)
         }
         Err(_) => Err(CliError::failed(format!(

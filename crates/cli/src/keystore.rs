@@ -50,6 +50,7 @@ pub struct PassphraseSource {
 /// Loads the owner's key from `path`. A file that holds a public key names one in the ssh-agent.
 pub fn load(path: &Path, passphrase: &PassphraseSource) -> Result<OwnerKey> {
     let text = read_text(path)?;
+    check_private(path, &text)?;
     if let Ok(public) = format::read_public(&text) {
         return SshAgentKey::connect(public).map(OwnerKey::SshAgent);
     }
@@ -183,6 +184,25 @@ fn keep(path: &Path, bytes: &[u8]) -> Result<()> {
         }
         result => result.context(format!("cannot write {}", path.display())),
     }
+}
+
+/// Refuses a private key that others can read, as ssh does.
+fn check_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let described = || format!("cannot read the key in {}", path.display());
+    let mode = std::fs::metadata(path)
+        .context(described())?
+        .permissions()
+        .mode();
+    if mode & 0o077 == 0 || format::read_public(text).is_ok() {
+        return Ok(());
+    }
+    Err(CliError::new(
+        ExitCode::NotAuthorised,
+        format!("others can read the private key in {}", path.display()),
+    )
+    .help(format!("make it yours alone: chmod 600 {}", path.display())))
 }
 
 fn read_text(path: &Path) -> Result<Zeroizing<String>> {

@@ -62,7 +62,7 @@ fn started_as_agent(program: Option<&OsString>) -> bool {
 fn log(global: &Global) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (false, 0) => "warn,realm=info,realm_agent=info",
+        (false, 0) => "warn,wasmtime_wasi=error,libp2p_kad=error,realm=info,realm_agent=info",
         (false, 1) => "info,realm=debug,realm_agent=debug,realm_p2p=debug",
         (false, _) => "debug",
     };

@@ -1,6 +1,9 @@
 //! Where answers go: data to standard output, words to standard error.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal as _, Write as _},
+};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -34,7 +37,7 @@ impl Output {
     /// Data, on standard output.
     pub fn line(&self, text: &str) -> Result<()> {
         let mut out = anstream::stdout().lock();
-        match writeln!(out, "{text}") {
+        match writeln!(out, "{}", plain(text)) {
             // Whoever read has seen enough, as in `realm history | head`.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::reader_left()),
             written => written.context("cannot write to standard output"),
@@ -68,7 +71,8 @@ impl Output {
             table.set_content_arrangement(ContentArrangement::Dynamic);
         }
         table.set_header(header);
-        table.add_rows(rows);
+        let cell = |text: String| plain(&text).replace('\n', " ");
+        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(cell)));
         for line in table.lines() {
             self.line(line.trim_end())?;
         }
@@ -78,8 +82,18 @@ impl Output {
     /// A message on standard error.
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            anstream::eprintln!("{}", text.as_ref());
+            anstream::eprintln!("{}", plain(text.as_ref()));
         }
+    }
+}
+
+/// Text that cannot drive a terminal: names in a program, and messages about it, are its author's words.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let obeyed = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
+    if text.contains(obeyed) {
+        text.replace(obeyed, "\u{fffd}").into()
+    } else {
+        text.into()
     }
 }
 

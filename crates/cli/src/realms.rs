@@ -1,12 +1,12 @@
 //! The realms this person owns or uses, as the command line remembers them.
 //!
 //! `STATE/realms/<id>/genesis` holds the signed genesis, `mark` the highest revision seen
-//! or signed, `outbox` the one intent that was signed and not yet acknowledged, `peers`
+//! or signed, `owner` who owns it after a change, `outbox` the one intent that was signed and not yet acknowledged, `peers`
 //! addresses that answered. `STATE/current` names the realm in use.
 
 use std::path::{Path, PathBuf};
 
-use realm_identity::{Genesis, RealmId, Signed};
+use realm_identity::{Genesis, PublicKey, RealmId, Signed};
 
 use crate::{
     error::{CliError, Context as _, ExitCode, Result},
@@ -164,6 +164,26 @@ impl Realm {
                 .context("cannot write the high-water mark of this realm")?;
         }
         Ok(())
+    }
+
+    /// Who owns the realm, as far as this person has seen; its founder at first.
+    pub fn owner(&self) -> Result<PublicKey> {
+        let described = "cannot read who owns this realm";
+        match file::read(&self.dir.join("owner"), MAX_BYTES).context(described)? {
+            Some(bytes) => String::from_utf8_lossy(&bytes)
+                .trim()
+                .parse()
+                .context(described),
+            None => Ok(self.genesis.owner()),
+        }
+    }
+
+    pub fn remember_owner(&self, owner: PublicKey) -> Result<()> {
+        if self.owner()? == owner {
+            return Ok(());
+        }
+        file::replace(&self.dir.join("owner"), owner.to_string().as_bytes())
+            .context("cannot remember who owns this realm")
     }
 
     /// Keeps a signed intent before it is sent, so that it can be sent again as it is.

@@ -31,8 +31,10 @@ use crate::{Component, State, cell_digest, room::Room};
 pub struct NodeView {
     pub name: NodeName,
     pub tags: Vec<Tag>,
-    /// A member that answers, and did for long enough to be given work.
+    /// A member that answers.
     pub present: bool,
+    /// Present for long enough to be given replicas; one on each node does not wait for that.
+    pub settled: bool,
     /// The boot that the node speaks of in its newest gossip; None where it is not known.
     pub boot_id: Option<u64>,
     /// Its newest signed report, whatever its age.
@@ -86,7 +88,10 @@ pub fn eligible(
     nodes
         .iter()
         .filter(|(key, _)| !state.is_draining(key))
-        .filter(|(_, node)| node.present && takes_work(node) && !declines(node, name, component))
+        .filter(|(_, node)| {
+            let wait = component.spec.replicas.is_some() && !node.settled;
+            node.present && !wait && takes_work(node) && !declines(node, name, component)
+        })
         .filter(|(key, node)| matches_placement(component, **key, node))
         .map(|(key, _)| *key)
         .collect()

@@ -98,6 +98,7 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
     let (state, reason) = judge(scene, &tally, remark);
     let running = tally.running;
     drift.extend(scene.unwanted());
+    drift.extend(scene.away());
     desired_nodes.sort();
     desired_nodes.dedup();
     ComponentStatus {

@@ -37,6 +37,9 @@ impl Outcome {
 
 struct Failure(Outcome, String);
 
+/// How far compiling stands back behind cells and the agent.
+const NICENESS: i32 = 10;
+
 /// In the place of a kind: read what the artifact is, and compile nothing.
 pub(crate) const FACTS: &str = "facts";
 
@@ -86,11 +89,21 @@ fn run(args: &[String]) -> Result<(), Failure> {
     let cpu = cpu.parse().map_err(|_| usage())?;
     let memory = memory.parse().map_err(|_| usage())?;
     let allowed = flags.iter().any(|flag| flag == "--allow-unsandboxed");
+    follow_parent().map_err(|error| Failure(Outcome::Unconfined, error.to_string()))?;
     confine(cpu, memory, allowed)?;
     if let Some(probe) = flags.iter().find_map(|flag| flag.strip_prefix("--probe=")) {
         return sandbox::probe(probe).map_err(|message| Failure(Outcome::Bad, message));
     }
     work.run()
+}
+
+/// Dies with the process that asked for this work, and leaves the processor to whoever is in a hurry.
+fn follow_parent() -> io::Result<()> {
+    use rustix::process::{Signal, nice, set_parent_process_death_signal};
+
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    nice(NICENESS)?;
+    Ok(())
 }
 
 fn confine(cpu: u64, memory: u64, allowed: bool) -> Result<(), Failure> {

@@ -27,7 +27,7 @@ pub enum StateFileError {
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
     #[error(
-        "{path} is damaged: restore it from a backup; do not delete it, it says whom this node trusts"
+        "{path} is damaged: restore it from a backup of this node, or let the node join anew: realm leave, then realm enroll"
     )]
     Damaged { path: PathBuf },
 }

@@ -69,9 +69,9 @@ impl LimitArgs {
 }
 
 impl GrantArgs {
-    /// The variables of the flags and of the file, each key once.
+    /// The variables of the file and of the flags; a flag has the last word.
     pub fn env(&self) -> Result<Vec<(String, String)>> {
-        let mut env = self.env.clone();
+        let mut env = Vec::new();
         if let Some(path) = &self.env_file {
             let described = || format!("cannot read {}", path.display());
             let bytes = file::read(path, MAX_ENV_FILE)
@@ -83,8 +83,10 @@ impl GrantArgs {
                     )
                 })?;
             let text = String::from_utf8(bytes).context_code(ExitCode::Usage, described())?;
-            env.extend(units::env_file(&text).context_code(ExitCode::Usage, described())?);
+            env = units::env_file(&text).context_code(ExitCode::Usage, described())?;
         }
+        env.retain(|(key, _)| !self.env.iter().any(|(flag, _)| flag == key));
+        env.extend(self.env.clone());
         units::sorted_pairs(env).context_code(ExitCode::Usage, "cannot use --env")
     }
 

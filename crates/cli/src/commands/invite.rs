@@ -45,6 +45,17 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     }
     let realm = session.realm()?;
     let owner = keystore::load(&session.settings.key_path(), &session.passphrase)?;
+    let (mine, owners) = (owner.public(), realm.owner()?);
+    if mine != owners {
+        return Err(CliError::new(
+            ExitCode::NotAuthorised,
+            format!(
+                "the realm {} belongs to {owners}, your key is {mine}",
+                realm.genesis.name
+            ),
+        )
+        .help("use that key: --key FILE; or another realm: realm use NAME"));
+    }
     let now = clock::now()?;
     let not_after =
         now.plus_millis(u64::try_from(args.ttl.as_millis()).context("the ttl is too long")?);

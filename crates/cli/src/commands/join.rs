@@ -8,7 +8,7 @@ use realm_store::DataDir;
 
 use crate::{
     commands::{Session, agent},
-    error::{Context as _, ExitCode, Result},
+    error::{CliError, Context as _, ExitCode, Result},
     output::confirm,
 };
 
@@ -98,6 +98,17 @@ pub fn enroll(args: &EnrollArgs, session: &Session) -> Result<()> {
 }
 
 pub fn leave(args: &LeaveArgs, session: &Session) -> Result<()> {
+    let path = args
+        .data
+        .clone()
+        .unwrap_or_else(|| session.settings.data_dir());
+    if !path.is_dir() {
+        return Err(CliError::new(
+            ExitCode::NotFound,
+            format!("there is no data directory {}", path.display()),
+        )
+        .help("name the node's directory with --data"));
+    }
     let dir = open(args.data.as_ref(), session)?;
     let shown = dir.path().display();
     let what = if args.volumes {

@@ -29,8 +29,11 @@ pub enum Command {
         /// An OpenSSH or PKCS#8 PEM file, or - for standard input.
         file: PathBuf,
         /// Encrypt it at rest with a new passphrase.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "no_passphrase")]
         passphrase: bool,
+        /// Keep it unencrypted, though the file that it comes from is encrypted.
+        #[arg(long)]
+        no_passphrase: bool,
     },
     /// Hand the realm to another owner key; a new one by default.
     Rotate(rotate::Args),
@@ -41,7 +44,11 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Rotate(args) => return rotate::run(args, session),
         Command::Show { format } => show(*format, session),
         Command::Export { file, format } => export(file, *format, session),
-        Command::Import { file, passphrase } => import(file, *passphrase, session),
+        Command::Import {
+            file,
+            passphrase,
+            no_passphrase,
+        } => import(file, *passphrase, *no_passphrase, session),
     };
     done.map(|()| ExitCode::Ok)
 }
@@ -82,10 +89,23 @@ fn export(target: &std::path::Path, format: Format, session: &Session) -> Result
     Ok(())
 }
 
-fn import(source: &std::path::Path, passphrase: bool, session: &Session) -> Result<()> {
+fn import(
+    source: &std::path::Path,
+    passphrase: bool,
+    no_passphrase: bool,
+    session: &Session,
+) -> Result<()> {
     let text = read_source(source)?;
     let described = || format!("cannot read the key in {}", source.display());
-    let opened = if format::is_encrypted(&text).context_code(ExitCode::Usage, described())? {
+    let encrypted = format::is_encrypted(&text).context_code(ExitCode::Usage, described())?;
+    if encrypted && !passphrase && !no_passphrase {
+        return Err(
+            CliError::new(ExitCode::Usage, "this key has a passphrase").help(
+                "choose: --passphrase for a new one here, or --no-passphrase to keep it unencrypted",
+            ),
+        );
+    }
+    let opened = if encrypted {
         let words = session
             .passphrase
             .read(&format!("Passphrase of {}", source.display()))?;

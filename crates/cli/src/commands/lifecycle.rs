@@ -26,6 +26,15 @@ pub struct Args {
 }
 
 #[derive(Debug, clap::Args)]
+pub struct RemoveArgs {
+    /// The component.
+    pub name: ComponentName,
+    /// Why; recorded in the history.
+    #[arg(short = 'm', long = "message", value_name = "TEXT")]
+    pub note: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  realm scale web=3\n  realm scale web=each")]
 pub struct ScaleArgs {
     /// The component and its number of cells; `each` is one on every eligible node.
@@ -43,7 +52,6 @@ pub enum Verb {
     Start,
     Stop,
     Restart,
-    Remove,
 }
 
 fn scale_pair(text: &str) -> std::result::Result<(ComponentName, Option<u32>), String> {
@@ -80,11 +88,16 @@ pub fn run(verb: Verb, args: &Args, session: &Session) -> Result<ExitCode> {
                 generation: generation + 1,
                 note: note.clone(),
             }),
-            Verb::Remove => Payload::Remove(Note { note: note.clone() }),
         }
     };
-    let wait = (!matches!(verb, Verb::Remove)).then_some(&args.wait);
-    change(&args.name, decide, wait, session)
+    change(&args.name, decide, Some(&args.wait), session)
+}
+
+pub fn remove(args: &RemoveArgs, session: &Session) -> Result<ExitCode> {
+    let note = Note {
+        note: args.note.clone(),
+    };
+    change(&args.name, |_| Payload::Remove(note.clone()), None, session)
 }
 
 pub fn scale(args: &ScaleArgs, session: &Session) -> Result<ExitCode> {

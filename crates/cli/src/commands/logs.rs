@@ -180,17 +180,8 @@ fn show(line: &LogLine, output: &Output) -> Result<()> {
             "index": line.index, "stream": stream, "text": text,
         }));
     }
-    // A guest must not drive the terminal: control characters are shown, not obeyed.
-    let text: String = text
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect();
+    // A line of a guest is one line.
+    let text = text.replace(['\n', '\r'], "\u{fffd}");
     output.line(&format!(
         "{} {}/{}#{} {stream} │ {text}",
         clock::rfc3339(line.at),

@@ -55,7 +55,13 @@ pub enum Command {
         note: Option<String>,
     },
     /// Replace the tags of a node.
-    Tag { node: String, tags: Vec<Tag> },
+    Tag {
+        node: String,
+        tags: Vec<Tag>,
+        /// Take every tag away.
+        #[arg(long, conflicts_with = "tags")]
+        clear: bool,
+    },
     /// Rename a node.
     Rename { node: String, name: NodeName },
     /// Give a node no new cells, and move those it has.
@@ -133,8 +139,18 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 confirm(*yes, &format!("take {node} out of the realm"))?;
                 (key, Act::Remove(Note { note: note.clone() }))
             }
-            Command::Tag { node, tags } => (node_key(&now, node)?, Act::Tags(sorted(tags.clone()))),
-            Command::Rename { node, name } => (node_key(&now, node)?, Act::Rename(name.clone())),
+            Command::Tag { node, tags, clear } => {
+                if tags.is_empty() && !clear {
+                    return Err(CliError::new(ExitCode::Usage, "no tags are given")
+                        .help("name them all, or take all away: --clear"));
+                }
+                (node_key(&now, node)?, Act::Tags(sorted(tags.clone())))
+            }
+            Command::Rename { node, name } => {
+                let key = node_key(&now, node)?;
+                check_free(name, &key, &now)?;
+                (key, Act::Rename(name.clone()))
+            }
             Command::Drain { node, note, .. } => {
                 (node_key(&now, node)?, Act::Drain(true, note.clone()))
             }
@@ -243,6 +259,19 @@ fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
         })
         .map(|cell| cell.id.clone())
         .collect()
+}
+
+/// A name that two nodes have names neither of them.
+fn check_free(name: &NodeName, key: &PublicKey, now: &Status) -> Result<()> {
+    let taken = |node: &&realm_rpc::status::Node| node.name == name.as_str() && node.key != *key;
+    match now.nodes.iter().find(taken) {
+        None => Ok(()),
+        Some(node) => Err(CliError::new(
+            ExitCode::Usage,
+            format!("the name {name} is that of {}", node.key),
+        )
+        .help("choose another, or rename that one first")),
+    }
 }
 
 async fn status_of(connection: &Connection) -> Result<Status> {

@@ -115,6 +115,8 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     let patch = patch(args, path.display().to_string(), nodes, session)?;
 
     let base = head::base(&connection, &realm).await?;
+    // What would be refused afterwards is refused before anything is sent.
+    payload(args, &patch, local.artifact, name, &base.state)?;
     head::check_approved(&connection, &base.state, None).await?;
     upload(&mut local, name, &connection, session).await?;
     let outcome = intent::submit(&connection, &realm, args.wait.durable(), |state| {
@@ -212,14 +214,18 @@ pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
     if let Ok(key) = wanted.parse() {
         return Ok(key);
     }
-    let mut found = status.nodes.iter().filter(|node| node.name == wanted);
+    // The first letters of a key are how lists show it.
+    let is_wanted = |node: &&realm_rpc::status::Node| {
+        node.name == wanted || node.key.short() == wanted.trim_start_matches("ed25519:")
+    };
+    let mut found = status.nodes.iter().filter(is_wanted);
     match (found.next(), found.next()) {
         (Some(node), None) => Ok(node.key),
         (Some(_), Some(_)) => Err(CliError::new(
             ExitCode::Usage,
             format!("several nodes are called {wanted}"),
         )
-        .help("give the key: realm nodes ls")),
+        .help("give the key, or its first letters: realm nodes ls")),
         (None, _) => Err(
             CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))
                 .help("list them: realm nodes ls"),

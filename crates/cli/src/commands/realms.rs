@@ -12,14 +12,19 @@ pub fn ls(session: &Session) -> Result<()> {
     };
     let mut rows = Vec::new();
     for realm in &all {
-        rows.push((realm, Some(realm.id) == current, realm.mark()?));
+        rows.push((
+            realm,
+            Some(realm.id) == current,
+            realm.mark()?,
+            realm.owner()?,
+        ));
     }
     if session.output.json() {
         let rows: Vec<_> = rows
             .into_iter()
-            .map(|(realm, current, mark)| {
+            .map(|(realm, current, mark, owner)| {
                 serde_json::json!({
-                    "id": realm.id, "name": realm.genesis.name, "founder": realm.genesis.owner(),
+                    "id": realm.id, "name": realm.genesis.name, "owner": owner,
                     "current": current, "revision": mark,
                 })
             })
@@ -32,19 +37,19 @@ pub fn ls(session: &Session) -> Result<()> {
     }
     let rows = rows
         .into_iter()
-        .map(|(realm, current, mark)| {
+        .map(|(realm, current, mark, owner)| {
             vec![
                 if current { "*" } else { "" }.to_owned(),
                 realm.genesis.name.clone(),
                 realm.id.short(),
-                realm.genesis.owner().to_string(),
+                owner.to_string(),
                 mark.to_string(),
             ]
         })
         .collect();
     session
         .output
-        .table(&["", "NAME", "ID", "FOUNDER", "REVISION"], rows)
+        .table(&["", "NAME", "ID", "OWNER", "REVISION"], rows)
 }
 
 pub fn select(name: &str, session: &Session) -> Result<()> {

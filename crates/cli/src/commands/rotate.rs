@@ -92,6 +92,7 @@ async fn submit(to: PublicKey, args: &Args, realm: &Realm, session: &Session) ->
     let decided = (Target::Owner(to), Payload::OwnerRotate(note));
     let outcome =
         intent::submit(&connection, realm, Durable::OnOne, |_| Ok(decided.clone())).await?;
+    realm.remember_owner(to)?;
     lifecycle::report(outcome, &to.short(), session)
 }
 

@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use realm_manifest::VolumeSource;
+use realm_identity::Artifact;
+use realm_manifest::{ComponentSpec, VolumeSource};
 use realm_runtime::{
     CellConfig, CompilerConfig, ExitStatus, Flavour, Mount, PreparedKind, Runtime, RuntimeConfig,
     Stdio,
@@ -21,7 +22,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  realm run hello.wasm\n  realm run tool.wasm --volume $PWD:/data:rw -- --verbose /data/in\n  realm run client.wasm --allow https://example.org"
+    after_help = "Examples:\n  realm run hello.wasm\n  realm run tool.wasm --volume $PWD:/data:rw -- --verbose /data/in\n  realm run client.wasm --allow tcp://example.org:443"
 )]
 pub struct Args {
     /// A WebAssembly component or core module.
@@ -48,7 +49,7 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
         };
         error
     })?;
-    let cell = cell(args)?;
+    let cell = cell(args, &wasm)?;
     connection::block_on(async {
         let runtime = runtime(args, session)?;
         let prepared = runtime
@@ -82,6 +83,8 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
 fn exit_code(status: ExitStatus) -> Result<u8> {
     match status {
         // As a shell does: only the low byte of an exit code counts.
+        // One that is not 0 stays so.
+        ExitStatus::Exited(code) if code != 0 && code & 0xff == 0 => Ok(1),
         ExitStatus::Exited(code) => Ok((code & 0xff) as u8),
         ExitStatus::LimitHit(hit) => Err(CliError::failed(format!("the program ended: {hit}"))),
         ExitStatus::Failed { message } => Err(CliError::new(
@@ -92,16 +95,21 @@ fn exit_code(status: ExitStatus) -> Result<u8> {
     }
 }
 
-fn cell(args: &Args) -> Result<CellConfig> {
+fn cell(args: &Args, wasm: &[u8]) -> Result<CellConfig> {
     let stem = args
         .file
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     let mut cell = CellConfig::new(stem.unwrap_or_default(), Stdio::Inherit { rate: None });
-    cell.limits = args.limits.over(cell.limits);
-    cell.grants.args = args.args.clone();
-    cell.grants.env = args.grants.env()?;
-    cell.grants.vars = args.grants.vars()?;
+    let mut spec = ComponentSpec::new(Artifact::of(wasm));
+    spec.limits = args.limits.over(cell.limits);
+    spec.grants.env = args.grants.env()?;
+    spec.grants.vars = args.grants.vars()?;
+    spec.grants.args.clone_from(&args.args);
+    spec.validate()
+        .context_code(ExitCode::Usage, "these settings cannot be used")?;
+    cell.limits = spec.limits;
+    cell.grants = spec.grants;
     cell.grants.allowed_outbound = args.grants.allow.clone();
     for volume in &args.grants.volumes {
         let VolumeSource::Host(host) = &volume.source else {

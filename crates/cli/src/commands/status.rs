@@ -37,7 +37,19 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let status = status.map_err(failed)?;
         connection::remember(&realm, &status)?;
         show(args, &status, &session.output)?;
-        let differs = !status.drift.is_empty() || status.forked;
+        let mark = realm.mark()?;
+        if status.revision < mark && !status.forked {
+            session.output.say(format!(
+                "warning: this node is at revision {}, you have seen {mark}; ask another one: --via ADDR",
+                status.revision
+            ));
+        }
+        let as_asked = |one: &Component| {
+            use realm_rpc::status::ComponentState as Is;
+            matches!(one.state, Is::Running | Is::Done | Is::Stopped)
+        };
+        let differs =
+            !status.drift.is_empty() || status.forked || !status.components.iter().all(as_asked);
         Ok(if args.exit_code && differs {
             ExitCode::Differs
         } else {
@@ -108,7 +120,7 @@ fn show_all(status: &Status, output: &Output) -> Result<()> {
     ))?;
     if status.forked {
         output.line(
-            "FORKED: two intents have one revision; nothing new is taken until they are merged",
+            "FORKED: two intents have one revision; nothing new is taken until they are merged: realm history merge",
         )?;
     }
     nodes(&status.nodes, output)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use realm_manifest::ComponentName;
-use realm_rpc::status::{Component, ComponentState, NodeState, Status};
+use realm_rpc::status::{Cell, CellState, Component, ComponentState, NodeState, Status};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -128,12 +128,14 @@ fn verdict(status: &Status, component: &Component, which: Which) -> Option<ExitC
             ExitCode::Failed
         });
     }
-    let stopped = component.state == ComponentState::Stopped;
+    let stopped =
+        component.state == ComponentState::Stopped && !component.cells.iter().any(is_live);
     let waits_for_lost = which == Which::Present
         && component.running > 0
         && drift(status, component).all(|node| node.is_some_and(|node| is_lost(status, node)));
     let as_asked = component.running >= component.desired && component.desired > 0;
-    (stopped || as_asked || waits_for_lost).then_some(ExitCode::Ok)
+    let complete = which == Which::Present || drift(status, component).next().is_none();
+    (stopped || (as_asked && complete) || waits_for_lost).then_some(ExitCode::Ok)
 }
 
 fn drift<'a>(
@@ -145,6 +147,14 @@ fn drift<'a>(
         .iter()
         .filter(|drift| drift.component == component.name);
     of_this.map(|drift| drift.node.as_deref())
+}
+
+/// Whether a cell may still be running; of one on a lost node nobody knows, and nobody waits for it.
+fn is_live(cell: &Cell) -> bool {
+    !matches!(
+        cell.state,
+        None | Some(CellState::Done | CellState::Failed | CellState::Stopped)
+    )
 }
 
 fn lost_nodes(status: &Status) -> Vec<&str> {

@@ -337,3 +337,72 @@ fn a_stepped_clock_changes_nothing_that_is_asked() {
     assert_eq!(refused.code, 4, "{}", refused.stderr);
     assert!(refused.stderr.contains("expired"), "{}", refused.stderr);
 }
+
+#[test]
+fn connections_that_say_nothing_do_not_hold_the_agent() {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+    };
+
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let log = realm.log("one");
+    let address = log.split("http://").nth(1).unwrap();
+    let address = address.split('/').next().unwrap().to_owned();
+    let silent: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(b"GET / HT").unwrap();
+            stream
+        })
+        .collect();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(silent.len(), 200);
+}
+
+#[test]
+fn a_job_that_ended_is_not_run_again_by_a_restart() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let (hello, code) = (guest("hello.wasm"), guest("exit-code.p1.wasm"));
+    let never = ["--restart", "never", "--via", &one];
+    realm.ok(&[&["push", "good", &hello, "--wait"][..], &never].concat());
+    realm.ok(&[&["push", "bad", &code, "--arg", "3"][..], &never].concat());
+    let started = |status: &serde_json::Value| -> Vec<serde_json::Value> {
+        let components = status["components"].as_array().unwrap();
+        components
+            .iter()
+            .map(|component| component["cells"][0]["started_at"].clone())
+            .collect()
+    };
+    let ended = |status: &serde_json::Value| {
+        status["components"][0]["state"] == "failed" && status["components"][1]["state"] == "done"
+    };
+    let before = started(&realm.wait_status("one", "both have ended", ended));
+    // What is on disk is not known at once.
+    wait_for("both ends are remembered", || {
+        let bytes = std::fs::read(realm.data("one").join("ended")).ok()?;
+        let has = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+        (has(b"good") && has(b"bad")).then_some(())
+    });
+    realm.kill("one");
+    realm.start("one");
+    let after = started(&realm.wait_status("one", "both as they were", ended));
+    assert_eq!(before, after, "neither was run again");
+    // Asking for it runs it again.
+    realm.ok(&["restart", "good", "--wait", "--via", &one]);
+    let again = started(&realm.wait_status("one", "it ran anew", |status| {
+        ended(status) && started(status)[1] != after[1]
+    }));
+    assert_eq!(again[0], after[0]);
+}

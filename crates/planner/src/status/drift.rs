@@ -111,6 +111,22 @@ impl Scene<'_> {
             .collect()
     }
 
+    /// Nodes that are away and should run it: they are missing, and nobody can say when they come.
+    pub fn away(&self) -> Vec<Drift> {
+        if !self.component.run || self.component.spec.replicas.is_some() {
+            return Vec::new();
+        }
+        chosen(self.component, self.nodes)
+            .into_iter()
+            .filter(|key| self.nodes.get(key).is_some_and(|view| !view.present))
+            .map(|key| {
+                let message = "the node is away";
+                let reason = reason("node-lost", message, Some("see it: realm nodes ls"));
+                wanted(Some(key), Some(0), self.have(key, 0), Some(reason))
+            })
+            .collect()
+    }
+
     /// So many replicas that no node can take.
     pub fn unplaced(&self, count: u32) -> Vec<Drift> {
         if count == 0 {

@@ -64,6 +64,7 @@ pub fn node(seed: u8) -> (PublicKey, NodeView) {
         name: format!("node-{seed}").parse().unwrap(),
         tags: vec!["edge".parse().unwrap()],
         present: true,
+        settled: true,
         boot_id: None,
         report: None,
     };

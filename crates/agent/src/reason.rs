@@ -1,0 +1,61 @@
+//! Why a cell is as it is, in words that fit a report.
+
+use realm_manifest::{ComponentName, report::Reason};
+use realm_runtime::ExitStatus;
+
+/// Letters of a message or help in a report; the log has the rest.
+const MAX_REASON_CHARS: usize = 240;
+
+pub fn ended_reason(name: &ComponentName, status: &ExitStatus) -> Option<Reason> {
+    match status {
+        ExitStatus::Exited(0) => None,
+        ExitStatus::Exited(code) => Some(reason(
+            "exit",
+            format!("ended with exit code {code}"),
+            Some(&format!("see why: realm logs {name}")),
+        )),
+        ExitStatus::Trapped { message } => Some(reason(
+            "trap",
+            message.clone(),
+            Some(&format!("see what it wrote: realm logs {name}")),
+        )),
+        ExitStatus::LimitHit(hit) => Some(reason("limit", hit.to_string(), Some(&hit.remedy))),
+        ExitStatus::Killed => Some(reason("killed", "it was killed".into(), None)),
+        ExitStatus::Failed { message } => Some(reason("host", message.clone(), None)),
+    }
+}
+
+pub fn library_reason(exports: &[String]) -> Reason {
+    let exports = if exports.is_empty() {
+        "nothing".into()
+    } else {
+        exports.join(", ")
+    };
+    reason(
+        "library",
+        format!("a library has no entry point to run; it exports {exports}"),
+        None,
+    )
+}
+
+/// What a report says about a cell. Programs have a hand in some messages: those are cut, and have
+/// no control characters.
+pub fn reason(code: &str, message: String, help: Option<&str>) -> Reason {
+    Reason {
+        code: code.into(),
+        message: plain(&message),
+        help: help.map(plain),
+    }
+}
+
+fn plain(text: &str) -> String {
+    let mut plain: String = text
+        .chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .take(MAX_REASON_CHARS)
+        .collect();
+    if plain.len() < text.len() {
+        plain.push('…');
+    }
+    plain
+}
