@@ -37,7 +37,7 @@ pub struct LimitArgs {
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct GrantArgs {
-    /// An environment variable; repeatable.
+    /// An environment variable; repeatable. A push replaces all of those before.
     #[arg(long = "env", value_name = "KEY=VALUE", value_parser = units::pair)]
     pub env: Vec<(String, String)>,
     /// A file of KEY=VALUE lines.
@@ -47,11 +47,28 @@ pub struct GrantArgs {
     #[arg(long = "var", value_name = "KEY=VALUE", value_parser = units::pair)]
     pub vars: Vec<(String, String)>,
     /// A volume: a name or a host directory, as SRC:GUEST[:ro|rw]; repeatable.
-    #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]")]
+    #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]", value_parser = volume)]
     pub volumes: Vec<Volume>,
-    /// An address it may connect to: scheme://host[:port]; repeatable.
+    /// An address it may connect to: scheme://host[:port], such as tcp://192.0.2.7:5432, with a name,
+    /// an address or a CIDR; any port where none is given. A name never permits a private address
+    /// unless ?private stands behind it. Repeatable.
     #[arg(long = "allow", value_name = "ADDRESS")]
     pub allow: Vec<Outbound>,
+}
+
+/// A volume; a host directory may be given from where the person stands.
+fn volume(text: &str) -> std::result::Result<Volume, String> {
+    let here = |text: &str| text.starts_with("./") || text.starts_with("../");
+    let told = match text.split_once(':') {
+        Some((directory, rest)) if here(directory) => {
+            let real = std::fs::canonicalize(directory)
+                .map_err(|error| format!("{directory}: {error}"))?;
+            format!("{}:{rest}", real.display())
+        }
+        _ => text.to_owned(),
+    };
+    told.parse()
+        .map_err(|error: realm_manifest::VolumeError| error.to_string())
 }
 
 impl LimitArgs {

@@ -1,6 +1,6 @@
 //! `realm run`: a program right here, with no key and no agent, under the same limits and grants.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use realm_identity::Artifact;
 use realm_manifest::{ComponentSpec, VolumeSource};
@@ -39,6 +39,9 @@ pub struct Args {
     pub allow_unsandboxed_compile: bool,
 }
 
+/// Compiling is worth a word after this.
+const LONG: Duration = Duration::from_secs(1);
+
 /// Answers with the guest's exit code.
 pub fn run(args: &Args, session: &Session) -> Result<u8> {
     let name = args.file.display();
@@ -52,9 +55,8 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
     let cell = cell(args, &wasm)?;
     connection::block_on(async {
         let runtime = runtime(args, session)?;
-        let prepared = runtime
-            .prepare(Arc::from(wasm), Flavour::of(&cell.limits))
-            .await;
+        let preparing = runtime.prepare(Arc::from(wasm), Flavour::of(&cell.limits));
+        let prepared = told_when_long(preparing, &name.to_string(), session).await;
         let prepared =
             prepared.context_code(ExitCode::NotRunnable, format!("cannot run {name}"))?;
         if let PreparedKind::Library { exports } = prepared.kind() {
@@ -78,6 +80,19 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
         }
         error
     })
+}
+
+/// Says what is going on where compiling takes long.
+async fn told_when_long<T>(work: impl Future<Output = T>, name: &str, session: &Session) -> T {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(LONG) => {}
+    }
+    session.output.say(format!(
+        "compiling {name}: the result is kept for the next time"
+    ));
+    work.await
 }
 
 fn exit_code(status: ExitStatus) -> Result<u8> {

@@ -245,3 +245,42 @@ fn all_nodes_restarted_go_on_where_they_were() {
         status["revision"] == 1 && component(status, "ticker")["running"] == 2
     });
 }
+
+#[test]
+fn waiting_for_all_counts_the_lost() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let ticker = guest("ticker.wasm");
+    realm.ok(&["push", "each", &ticker, "--wait", "--via", &one]);
+    realm.kill("two");
+    realm.wait_status("one", "two is lost, and missing", |status| {
+        node(status, "two")["state"] == "lost"
+            && status["drift"][0]["node"] == "two"
+            && status["drift"][0]["have"] == "lost"
+    });
+    let push = [
+        "push",
+        "each",
+        &ticker,
+        "--env",
+        "NAME=again",
+        "--via",
+        &one,
+    ];
+    let present = realm.run(&[&push[..], &["--wait"]].concat());
+    assert_eq!(present.code, 0, "{}", present.stderr);
+    assert!(present.stderr.contains("lost: two"), "{}", present.stderr);
+    let all = realm.run(&[&push[..], &["--wait=all", "--timeout", "2s"]].concat());
+    assert_eq!(all.code, 6, "{}", all.stderr);
+    assert!(all.stderr.contains("two: lost"), "{}", all.stderr);
+    assert_eq!(realm.run(&["status", "--exit-code", "--via", &one]).code, 3);
+    // Back again, it is waited for from its first second.
+    realm.start("two");
+    realm.wait_ready("one");
+    realm.ok(&[&push[..], &["--wait=all"]].concat());
+    let status = realm.status("one").unwrap();
+    assert_eq!(cells_on(component(&status, "each")).len(), 2);
+}
