@@ -82,16 +82,17 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
     })
 }
 
-/// Says what is going on where compiling takes long.
+/// Tells a person who watches what is going on, where compiling takes long.
 async fn told_when_long<T>(work: impl Future<Output = T>, name: &str, session: &Session) -> T {
     let mut work = std::pin::pin!(work);
     tokio::select! {
         done = &mut work => return done,
         () = tokio::time::sleep(LONG) => {}
     }
-    session.output.say(format!(
-        "compiling {name}: the result is kept for the next time"
-    ));
+    if session.output.interactive() {
+        let told = format!("compiling {name}: the result is kept for the next time");
+        session.output.say(told);
+    }
     work.await
 }
 

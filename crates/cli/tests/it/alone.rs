@@ -236,6 +236,20 @@ fn files_are_reached_only_where_a_volume_was_granted() {
     let volume = format!("{}:/data:rw", shared.display());
     person.run(&["run", "--volume", &volume, &probe, "--", "write:/data/out"]);
     assert!(shared.join("out").exists());
+    let near = person
+        .command()
+        .current_dir(person.path())
+        .args([
+            "run",
+            "--volume",
+            "./shared:/data:ro",
+            &probe,
+            "--",
+            "read:/data/in",
+        ])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&near.stdout).contains("content"));
 }
 
 #[test]
