@@ -8,11 +8,13 @@
 //! - The replicas are the first N of the places (round, rank). A node that goes takes only its
 //!   own places out of that list, so no other node loses a cell; when it is back, so is the old
 //!   picture.
-//! - Components are placed in the order of their names, each in the room that is left. Where room
-//!   runs out, a component that takes over cells of a lost node may push a later one aside. The
-//!   first component in that order whose counts change only gains; a cell of another node moves
-//!   only to make room for a component with an earlier name.
-//! - A cell with a named volume that it writes stays with its data: see [`held`].
+//! - Components are placed in the order in which they came to the realm, each in the room that is
+//!   left: a newcomer takes no room from what was there before. Where room runs out, a component
+//!   that takes over cells of a lost node may push a younger one aside. The first component in that
+//!   order whose counts change only gains; a cell of another node moves only to make room for an
+//!   older component.
+//! - A cell with a named volume that it writes stays with its data, and takes its room before
+//!   those that can move: see [`held`].
 //! - A node that drains has no count, and its cells go as if it were lost, but for waiting until
 //!   they run elsewhere.
 
@@ -64,16 +66,29 @@ pub fn assign(state: &State, nodes: &Nodes) -> Assignment {
         .iter()
         .map(|(key, node)| (*key, Room::of(node)))
         .collect();
-    let running = || state.components.iter().filter(|(_, asked)| asked.run);
+    let running = by_age(state);
     // What cannot move takes its room before what can.
-    let mut assignment: Assignment = running()
-        .map(|(name, asked)| (name.clone(), settle(state, name, asked, nodes, &mut rooms)))
+    let mut assignment: Assignment = running
+        .iter()
+        .map(|(name, asked)| {
+            let counts = settle(state, name, asked, nodes, &mut rooms);
+            ((*name).clone(), counts)
+        })
         .collect();
-    for (name, asked) in running() {
+    for (name, asked) in running {
         let counts = assignment.entry(name.clone()).or_default();
         spread(state, name, asked, nodes, &mut rooms, counts);
     }
     assignment
+}
+
+/// The components that should run, in the order in which they are given room: the oldest first, and
+/// by name those that one merge brought in.
+fn by_age(state: &State) -> Vec<(&ComponentName, &Component)> {
+    let running = state.components.iter().filter(|(_, asked)| asked.run);
+    let mut by_age: Vec<_> = running.collect();
+    by_age.sort_by_key(|(name, asked)| (asked.created, *name));
+    by_age
 }
 
 /// Nodes that could run a cell of this component now.
