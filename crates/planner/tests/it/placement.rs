@@ -214,7 +214,7 @@ fn any_nodes(state: &State) -> impl Strategy<Value = Nodes> + use<> {
 
 /// Components with the names from `a` on, the oldest with the last name; each with its count and
 /// its memory in slices of 64 MiB.
-fn any_components() -> impl Strategy<Value = State> {
+pub fn any_components() -> impl Strategy<Value = State> {
     let one = (prop::option::weighted(0.8, 0u32..8), 1u32..5);
     prop::collection::vec(one, 1..6).prop_map(|asked| {
         let mut state = genesis();
