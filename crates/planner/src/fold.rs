@@ -282,6 +282,7 @@ fn set_component(state: &mut State, name: &str, push: &Push) -> Result<(), FoldE
                 revision,
                 generation: 0,
                 run: push.run.unwrap_or(true),
+                created: revision,
             };
             state.components.insert(name, component);
             Ok(())

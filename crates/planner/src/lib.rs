@@ -9,6 +9,8 @@ pub mod placement;
 pub mod push;
 pub mod status;
 
+mod ended;
+mod freed;
 mod plan;
 mod room;
 mod state;

@@ -8,11 +8,15 @@
 //! - The replicas are the first N of the places (round, rank). A node that goes takes only its
 //!   own places out of that list, so no other node loses a cell; when it is back, so is the old
 //!   picture.
-//! - Components are placed in the order of their names, each in the room that is left. Where room
-//!   runs out, a component that takes over cells of a lost node may push a later one aside. The
-//!   first component in that order whose counts change only gains; a cell of another node moves
-//!   only to make room for a component with an earlier name.
-//! - A cell with a named volume that it writes stays with its data: see [`held`].
+//! - Components are placed in the order in which they came to the realm, each in the room that is
+//!   left: a newcomer takes no room from what was there before. Where room runs out, a component
+//!   that takes over cells of a lost node may push a younger one aside. The first component in that
+//!   order whose counts change only gains; a cell of another node moves only to make room for an
+//!   older component.
+//! - A cell with a named volume that it writes stays with its data, and takes its room before
+//!   those that can move: see [`held`].
+//! - A cell that has ended keeps its place and gives back its memory, which goes to what waits for
+//!   room; nothing moves because of it.
 //! - A node that drains has no count, and its cells go as if it were lost, but for waiting until
 //!   they run elsewhere.
 
@@ -24,7 +28,7 @@ use realm_manifest::{
     report::{CellState, NodeReport, NodeState},
 };
 
-use crate::{Component, State, cell_digest, room::Room};
+use crate::{Component, State, cell_digest, freed, room::Room};
 
 /// What is known of one approved node.
 #[derive(Debug, Clone)]
@@ -66,16 +70,30 @@ pub fn assign(state: &State, nodes: &Nodes) -> Assignment {
         .iter()
         .map(|(key, node)| (*key, Room::of(node)))
         .collect();
-    let running = || state.components.iter().filter(|(_, asked)| asked.run);
+    let running = by_age(state);
     // What cannot move takes its room before what can.
-    let mut assignment: Assignment = running()
-        .map(|(name, asked)| (name.clone(), settle(state, name, asked, nodes, &mut rooms)))
+    let mut assignment: Assignment = running
+        .iter()
+        .map(|(name, asked)| {
+            let counts = settle(state, name, asked, nodes, &mut rooms);
+            ((*name).clone(), counts)
+        })
         .collect();
-    for (name, asked) in running() {
-        let counts = assignment.entry(name.clone()).or_default();
+    for (name, asked) in &running {
+        let counts = assignment.entry((*name).clone()).or_default();
         spread(state, name, asked, nodes, &mut rooms, counts);
     }
+    freed::fill(state, &running, nodes, &mut rooms, &mut assignment);
     assignment
+}
+
+/// The components that should run, in the order in which they are given room: the oldest first, and
+/// by name those that one merge brought in.
+fn by_age(state: &State) -> Vec<(&ComponentName, &Component)> {
+    let running = state.components.iter().filter(|(_, asked)| asked.run);
+    let mut by_age: Vec<_> = running.collect();
+    by_age.sort_by_key(|(name, asked)| (asked.created, *name));
+    by_age
 }
 
 /// Nodes that could run a cell of this component now.
@@ -218,27 +236,43 @@ fn spread(
     rooms: &mut Rooms,
     counts: &mut Counts,
 ) {
-    let mut open = ranking(state, name, eligible(state, name, component, nodes));
-    let mut left = match component.spec.replicas {
+    let open = ranking(state, name, eligible(state, name, component, nodes));
+    let left = match component.spec.replicas {
         Some(replicas) => {
             let held: u32 = held(state, name, component, nodes).values().sum();
             replicas.saturating_sub(held)
         }
         None => u32::try_from(open.len()).unwrap_or(u32::MAX),
     };
-    let most_rounds = component.spec.replicas.unwrap_or(1);
-    for round in 1..=most_rounds {
+    let rounds = component.spec.replicas.unwrap_or(1);
+    hand_out(open, left, rounds, counts, |node, _| {
+        let room = rooms.get_mut(&node);
+        room.is_some_and(|room| room.take(component))
+    });
+}
+
+/// Hands out up to `left` replicas to the `open` nodes, one a round to each that `take`s it; that is
+/// asked with the index which the cell would have there.
+pub(crate) fn hand_out(
+    mut open: Vec<PublicKey>,
+    mut left: u32,
+    rounds: u32,
+    counts: &mut Counts,
+    mut take: impl FnMut(PublicKey, u32) -> bool,
+) {
+    for round in 1..=rounds {
         if left == 0 || open.is_empty() {
             return;
         }
         // A node without room in this round has none in the next.
         open.retain(|node| {
-            if left == 0 || counts.get(node).is_some_and(|count| *count >= round) {
+            let count = counts.get(node).copied().unwrap_or(0);
+            if left == 0 || count >= round {
                 return true;
             }
-            let taken = rooms.get_mut(node).is_some_and(|room| room.take(component));
+            let taken = take(*node, count);
             if taken {
-                *counts.entry(*node).or_default() += 1;
+                counts.insert(*node, count + 1);
                 left -= 1;
             }
             taken
@@ -259,7 +293,11 @@ fn cells_kept(report: &NodeReport, name: &ComponentName, component: &Component) 
     u32::try_from(cells.count()).unwrap_or(u32::MAX)
 }
 
-fn declined_in(report: &NodeReport, name: &ComponentName, component: &Component) -> bool {
+pub(crate) fn declined_in(
+    report: &NodeReport,
+    name: &ComponentName,
+    component: &Component,
+) -> bool {
     let digest = cell_digest(&component.spec);
     report
         .declined
@@ -283,4 +321,4 @@ fn takes_work(node: &NodeView) -> bool {
         .is_none_or(|report| !matches!(report.state, NodeState::Draining | NodeState::Incompatible))
 }
 
-type Rooms = BTreeMap<PublicKey, Room>;
+pub(crate) type Rooms = BTreeMap<PublicKey, Room>;

@@ -9,7 +9,9 @@ use realm_manifest::{
 };
 
 use crate::{
-    Assignment, Component, Nodes, State, cell_digest, placement,
+    Assignment, Component, NodeView, Nodes, State, cell_digest,
+    ended::has_ended,
+    placement,
     room::Room,
     surplus::{self, Surplus},
 };
@@ -132,7 +134,7 @@ fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
     };
     let mut fits = true;
     for cell in input.own.iter().filter(stays) {
-        fits &= room.reserve(cell.memory_max_mb);
+        fits &= room.reserve(memory_of(input, me, cell));
     }
     for step in steps.iter() {
         if let Step::Start { spec, .. } = step {
@@ -155,11 +157,26 @@ fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
                     .own
                     .iter()
                     .find(|cell| (&cell.component, cell.index) == (&*component, *index))
-                    .map_or(0, |cell| cell.memory_max_mb);
+                    .map_or(0, |cell| memory_of(input, me, cell));
                 // What the old one had is not there for others before it has stopped.
                 fits &= room.grow(memory.saturating_sub(old));
             }
         }
+    }
+}
+
+/// Memory that the cell may still use, in MiB: none once it has ended.
+fn memory_of(input: &PlanInput<'_>, me: &NodeView, cell: &OwnCell) -> u32 {
+    let ended = || {
+        let report = me.live_report()?;
+        let component = input.state.components.get(&cell.component)?;
+        let mut cells = report.cells.iter();
+        let told = cells.find(|told| told.component == cell.component && is_of(told, cell))?;
+        Some(has_ended(report, component, told))
+    };
+    match ended() {
+        Some(true) => 0,
+        Some(false) | None => cell.memory_max_mb,
     }
 }
 

@@ -28,6 +28,17 @@ impl Room {
         self.reserve(component.spec.limits.memory_max_mb)
     }
 
+    /// Reserves the place of a cell that has ended, if there is one: it is still reported.
+    pub fn take_ended(&mut self) -> bool {
+        self.reserve(0)
+    }
+
+    /// Gives back the memory of this many cells of the component that have ended.
+    pub fn give_back(&mut self, component: &Component, ended: u64) {
+        let freed = u64::from(component.spec.limits.memory_max_mb).saturating_mul(ended);
+        self.memory_mb = self.memory_mb.saturating_add(freed);
+    }
+
     /// Reserves this many MiB more for a cell that has its place, if they are there.
     pub fn grow(&mut self, memory_mb: u32) -> bool {
         let left = self.memory_mb.checked_sub(memory_mb.into());

@@ -49,6 +49,10 @@ pub struct Component {
     /// Whether its cells should run.
     #[n(4)]
     pub run: bool,
+    /// The revision that first set this component, or set it anew after a removal: where room is
+    /// short, who was there before comes first.
+    #[n(5)]
+    pub created: u64,
 }
 
 /// What set a component's spec; `apply` stops only what `apply` set.

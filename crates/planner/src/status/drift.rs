@@ -3,7 +3,7 @@
 use realm_manifest::{
     ComponentName,
     identity::PublicKey,
-    report::{CellReport, CellState, Reason},
+    report::{Capacity, CellReport, CellState, Reason},
 };
 
 use crate::{
@@ -83,7 +83,7 @@ impl Scene<'_> {
                     reason("draining", message, Some(help))
                 } else {
                     let message = "its data is on this node, which has no room for it";
-                    no_room(message)
+                    self.no_room(message, &[node])
                 };
                 wanted(
                     Some(node),
@@ -105,7 +105,7 @@ impl Scene<'_> {
             .map(|key| {
                 let reason = self
                     .declined(&key)
-                    .unwrap_or_else(|| no_room("the node has no room for it"));
+                    .unwrap_or_else(|| self.no_room("the node has no room for it", &[key]));
                 wanted(Some(key), Some(0), self.have(key, 0), Some(reason))
             })
             .collect()
@@ -188,11 +188,28 @@ impl Scene<'_> {
                 Some(help),
             );
         }
-        if eligible(self.state, self.name, self.component, self.nodes).is_empty() {
+        let here = eligible(self.state, self.name, self.component, self.nodes);
+        if here.is_empty() {
             return reason("nodes-away", "every node that could run it is away", None);
         }
-        let help = "free memory on a node, lower --memory-max-mb, or add a node";
-        reason("no-room", "no node has room for it", Some(help))
+        self.no_room("no node has room for it", &here)
+    }
+
+    /// Names the highest ceiling of the nodes that it does not fit on.
+    fn no_room(&self, message: &str, nodes: &[PublicKey]) -> Reason {
+        let capacities = nodes.iter().filter_map(|key| {
+            let report = self.nodes.get(key)?.report.as_ref()?;
+            Some(report.capacity)
+        });
+        let most = capacities.max_by_key(|capacity| (capacity.memory_mb, capacity.cells));
+        let help = match most {
+            Some(Capacity { memory_mb, cells }) => format!(
+                "raise memory_mb in agent.toml (now {memory_mb} MiB), or lower --memory-max-mb; \
+                 max_cells is {cells}"
+            ),
+            None => "raise memory_mb in agent.toml, or lower --memory-max-mb".to_owned(),
+        };
+        reason("no-room", message, Some(&help))
     }
 
     fn declined(&self, node: &PublicKey) -> Option<Reason> {
@@ -224,11 +241,6 @@ fn wanted(
         have,
         reason,
     }
-}
-
-fn no_room(message: &str) -> Reason {
-    let help = "free memory on the node, or lower --memory-max-mb";
-    reason("no-room", message, Some(help))
 }
 
 fn reason(code: &str, message: &str, help: Option<&str>) -> Reason {

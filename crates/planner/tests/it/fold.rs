@@ -44,6 +44,12 @@ fn a_component_is_pushed_scaled_stopped_restarted_and_removed() {
     });
     let restarted = fold(&stopped, target("web"), &restart).unwrap();
     assert_eq!(restarted.components[&web].generation, 1);
+    let again = fold(&restarted, target("web"), &push(None)).unwrap();
+    let came = (
+        again.components[&web].created,
+        again.components[&web].revision,
+    );
+    assert_eq!(came, (1, 5), "changes do not make it younger");
     assert!(matches!(
         fold(&restarted, target("web"), &restart),
         Err(FoldError::Generation { .. })
@@ -51,6 +57,8 @@ fn a_component_is_pushed_scaled_stopped_restarted_and_removed() {
     let removed = fold(&restarted, target("web"), &Payload::Remove(Note::default())).unwrap();
     assert!(removed.components.is_empty());
     assert_eq!(removed.revision, 5);
+    let anew = fold(&removed, target("web"), &push(None)).unwrap();
+    assert_eq!(anew.components[&web].created, 6, "it comes anew");
     assert!(matches!(
         fold(&removed, target("web"), &Payload::Remove(Note::default())),
         Err(FoldError::NoComponent(_))

@@ -1,6 +1,7 @@
 //! Scenes of the fold and the plan.
 #![allow(clippy::unwrap_used)]
 
+mod ended;
 mod fold;
 mod placement;
 mod plan;

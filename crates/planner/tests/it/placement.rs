@@ -6,11 +6,13 @@ use proptest::prelude::*;
 use realm_manifest::{
     ComponentName,
     identity::PublicKey,
+    payload::{Note, Payload},
     report::{Declined, Reason},
 };
 use realm_planner::{
     Assignment, Nodes, State, cell_digest,
     placement::{self, assign},
+    status::components,
 };
 
 use super::{
@@ -154,6 +156,41 @@ fn of_too_many_with_data_those_that_run_come_first() {
     }
 }
 
+#[test]
+fn a_newcomer_takes_no_room_from_what_was_there() {
+    let mut state = fold(&genesis(), target("zz"), &push(Some(3))).unwrap();
+    let mut all = nodes(1);
+    for (key, node) in &mut all {
+        let mut says = report(*key, &state, vec![running(&state, "zz", 0)]);
+        says.capacity.memory_mb = 5 * 64;
+        node.report = Some(says);
+    }
+    let before = assign(&state, &all);
+    let placed = |state: &State, name: &str| -> u32 {
+        assign(state, &all)[&name.parse().unwrap()].values().sum()
+    };
+    state = fold(&state, target("aa"), &push(Some(100))).unwrap();
+    assert_eq!((placed(&state, "zz"), placed(&state, "aa")), (3, 2));
+    assert_eq!(
+        before[&"zz".parse().unwrap()],
+        assign(&state, &all)[&"zz".parse().unwrap()]
+    );
+    let status = &components(&state, &all)[0];
+    assert_eq!(status.name.as_str(), "aa");
+    let told = status.drift.iter().filter(|drift| drift.node.is_none());
+    let codes: Vec<&str> = told
+        .map(|drift| &*drift.reason.as_ref().unwrap().code)
+        .collect();
+    assert_eq!(codes, ["no-room"; 98]);
+
+    // A later push makes nothing a newcomer, and a removal does.
+    state = fold(&state, target("zz"), &push(Some(4))).unwrap();
+    assert_eq!((placed(&state, "zz"), placed(&state, "aa")), (4, 1));
+    state = fold(&state, target("zz"), &Payload::Remove(Note::default())).unwrap();
+    state = fold(&state, target("zz"), &push(Some(4))).unwrap();
+    assert_eq!((placed(&state, "zz"), placed(&state, "aa")), (0, 5));
+}
+
 /// Nodes of any room and standing towards `web`.
 fn any_nodes(state: &State) -> impl Strategy<Value = Nodes> + use<> {
     let state = state.clone();
@@ -175,12 +212,14 @@ fn any_nodes(state: &State) -> impl Strategy<Value = Nodes> + use<> {
     })
 }
 
-/// Components `a` to `e`, each with its count and its memory in slices of 64 MiB.
-fn any_components() -> impl Strategy<Value = State> {
+/// Components with the names from `a` on, the oldest with the last name; each with its count and
+/// its memory in slices of 64 MiB.
+pub fn any_components() -> impl Strategy<Value = State> {
     let one = (prop::option::weighted(0.8, 0u32..8), 1u32..5);
     prop::collection::vec(one, 1..6).prop_map(|asked| {
         let mut state = genesis();
-        for ((replicas, slices), name) in asked.into_iter().zip('a'..) {
+        let names: Vec<char> = ('a'..).take(asked.len()).collect();
+        for ((replicas, slices), name) in asked.into_iter().zip(names.into_iter().rev()) {
             let name = name.to_string();
             state = fold(&state, target(&name), &push(replicas)).unwrap();
             let component = state.components.get_mut(&name.parse().unwrap()).unwrap();
@@ -262,10 +301,10 @@ proptest! {
         }
     }
 
-    /// With several components, a cell of another node moves only to make room for a component
-    /// with an earlier name; and never where every node has room for all that could come.
+    /// With several components, a cell of another node moves only to make room for an older
+    /// component; and never where every node has room for all that could come.
     #[test]
-    fn with_little_room_only_an_earlier_component_pushes_a_later_one_aside(
+    fn with_little_room_only_an_older_component_pushes_a_younger_one_aside(
         state in any_components(),
         all in any_nodes(&web(None)),
         which in any::<prop::sample::Index>(),
@@ -275,7 +314,8 @@ proptest! {
             let mut fewer = all.clone();
             fewer.remove(&lost);
             let (before, after) = (assign(&state, all), assign(&state, &fewer));
-            before.iter().find_map(|(name, before)| {
+            // The oldest has the last name.
+            before.iter().rev().find_map(|(name, before)| {
                 let mut before = before.clone();
                 before.remove(&lost);
                 let after = &after[name];

@@ -194,6 +194,18 @@ impl Realm {
         }
     }
 
+    /// Every cell of the component that runs has done its work, and everybody knows.
+    pub fn finish(&mut self, name: &str) {
+        let name: ComponentName = name.parse().unwrap();
+        for cell in self.cells.values_mut().flatten() {
+            if cell.own.component == name && cell.state == CellState::Running {
+                cell.state = CellState::Done;
+            }
+        }
+        let here = self.here();
+        here.iter().for_each(|node| self.publish(*node));
+    }
+
     /// The node is gone, and its cells with it; its last report stays known.
     pub fn lose(&mut self, node: PublicKey) {
         self.nodes.get_mut(&node).unwrap().present = false;

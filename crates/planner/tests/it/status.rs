@@ -132,7 +132,15 @@ fn a_replica_without_a_node_says_why() {
         panic!("{:?}", status.drift);
     };
     assert_eq!((missing.node, missing.index), (None, None));
-    assert_eq!(missing.reason.as_ref().unwrap().code, "no-room");
+    let reason = missing.reason.as_ref().unwrap();
+    assert_eq!(reason.code, "no-room");
+    assert_eq!(
+        reason.help.as_deref(),
+        Some(
+            "raise memory_mb in agent.toml (now 4096 MiB), or lower --memory-max-mb; \
+             max_cells is 1"
+        )
+    );
 }
 
 #[test]

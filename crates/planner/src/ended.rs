@@ -1,0 +1,93 @@
+//! Cells that have ended: they hold their place and no memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use realm_manifest::{
+    ComponentName, RestartPolicy,
+    identity::{Hash, PublicKey},
+    report::{CellReport, CellState, NodeReport},
+};
+
+use crate::{Component, Nodes, State, cell_digest, placement::declined_in, surplus::is_current};
+
+/// Indices of cells by component and node.
+type Indices<'s> = BTreeMap<(&'s ComponentName, PublicKey), BTreeSet<u32>>;
+
+/// What the nodes that are here report of cells that are as asked now.
+#[derive(Debug, Default)]
+pub(crate) struct Current<'s> {
+    cells: Indices<'s>,
+    ended: Indices<'s>,
+}
+
+impl<'s> Current<'s> {
+    pub fn of(state: &'s State, nodes: &Nodes) -> Self {
+        let mut found = Self::default();
+        let mut digests: BTreeMap<&ComponentName, Hash> = BTreeMap::new();
+        for (key, node) in nodes {
+            let Some(report) = node.live_report() else {
+                continue;
+            };
+            for cell in &report.cells {
+                let asked = state.components.get_key_value(&cell.component);
+                let Some((name, component)) = asked else {
+                    continue;
+                };
+                let digest = digests.entry(name);
+                let digest = *digest.or_insert_with(|| cell_digest(&component.spec));
+                let current = cell.spec == digest && cell.generation >= component.generation;
+                if cell.state == CellState::Stopped || !current {
+                    continue;
+                }
+                let id = (name, *key);
+                found.cells.entry(id).or_default().insert(cell.index);
+                if has_ended(report, component, cell) {
+                    found.ended.entry(id).or_default().insert(cell.index);
+                }
+            }
+        }
+        found
+    }
+
+    pub fn none_ended(&self) -> bool {
+        self.ended.is_empty()
+    }
+
+    /// Whether the node has this cell, whatever became of it.
+    pub fn has(&self, name: &ComponentName, node: PublicKey, index: u32) -> bool {
+        let cells = self.cells.get(&(name, node));
+        cells.is_some_and(|cells| cells.contains(&index))
+    }
+
+    pub fn has_ended(&self, name: &ComponentName, node: PublicKey, index: u32) -> bool {
+        let ended = self.ended.get(&(name, node));
+        ended.is_some_and(|ended| ended.contains(&index))
+    }
+
+    /// How many of the cells below `count` have ended.
+    pub fn ended_below(&self, name: &ComponentName, node: PublicKey, count: u32) -> u64 {
+        let ended = self.ended.get(&(name, node));
+        ended.map_or(0, |ended| ended.range(..count).count() as u64)
+    }
+}
+
+/// Whether a cell will not run again until its spec or its generation changes.
+///
+/// A node also says `Failed` just before it tries once more, so that word alone is not enough: with
+/// restart never it must have been started, or the node has declined the component.
+pub(crate) fn has_ended(report: &NodeReport, component: &Component, cell: &CellReport) -> bool {
+    match cell.state {
+        CellState::Done | CellState::Library => true,
+        CellState::Failed if is_current(cell, component) => {
+            let ran = component.spec.restart == RestartPolicy::Never && cell.started_at.is_some();
+            ran || declined_in(report, &cell.component, component)
+        }
+        CellState::Failed
+        | CellState::Pulling
+        | CellState::Compiling
+        | CellState::Starting
+        | CellState::Running
+        | CellState::Backoff
+        | CellState::Stopped => false,
+    }
+}
