@@ -4,7 +4,7 @@
 //! the supervisor. It never waits for a cell, a peer or the disk: those answer as events.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -43,9 +43,11 @@ const STABLE_MS: u64 = 10_000;
 /// At the start nobody knows anybody: the first view needs no such wait.
 const START_GRACE_MS: u64 = 3_000;
 /// Nodes of the local network are found within this; then a first node begins the realm.
-const ALONE_MS: u64 = 3_000;
-/// The same while somebody is connected who may begin it instead, or belong to another realm.
+const ALONE_MS: u64 = 2_000;
+/// The same while somebody is there who may begin it instead, or belong to another realm.
 const SOMEBODY_MS: u64 = 10_000;
+/// Nodes of the local network that are remembered.
+const MAX_NEIGHBOURS: usize = 256;
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
 /// Connections that are being opened at once because the protocol asked for them.
@@ -97,6 +99,8 @@ pub(crate) struct Core {
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
+    /// Nodes that the local network told of.
+    pub neighbours: BTreeSet<PublicKey>,
     /// Whether nodes of the local network are looked for.
     pub mdns: bool,
     /// Whether peers found that nobody outside reaches this node.
@@ -261,7 +265,8 @@ impl Core {
         };
         let waited = now.mono.saturating_sub(self.started_mono);
         let me = self.key.public();
-        let others = self.node.connected().any(|peer| peer < me);
+        // Operators are connected as well; only nodes announce themselves.
+        let others = self.neighbours.iter().any(|peer| *peer < me);
         let patience = match (self.mdns, others) {
             (false, _) => 0,
             (true, false) => ALONE_MS,
@@ -567,6 +572,9 @@ impl Core {
                 self.publish_view().await;
             }
             NetworkEvent::Discovered { key, addresses } => {
+                if self.neighbours.len() < MAX_NEIGHBOURS {
+                    self.neighbours.insert(key);
+                }
                 for address in addresses {
                     if self.network.add_address(key, &address).await.is_err() {
                         tracing::debug!(address, "a discovered address is not one");

@@ -1,7 +1,7 @@
 //! Building the agent from its parts, and stopping it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
@@ -246,6 +246,7 @@ impl Agent {
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
+            neighbours: BTreeSet::new(),
             mdns: config.mdns,
             private: false,
             relays_asked: BTreeMap::new(),

@@ -79,15 +79,15 @@ pub async fn check_approved(
     if let_in == Some(node) || chain.approved.contains_key(&node) {
         return Ok(());
     }
-    let claims = connection.operator.standing().await;
-    let claims =
-        claims.map_err(|error| rpc_failed("the node does not show its approval", &error))?;
-    let claims: Vec<WitnessedClaim> = claims
-        .iter()
-        .filter_map(|wire| WitnessedClaim::from_wire(wire).ok())
-        .collect();
-    if approved(state.realm, &state.owners(), &chain, &claims).contains_key(&node) {
-        return Ok(());
+    // A node that was started just now may still be on its way in.
+    let standing = async {
+        while !is_let_in(connection, state, &chain).await? {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    };
+    if let Ok(done) = tokio::time::timeout(CATCH_UP, standing).await {
+        return done;
     }
     Err(CliError::new(
         ExitCode::NotAuthorised,
@@ -99,6 +99,19 @@ pub async fn check_approved(
     .help(format!(
         "let it in: realm nodes approve {node}; or ask another node: --via ADDR"
     )))
+}
+
+/// Whether an invite let the connected node in, as its claims show.
+async fn is_let_in(connection: &Connection, state: &State, chain: &ByChain) -> Result<bool> {
+    let claims = connection.operator.standing().await;
+    let claims =
+        claims.map_err(|error| rpc_failed("the node does not show its approval", &error))?;
+    let claims: Vec<WitnessedClaim> = claims
+        .iter()
+        .filter_map(|wire| WitnessedClaim::from_wire(wire).ok())
+        .collect();
+    let let_in = approved(state.realm, &state.owners(), chain, &claims);
+    Ok(let_in.contains_key(&connection.node()))
 }
 
 /// The state at the last entry that everybody agrees on, also during a fork.

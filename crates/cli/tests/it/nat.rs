@@ -159,6 +159,26 @@ fn inside(realm: &Cluster, ns: &str, args: &[&str]) -> Option<String> {
 }
 
 #[test]
+fn a_first_node_is_pushed_to_in_its_first_seconds() {
+    let Some(mut net) = Net::new() else { return };
+    let realm = cluster();
+    let place = net.add("a", 1, false);
+    invite(&realm, "one", None);
+    let _agent = agent(&realm, &place, "one", &[]);
+    let address = addresses(&realm, "one", "/ip4/45.45.45.1/");
+    // It still waits for others of its network; whoever asks it now keeps nothing from it.
+    let push = [
+        "push",
+        "hello",
+        &guest("hello.wasm"),
+        "--wait",
+        "--via",
+        &address,
+    ];
+    assert!(inside(&realm, &place, &push).is_some());
+}
+
+#[test]
 fn machines_of_one_network_become_a_realm_with_nothing_configured() {
     let Some(mut net) = Net::new() else { return };
     let realm = cluster();
