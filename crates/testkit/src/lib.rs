@@ -1,4 +1,4 @@
-//! A realm of several agents for tests: real processes of the real binary, on loopback.
+//! A realm of several agents for tests: processes of the real binary, or agents in this process, on loopback.
 //!
 //! Everything lives in one temporary directory, ports are ephemeral, and every process is
 //! killed when the [`Cluster`] is dropped. Waiting is always for a condition, with a deadline.
@@ -7,6 +7,8 @@
     clippy::unwrap_used,
     reason = "a test that cannot set its scene should say so and stop"
 )]
+
+mod here;
 
 use std::{
     fs::{self, File},
@@ -17,6 +19,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use here::Here;
 
 /// Long enough for a loaded machine of two cores; a healthy one needs a fraction.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +33,7 @@ pub struct Cluster {
     dir: TempDir,
     realm: PathBuf,
     nodes: Vec<NodeProcess>,
+    here: Option<Here>,
 }
 
 #[derive(Debug)]
@@ -57,6 +62,7 @@ impl Cluster {
             dir,
             realm: realm.into(),
             nodes: Vec::new(),
+            here: None,
         };
         cluster.ok(&["init", "--name", "test"]);
         cluster
@@ -117,6 +123,33 @@ impl Cluster {
             printed.stdout, printed.stderr
         );
         printed.stdout
+    }
+
+    /// Starts a node in this process, with an invite of its own. Its cells run in this process too.
+    pub fn add_node_here(&mut self, name: &str) {
+        let mut invite = vec!["invite", "--quiet", "--name", name];
+        let bootstrap = self.nodes.first().map(|first| first.listen[0].clone());
+        invite.extend(bootstrap.iter().flat_map(|at| ["--bootstrap", at]));
+        let token = self.ok(&invite);
+        let mut config = realm_agent::Config::new(self.data(name), self.realm.clone());
+        config.enroll = Some(token.trim().to_owned());
+        config.mdns = false;
+        config.http = "127.0.0.1:0".parse().unwrap();
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
+        let here = self.here.get_or_insert_with(Here::new);
+        let listen = here.start(name, config);
+        self.nodes.push(NodeProcess {
+            name: name.into(),
+            listen,
+            args: Vec::new(),
+            env: Vec::new(),
+            child: None,
+        });
+    }
+
+    /// Stops a node of this process, in order.
+    pub fn stop_here(&mut self, name: &str) {
+        self.here.as_mut().unwrap().stop(name);
     }
 
     /// Starts a node with an invite of its own; the first node has nobody to ask.

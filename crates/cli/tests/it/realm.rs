@@ -284,3 +284,19 @@ fn waiting_for_all_counts_the_lost() {
     let status = realm.status("one").unwrap();
     assert_eq!(cells_on(component(&status, "each")).len(), 2);
 }
+
+#[test]
+fn three_agents_in_one_process_are_a_realm() {
+    let mut realm = cluster();
+    for name in ["one", "two", "three"] {
+        realm.add_node_here(name);
+    }
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let push = ["push", "ticker", &guest("ticker.wasm"), "--replicas", "3"];
+    realm.ok(&[&push[..], &["--wait", "--via", &one]].concat());
+    realm.stop_here("three");
+    realm.wait_status("one", "its replica is elsewhere", |status| {
+        node(status, "three")["state"] == "lost" && component(status, "ticker")["running"] == 3
+    });
+}
