@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    approvals::{Approval, ByChain, approved},
+    approvals::Approval,
     clock::Clock,
     events::Events,
     fold::PlannerFold,
@@ -34,6 +34,8 @@ use crate::{
 
 mod commands;
 mod effects;
+mod joining;
+mod network;
 mod relays;
 
 pub use commands::Command;
@@ -42,12 +44,6 @@ pub use commands::Command;
 const STABLE_MS: u64 = 10_000;
 /// At the start nobody knows anybody: the first view needs no such wait.
 const START_GRACE_MS: u64 = 3_000;
-/// Nodes of the local network are found within this; then a first node begins the realm.
-const ALONE_MS: u64 = 2_000;
-/// The same while somebody is there who may begin it instead, or belong to another realm.
-const SOMEBODY_MS: u64 = 10_000;
-/// Nodes of the local network that are remembered.
-const MAX_NEIGHBOURS: usize = 256;
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
 /// Connections that are being opened at once because the protocol asked for them.
@@ -99,6 +95,8 @@ pub(crate) struct Core {
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
+    /// Whether this node tried to begin the realm: once is enough.
+    pub begun: bool,
     /// Nodes that the local network told of.
     pub neighbours: BTreeSet<PublicKey>,
     /// Whether nodes of the local network are looked for.
@@ -208,138 +206,15 @@ impl Core {
             self.connect(key);
         }
         self.approve(now).await;
-        if self.state.is_some() {
-            self.present_claim(now);
-        } else if let Some(invite) = self.invite() {
-            // The realm's genesis is inside the invite; the claim follows once it is on disk.
-            self.node.handle(
-                Event::Found {
-                    genesis: invite.genesis.clone(),
-                },
-                now,
-            );
-        }
+        self.take_up_invite(now);
         self.ask_to_join(now);
         self.report(true).await;
         self.carry_out().await;
         self.plan();
     }
 
-    fn invite(&self) -> Option<Signed<realm_identity::Invite>> {
-        let claim = match self.trust.claim() {
-            Ok(claim) => claim?,
-            Err(error) => {
-                tracing::error!(error = crate::fold::chain(&error), "the invite is lost");
-                return None;
-            }
-        };
-        Signed::from_wire(&claim.invite).ok()
-    }
-
-    /// Shows the claim of the invite that was taken up to everyone, until it is witnessed.
-    pub(crate) fn present_claim(&mut self, now: Now) {
-        let Ok(Some(claim)) = self.trust.claim() else {
-            return;
-        };
-        if self.approved.contains_key(&self.key.public()) {
-            return;
-        }
-        self.node.handle(
-            Event::Claim {
-                claim: claim.to_wire(),
-            },
-            now,
-        );
-        self.begin_realm(now);
-    }
-
-    /// The first node of a realm has nobody who could vouch for it, and does so itself: where its
-    /// invite knows no address to ask, and nobody of the local network answered for a while. Of
-    /// several that begin at once the one with the lowest key goes first.
-    fn begin_realm(&mut self, now: Now) {
-        if self.state.is_none() || !self.approved.is_empty() {
-            return;
-        }
-        let (Some(invite), Ok(Some(claim))) = (self.invite(), self.trust.claim()) else {
-            return;
-        };
-        let waited = now.mono.saturating_sub(self.started_mono);
-        let me = self.key.public();
-        // Operators are connected as well; only nodes announce themselves.
-        let others = self.neighbours.iter().any(|peer| *peer < me);
-        let patience = match (self.mdns, others) {
-            (false, _) => 0,
-            (true, false) => ALONE_MS,
-            (true, true) => SOMEBODY_MS,
-        };
-        if invite.addresses.is_empty() && waited >= patience {
-            self.witness(claim, now);
-        }
-    }
-
-    fn ask_to_join(&mut self, now: Now) {
-        if self.approved.contains_key(&self.key.public()) {
-            return;
-        }
-        let request = realm_protocol::JoinRequest {
-            v: 1,
-            node: self.key.public(),
-            realm: self.realm(),
-            name: self.reporter.name(),
-            tags: self.reporter.tags(),
-            addresses: self.addresses.clone(),
-            version: crate::VERSION.to_owned(),
-            at: now.wall,
-        };
-        let request = Signed::sign(request, &self.key).unwrap_or_else(|never| match never {});
-        self.node.handle(
-            Event::Join {
-                request: request.to_wire(),
-            },
-            now,
-        );
-    }
-
     pub(crate) fn realm(&self) -> Option<RealmId> {
         self.state.as_ref().map(|state| state.realm)
-    }
-
-    /// Computes who is approved, and tells everyone who must know.
-    async fn approve(&mut self, now: Now) {
-        let Some(state) = &self.state else {
-            self.publish_view().await;
-            return;
-        };
-        let chain = ByChain::of(state);
-        let before = std::mem::take(&mut self.approved);
-        self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
-        for (key, approval) in &self.approved {
-            if !before.contains_key(key) {
-                let name = approval
-                    .name
-                    .as_ref()
-                    .map_or_else(|| key.short(), ToString::to_string);
-                self.events
-                    .record(now.wall, "approved", name, format!("{key} is approved"));
-                self.node.handle(Event::JoinSettled { node: *key }, now);
-            }
-        }
-        let nodes = self.approved.keys().copied().collect();
-        self.node.handle(Event::Approved { nodes }, now);
-        let nodes = chain.expelled;
-        self.node.handle(Event::Expelled { nodes }, now);
-        let keys = self.approved.keys().copied().collect();
-        if self.network.set_approved(keys).await.is_err() {
-            tracing::warn!("the network has stopped");
-        }
-        self.replan = true;
-        self.publish_view().await;
-        self.publish_sources().await;
-        let me = self.key.public();
-        if before.contains_key(&me) && !self.approved.contains_key(&me) {
-            // It may be let in again; a revoked one is not heard.
-            self.ask_to_join(now);
-        }
     }
 
     pub(crate) async fn publish_view(&mut self) {
@@ -523,88 +398,6 @@ impl Core {
         self.find_relays(now);
         // Presence depends on time alone, too.
         self.plan();
-    }
-
-    async fn network_event(&mut self, event: NetworkEvent, now: Now) {
-        match event {
-            NetworkEvent::PeerConnected { key, link } => {
-                tracing::debug!(peer = %key, link = link.name(), "connected");
-                self.node.handle(Event::PeerConnected { peer: key }, now);
-                self.publish_sources().await;
-            }
-            NetworkEvent::PeerDisconnected { key } => {
-                tracing::debug!(peer = %key, "disconnected");
-                self.node.handle(Event::PeerDisconnected { peer: key }, now);
-                self.publish_sources().await;
-            }
-            NetworkEvent::Frame { from, bytes } => {
-                self.node.handle(
-                    Event::Frame {
-                        from,
-                        bytes: bytes.to_vec(),
-                    },
-                    now,
-                );
-            }
-            NetworkEvent::Gossip {
-                id,
-                source,
-                topic,
-                bytes,
-            } => {
-                let verdict = self
-                    .node
-                    .handle_gossip(source, effects::topic(topic), &bytes, now);
-                let verdict = effects::verdict(verdict);
-                if self.network.report_validation(id, verdict).await.is_err() {
-                    tracing::warn!("the network has stopped");
-                }
-            }
-            NetworkEvent::Listening { address } => {
-                tracing::info!(address, "listening");
-                if !self.addresses.contains(&address) {
-                    self.addresses.push(address);
-                }
-                self.publish_view().await;
-            }
-            NetworkEvent::NotListening { addresses, .. } => {
-                self.addresses.retain(|known| !addresses.contains(known));
-                self.publish_view().await;
-            }
-            NetworkEvent::Discovered { key, addresses } => {
-                if self.neighbours.len() < MAX_NEIGHBOURS {
-                    self.neighbours.insert(key);
-                }
-                for address in addresses {
-                    if self.network.add_address(key, &address).await.is_err() {
-                        tracing::debug!(address, "a discovered address is not one");
-                    }
-                }
-                self.connect(key);
-            }
-            NetworkEvent::Malformed { from, reason } => {
-                self.events
-                    .record(now.wall, "refused", from.short(), reason);
-            }
-            NetworkEvent::Reachability(realm_p2p::Reachability::Private) => {
-                tracing::info!("not reachable from outside: looking for a relay");
-                self.private = true;
-                self.find_relays(now);
-            }
-            NetworkEvent::Reachability(realm_p2p::Reachability::Public { address }) => {
-                tracing::info!(address, "reachable from outside: serving as a relay");
-                self.private = false;
-                if self.network.set_relay(true).await.is_err() {
-                    tracing::warn!("the network has stopped");
-                }
-            }
-            NetworkEvent::FramesDropped { to, count, reason } => {
-                tracing::debug!(peer = %to, count, reason, "frames dropped");
-            }
-            NetworkEvent::Rtt { .. }
-            | NetworkEvent::Identified { .. }
-            | NetworkEvent::Reachability(_) => {}
-        }
     }
 
     fn written(&mut self, written: Written, now: Now) {

@@ -246,6 +246,7 @@ impl Agent {
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
+            begun: false,
             neighbours: BTreeSet::new(),
             mdns: config.mdns,
             private: false,

@@ -1,8 +1,8 @@
 //! Finds a node and proves the owner's key to it. The only place that knows how nodes are reached.
 
-use std::{path::Path, rc::Rc, time::Duration};
+use std::{path::Path, pin::pin, rc::Rc, time::Duration};
 
-use futures::{FutureExt as _, future::select_ok};
+use futures::future::{Either, select};
 use realm_agent::agent_file::{self, AgentInfo};
 use realm_identity::{PublicKey, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
@@ -103,15 +103,14 @@ async fn prove(
         .take()
         .ok_or_else(|| CliError::failed("the connection has no stream"))?;
     let client = realm_rpc::connect(stream, Limits::default());
-    let mut operator = graft(&client, &owner, transport.peer, realm).await?;
-    if operator.1.realm.is_none() {
+    let (mut operator, info) = graft(&client, &owner, transport.peer, realm).await?;
+    if info.realm.is_none() {
         // It pinned this owner, and is waiting to learn which realm that is. That it knows now
         // ends what it gave out before.
-        let adopted = operator.0.adopt(&realm.genesis.to_wire()).await;
+        let adopted = operator.adopt(&realm.genesis.to_wire()).await;
         adopted.map_err(|error| rpc_failed("the node does not take the realm", &error))?;
-        operator = graft(&client, &owner, transport.peer, realm).await?;
+        (operator, _) = graft(&client, &owner, transport.peer, realm).await?;
     }
-    let (operator, _) = operator;
     Ok(Connection {
         operator,
         owner,
@@ -163,10 +162,15 @@ async fn dial(session: &Session, realm: &Realm) -> Result<RpcConnection> {
         }
         Err(DialRpcError::NoAddress)
     };
-    let dialled = dial_all(&known, None, &secret);
-    // Whichever answers first.
-    let error = match select_ok([dialled.boxed_local(), lan.boxed_local()]).await {
-        Ok((connection, _)) => return Ok(connection),
+    let (dialled, lan) = (pin!(dial_all(&known, None, &secret)), pin!(lan));
+    // Whichever answers first; where neither does, the known addresses have something to say.
+    let answer = match select(dialled, lan).await {
+        Either::Left((Err(error), lan)) => lan.await.or(Err(error)),
+        Either::Right((Err(_), dialled)) => dialled.await,
+        Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
+    };
+    let error = match answer {
+        Ok(connection) => return Ok(connection),
         Err(error) => error,
     };
     let failed = CliError::new(ExitCode::NoAgent, "no agent could be reached").help(

@@ -57,8 +57,8 @@ pub async fn submit(
     durable: Durable,
     mut decide: impl FnMut(&State) -> Result<(Target, Payload)>,
 ) -> Result<Outcome> {
-    let base = head::base(connection, realm).await?;
     if realm.outbox()?.is_some() {
+        let base = head::base(connection, realm).await?;
         head::check_approved(connection, &base.state, None).await?;
         resend(connection, realm).await?;
     }

@@ -84,7 +84,7 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
         args.name,
         realm.id.short()
     ));
-    output.say("Next: realm invite, and on a node: realm agent --enroll TOKEN");
+    output.say("Next: realm invite, and on a node: realm agent --enroll-file TOKEN_FILE");
     Ok(())
 }
 

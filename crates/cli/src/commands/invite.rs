@@ -99,6 +99,6 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     session.output.say(format!("one use, until {until}"));
     session
         .output
-        .say("Next, on the node: realm agent --enroll TOKEN");
+        .say("Next, on the node: realm agent --enroll-file TOKEN_FILE");
     Ok(())
 }

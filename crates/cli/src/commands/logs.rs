@@ -32,7 +32,7 @@ pub struct Args {
     /// Go on with new lines until interrupted.
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last so many lines.
+    /// Only the last so many lines of each cell.
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
     /// Only lines of the last so long, such as 5m.

@@ -29,7 +29,10 @@ pub enum Command {
     /// List the nodes of the realm, also those that are away or ask to join.
     Ls,
     /// Show one node in full.
-    Show { node: String },
+    Show {
+        /// Its name, its key, or the key's first letters.
+        node: String,
+    },
     /// Let a node in that asks to join.
     Approve {
         /// Its name, or its key; the key is needed where a name is ambiguous.
@@ -46,6 +49,7 @@ pub enum Command {
     },
     /// Take a node's approval away, for good.
     Revoke {
+        /// Its name, its key, or the key's first letters.
         node: String,
         /// Do not ask.
         #[arg(long)]
@@ -56,16 +60,24 @@ pub enum Command {
     },
     /// Replace the tags of a node.
     Tag {
+        /// Its name, its key, or the key's first letters.
         node: String,
+        /// Every tag that it is to have.
         tags: Vec<Tag>,
         /// Take every tag away.
         #[arg(long, conflicts_with = "tags")]
         clear: bool,
     },
     /// Rename a node.
-    Rename { node: String, name: NodeName },
+    Rename {
+        /// Its name, its key, or the key's first letters.
+        node: String,
+        /// The name it gets.
+        name: NodeName,
+    },
     /// Give a node no new cells, and move those it has.
     Drain {
+        /// Its name, its key, or the key's first letters.
         node: String,
         /// Return once no cell runs on it.
         #[arg(long)]
@@ -79,6 +91,7 @@ pub enum Command {
     },
     /// Give a node work again.
     Undrain {
+        /// Its name, its key, or the key's first letters.
         node: String,
         /// Why; recorded in the history.
         #[arg(short = 'm', long = "message", value_name = "TEXT")]
@@ -87,6 +100,7 @@ pub enum Command {
     /// Take a node out of the realm; it can be approved again later.
     #[command(visible_alias = "remove")]
     Rm {
+        /// Its name, its key, or the key's first letters.
         node: String,
         /// Do not ask.
         #[arg(long)]
@@ -331,9 +345,10 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
 
 fn find_pending<'a>(pending: &'a [PendingNode], wanted: &str) -> Result<&'a PendingNode> {
     let key: Option<PublicKey> = wanted.parse().ok();
-    let mut found = pending
-        .iter()
-        .filter(|node| key.map_or(node.name == wanted, |key| node.key == key));
+    let mut found = pending.iter().filter(|node| match key {
+        Some(key) => node.key == key,
+        None => node.name == wanted || node.key.short() == wanted,
+    });
     match (found.next(), found.next()) {
         (Some(node), None) => Ok(node),
         (Some(_), Some(_)) => Err(CliError::new(

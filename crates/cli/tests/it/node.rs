@@ -406,3 +406,42 @@ fn a_job_that_ended_is_not_run_again_by_a_restart() {
     }));
     assert_eq!(again[0], after[0]);
 }
+
+#[test]
+fn a_first_node_whose_invite_expired_says_so_once() {
+    let Some(library) = faketime() else { return };
+    let realm = cluster();
+    let token = realm.ok(&["invite", "--quiet", "--name", "one"]);
+    let data = realm.data("one").display().to_string();
+    realm.ok(&["enroll", token.trim(), "--data", &data]);
+    let log = realm.path().join("one.log");
+    let file = std::fs::File::create(&log).unwrap();
+    let agent = realm
+        .command()
+        .args([
+            "agent",
+            "--no-mdns",
+            "--http",
+            "127.0.0.1:0",
+            "--data",
+            &data,
+        ])
+        .args(["--listen", "/ip4/127.0.0.1/tcp/0"])
+        .envs([("LD_PRELOAD", library.as_str()), ("FAKETIME", "+1d")])
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
+        .spawn()
+        .unwrap();
+    let _agent = KilledAtTheEnd(agent);
+    let expired = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.matches("expired").count()
+    };
+    wait_for("the refusal", || (expired() > 0).then_some(()));
+    let first = std::time::Instant::now();
+    wait_for("three rounds of housekeeping", || {
+        (first.elapsed().as_secs() >= 3).then_some(())
+    });
+    assert_eq!(expired(), 1);
+}

@@ -54,15 +54,6 @@ impl Blobs {
         self.desk().pinned = Some(keep);
     }
 
-    /// Pins `keep`, then removes other artifacts, the least recently used first, until `room`
-    /// bytes are free. Answers with what was removed, also where that was not enough.
-    pub fn gc(&self, keep: &HashSet<Hash>, room: u64) -> Result<Vec<Hash>, BlobError> {
-        let mut desk = self.desk();
-        desk.pinned = Some(keep.clone());
-        let collected = self.collect(&mut desk, room);
-        Ok(collected.map_err(BlobError::at(&self.dir))?.removed)
-    }
-
     /// Bytes in use: whole artifacts, pulls and imports.
     pub fn used(&self) -> Result<u64, BlobError> {
         let desk = self.desk();

@@ -84,10 +84,7 @@ fn what_was_used_longest_ago_goes_and_what_is_pinned_stays() {
     // Using it makes it young.
     blobs.open_path(&fourth).unwrap();
     let all = HashSet::from([first.sha256, fourth.sha256]);
-    assert!(
-        blobs.gc(&all, MAX).unwrap().is_empty(),
-        "nothing in use is removed"
-    );
+    blobs.pin(all);
     assert!(matches!(
         blobs.begin(artifact(6)),
         Err(BlobError::Budget { .. })

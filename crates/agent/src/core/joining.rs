@@ -1,0 +1,143 @@
+//! How this node comes into the realm, and who else is in it.
+
+use realm_identity::{Claim, Invite, Signed};
+use realm_protocol::{Event, Now};
+
+use super::Core;
+use crate::{
+    approvals::{ByChain, approved},
+    fold::chain,
+};
+
+/// Nodes of the local network are found within this; then a first node begins the realm.
+const ALONE_MS: u64 = 2_000;
+/// The same while somebody is there who may begin it instead, or belong to another realm.
+const SOMEBODY_MS: u64 = 10_000;
+
+impl Core {
+    /// The claim of the invite that this node took up, with that invite.
+    fn invite(&self) -> Option<(Signed<Claim>, Signed<Invite>)> {
+        let claim = match self.trust.claim() {
+            Ok(claim) => claim?,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the invite is lost");
+                return None;
+            }
+        };
+        let invite = Signed::from_wire(&claim.invite).ok()?;
+        Some((claim, invite))
+    }
+
+    /// What a start makes of an invite: the realm's genesis is inside it, and the claim follows
+    /// once that is on disk.
+    pub(super) fn take_up_invite(&mut self, now: Now) {
+        if self.state.is_some() {
+            return self.present_claim(now);
+        }
+        if let Some((_, invite)) = self.invite() {
+            let genesis = invite.genesis.clone();
+            self.node.handle(Event::Found { genesis }, now);
+        }
+    }
+
+    /// Shows the claim of the invite that was taken up to everyone, until it is witnessed.
+    pub(super) fn present_claim(&mut self, now: Now) {
+        if self.approved.contains_key(&self.key.public()) {
+            return;
+        }
+        if let Some((claim, _)) = self.invite() {
+            let claim = claim.to_wire();
+            self.node.handle(Event::Claim { claim }, now);
+            self.begin_realm(now);
+        }
+    }
+
+    /// The first node of a realm has nobody who could vouch for it, and does so itself: where its
+    /// invite knows no address to ask, and nobody of the local network answered for a while. Of
+    /// several that begin at once the one with the lowest key goes first.
+    pub(super) fn begin_realm(&mut self, now: Now) {
+        if self.begun || self.state.is_none() || !self.approved.is_empty() {
+            return;
+        }
+        let waited = now.mono.saturating_sub(self.started_mono);
+        let me = self.key.public();
+        // Operators are connected as well; only nodes announce themselves.
+        let others = self.neighbours.iter().any(|peer| *peer < me);
+        let patience = match (self.mdns, others) {
+            (false, _) => 0,
+            (true, false) => ALONE_MS,
+            (true, true) => SOMEBODY_MS,
+        };
+        if waited < patience {
+            return;
+        }
+        // An invite that is refused now will not be better in a second.
+        self.begun = true;
+        if let Some((claim, invite)) = self.invite()
+            && invite.addresses.is_empty()
+        {
+            self.witness(claim, now);
+        }
+    }
+
+    pub(super) fn ask_to_join(&mut self, now: Now) {
+        if self.approved.contains_key(&self.key.public()) {
+            return;
+        }
+        let request = realm_protocol::JoinRequest {
+            v: 1,
+            node: self.key.public(),
+            realm: self.realm(),
+            name: self.reporter.name(),
+            tags: self.reporter.tags(),
+            addresses: self.addresses.clone(),
+            version: crate::VERSION.to_owned(),
+            at: now.wall,
+        };
+        let request = Signed::sign(request, &self.key).unwrap_or_else(|never| match never {});
+        self.node.handle(
+            Event::Join {
+                request: request.to_wire(),
+            },
+            now,
+        );
+    }
+
+    /// Computes who is approved, and tells everyone who must know.
+    pub(super) async fn approve(&mut self, now: Now) {
+        let Some(state) = &self.state else {
+            self.publish_view().await;
+            return;
+        };
+        let chain = ByChain::of(state);
+        let before = std::mem::take(&mut self.approved);
+        self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
+        for (key, approval) in &self.approved {
+            if !before.contains_key(key) {
+                let name = approval
+                    .name
+                    .as_ref()
+                    .map_or_else(|| key.short(), ToString::to_string);
+                self.events
+                    .record(now.wall, "approved", name, format!("{key} is approved"));
+                self.node.handle(Event::JoinSettled { node: *key }, now);
+            }
+        }
+        let nodes = self.approved.keys().copied().collect();
+        self.node.handle(Event::Approved { nodes }, now);
+        let nodes = chain.expelled;
+        self.node.handle(Event::Expelled { nodes }, now);
+        let keys = self.approved.keys().copied().collect();
+        if self.network.set_approved(keys).await.is_err() {
+            tracing::warn!("the network has stopped");
+        }
+        self.replan = true;
+        self.publish_view().await;
+        self.publish_sources().await;
+        let me = self.key.public();
+        if before.contains_key(&me) && !self.approved.contains_key(&me) {
+            // It may be let in again; a revoked one is not heard.
+            self.ask_to_join(now);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What the network tells.
+
+use realm_p2p::{NetworkEvent, Reachability};
+use realm_protocol::{Event, Now};
+
+use super::{Core, effects};
+
+/// Nodes of the local network that are remembered.
+const MAX_NEIGHBOURS: usize = 256;
+
+impl Core {
+    pub(super) async fn network_event(&mut self, event: NetworkEvent, now: Now) {
+        match event {
+            NetworkEvent::PeerConnected { key, link } => {
+                tracing::debug!(peer = %key, link = link.name(), "connected");
+                self.node.handle(Event::PeerConnected { peer: key }, now);
+                self.publish_sources().await;
+            }
+            NetworkEvent::PeerDisconnected { key } => {
+                tracing::debug!(peer = %key, "disconnected");
+                self.node.handle(Event::PeerDisconnected { peer: key }, now);
+                self.publish_sources().await;
+            }
+            NetworkEvent::Frame { from, bytes } => {
+                self.node.handle(
+                    Event::Frame {
+                        from,
+                        bytes: bytes.to_vec(),
+                    },
+                    now,
+                );
+            }
+            NetworkEvent::Gossip {
+                id,
+                source,
+                topic,
+                bytes,
+            } => {
+                let verdict = self
+                    .node
+                    .handle_gossip(source, effects::topic(topic), &bytes, now);
+                let verdict = effects::verdict(verdict);
+                if self.network.report_validation(id, verdict).await.is_err() {
+                    tracing::warn!("the network has stopped");
+                }
+            }
+            NetworkEvent::Listening { address } => {
+                tracing::info!(address, "listening");
+                if !self.addresses.contains(&address) {
+                    self.addresses.push(address);
+                }
+                self.publish_view().await;
+            }
+            NetworkEvent::NotListening { addresses, .. } => {
+                self.addresses.retain(|known| !addresses.contains(known));
+                self.publish_view().await;
+            }
+            NetworkEvent::Discovered { key, addresses } => {
+                if self.neighbours.len() < MAX_NEIGHBOURS {
+                    self.neighbours.insert(key);
+                }
+                for address in addresses {
+                    if self.network.add_address(key, &address).await.is_err() {
+                        tracing::debug!(address, "a discovered address is not one");
+                    }
+                }
+                self.connect(key);
+            }
+            NetworkEvent::Malformed { from, reason } => {
+                self.events
+                    .record(now.wall, "refused", from.short(), reason);
+            }
+            NetworkEvent::Reachability(Reachability::Private) => {
+                tracing::info!("not reachable from outside: looking for a relay");
+                self.private = true;
+                self.find_relays(now);
+            }
+            NetworkEvent::Reachability(Reachability::Public { address }) => {
+                tracing::info!(address, "reachable from outside: serving as a relay");
+                self.private = false;
+                if self.network.set_relay(true).await.is_err() {
+                    tracing::warn!("the network has stopped");
+                }
+            }
+            NetworkEvent::FramesDropped { to, count, reason } => {
+                tracing::debug!(peer = %to, count, reason, "frames dropped");
+            }
+            NetworkEvent::Rtt { .. }
+            | NetworkEvent::Identified { .. }
+            | NetworkEvent::Reachability(_) => {}
+        }
+    }
+}
