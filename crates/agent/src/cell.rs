@@ -241,6 +241,7 @@ impl CellTask {
         *lock(&self.live.handle) = Arc::downgrade(&handle);
         let status = self.watch(&handle).await;
         *lock(&self.live.handle) = Weak::new();
+        self.keep_usage(&handle);
         ring.finish();
         self.ended(status, started.elapsed(), &ring)
     }
@@ -267,6 +268,14 @@ impl CellTask {
             }
             status = handle.wait() => Some(status),
         }
+    }
+
+    /// What the run used stays to be seen; its memory is given back.
+    fn keep_usage(&self, handle: &CellHandle) {
+        let stats = handle.stats();
+        let mut report = lock(&self.shared);
+        report.fuel_used = stats.fuel_used;
+        report.preemptions = stats.preemptions;
     }
 
     fn ended(&mut self, status: Option<ExitStatus>, ran: Duration, ring: &LogRing) -> Outcome {

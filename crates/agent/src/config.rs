@@ -43,21 +43,22 @@ pub struct Config {
     pub local: Option<Local>,
     /// Compile untrusted code although this kernel cannot sandbox the compiler.
     pub allow_unsandboxed_compile: bool,
+    /// What the agent logs, as `RUST_LOG` has it; whoever starts the agent puts it in force.
+    pub log: Option<String>,
     /// Program and arguments of the compile child; this binary's hidden command by default.
     pub compile_child: (PathBuf, Vec<String>),
     /// Where the running agent says how to reach it, beside its data directory.
     pub runtime_dir: Option<PathBuf>,
 }
 
-/// Where config files are looked for: every later one overrides the ones before it.
-pub const SYSTEM_CONFIG: &str = "/etc/realm/agent.toml";
-pub const SYSTEM_CONFIG_DIR: &str = "/etc/realm/agent.d";
-
 pub const DEFAULT_PORT: u16 = 2020;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:9920";
 
 /// Cells of one node: its signed report holds so many.
 pub const MAX_CELLS: u32 = 200;
+
+/// Memory for cells where the machine's own is not known.
+const UNKNOWN_MEMORY_MB: u64 = 1024;
 
 /// Largest config file read: nobody writes a megabyte by hand.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
@@ -94,12 +95,13 @@ impl Config {
             mdns: true,
             trust_first_use: None,
             volume_prefixes: Vec::new(),
-            memory_mb: 4096,
+            memory_mb: half_of_memory_mb(),
             max_cells: MAX_CELLS,
             artifact_bytes: 10 * 1024 * 1024 * 1024,
             cache_bytes: 1024 * 1024 * 1024,
             local: None,
             allow_unsandboxed_compile: false,
+            log: None,
             compile_child: (exe, vec!["__compile".into()]),
             runtime_dir: None,
         }
@@ -188,6 +190,7 @@ impl Config {
             file.allow_unsandboxed_compile,
         );
         self.name = file.name.or(self.name.take());
+        self.log = file.log.or(self.log.take());
     }
 }
 
@@ -209,6 +212,7 @@ struct File {
     artifact_mb: Option<u64>,
     cache_mb: Option<u64>,
     allow_unsandboxed_compile: Option<bool>,
+    log: Option<String>,
 }
 
 /// QUIC and TCP on every interface, IPv4 and IPv6.
@@ -219,6 +223,19 @@ pub fn default_listen(port: u16) -> Vec<String> {
         format!("/ip6/::/udp/{port}/quic-v1"),
         format!("/ip6/::/tcp/{port}"),
     ]
+}
+
+/// What cells get where nobody says otherwise: the machine has more to do than run them.
+fn half_of_memory_mb() -> u64 {
+    let total = sysinfo::System::new().map(|mut system| {
+        system.refresh_memory();
+        system.total_memory()
+    });
+    match total {
+        Ok(bytes) if bytes > 0 => bytes / 2 / 1024 / 1024,
+        // A system that does not tell.
+        _ => UNKNOWN_MEMORY_MB,
+    }
 }
 
 fn set<T>(slot: &mut T, value: Option<T>) {

@@ -31,10 +31,7 @@ mod supervisor;
 pub mod trust;
 mod volumes;
 
-pub use config::{
-    Config, ConfigError, DEFAULT_HTTP, DEFAULT_PORT, SYSTEM_CONFIG, SYSTEM_CONFIG_DIR,
-    default_listen,
-};
+pub use config::{Config, ConfigError, DEFAULT_HTTP, DEFAULT_PORT, default_listen};
 pub use fold::PlannerFold;
 pub use leave::{LeaveError, leave};
 pub use local::{Local, LocalError};

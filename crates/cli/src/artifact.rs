@@ -1,9 +1,9 @@
-//! A program in a local file, with its digests.
+//! A program in a local file or from standard input, with its digests.
 
 use std::{
     fs::File,
-    io::{Read as _, Seek as _, SeekFrom},
-    path::{Path, PathBuf},
+    io::{Cursor, Read},
+    path::Path,
 };
 
 use realm_identity::Artifact;
@@ -16,20 +16,14 @@ pub const MAX_BYTES: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub struct LocalArtifact {
     pub artifact: Artifact,
-    path: PathBuf,
-    file: File,
-}
-
-/// Reads a whole program.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let (_, bytes) = open(path)?;
-    Ok(bytes)
+    bytes: Vec<u8>,
 }
 
 impl LocalArtifact {
-    /// Reads the file once for its digests. Refuses what cannot be WebAssembly before a node is asked.
+    /// Reads the program. What no node could run is refused before it is signed and sent to all of
+    /// them.
     pub fn open(path: &Path) -> Result<Self> {
-        let (file, bytes) = open(path)?;
+        let bytes = read(path)?;
         if !bytes.starts_with(b"\0asm") {
             return Err(CliError::new(
                 ExitCode::Usage,
@@ -37,27 +31,33 @@ impl LocalArtifact {
             )
             .help("see what it is: realm inspect FILE"));
         }
-        // A node would refuse it too, after it was signed and sent to all of them.
+        let refused = || format!("{} cannot run", path.display());
         realm_runtime::inspect(&bytes)
-            .context_code(ExitCode::Usage, format!("{} cannot run", path.display()))?;
+            .context_code(ExitCode::Usage, refused())?
+            .check()
+            .context_code(ExitCode::Usage, refused())
+            .map_err(|error| error.help("see all that it imports: realm inspect FILE"))?;
         Ok(Self {
             artifact: Artifact::of(&bytes),
-            path: path.to_path_buf(),
-            file,
+            bytes,
         })
     }
 
     /// The bytes from `offset` on.
-    pub fn from(&mut self, offset: u64) -> Result<&mut File> {
-        let sought = self.file.seek(SeekFrom::Start(offset));
-        sought.context(format!("cannot read {}", self.path.display()))?;
-        Ok(&mut self.file)
+    pub fn from(&self, offset: u64) -> impl Read {
+        let mut bytes = Cursor::new(&self.bytes);
+        bytes.set_position(offset);
+        bytes
     }
 }
 
-fn open(path: &Path) -> Result<(File, Vec<u8>)> {
+/// Reads a whole program; `-` is standard input.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    if path.as_os_str() == "-" {
+        return read_all(std::io::stdin(), "standard input");
+    }
     let described = || format!("cannot read {}", path.display());
-    let mut file = match File::open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let message = format!("there is no file {}", path.display());
@@ -65,32 +65,23 @@ fn open(path: &Path) -> Result<(File, Vec<u8>)> {
         }
         Err(error) => return Err(error).context(described()),
     };
-    let metadata = file.metadata().context(described())?;
-    let refused = |why: String| Err(CliError::new(ExitCode::Usage, why));
-    if metadata.is_dir() {
-        return refused(format!("{} is a directory", path.display()));
+    if file.metadata().context(described())?.is_dir() {
+        let message = format!("{} is a directory", path.display());
+        return Err(CliError::new(ExitCode::Usage, message));
     }
-    if metadata.len() > MAX_BYTES {
-        return refused(format!(
-            "{} is larger than {} MiB",
-            path.display(),
-            MAX_BYTES / 1024 / 1024
-        ));
-    }
+    read_all(file, &path.display().to_string())
+}
+
+fn read_all(source: impl Read, name: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    (&mut file)
+    source
         .take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
-        .context(described())?;
+        .context(format!("cannot read {name}"))?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(CliError::new(
-            ExitCode::Usage,
-            format!(
-                "{} is larger than {} MiB",
-                path.display(),
-                MAX_BYTES / 1024 / 1024
-            ),
-        ));
+        let max = MAX_BYTES / 1024 / 1024;
+        let message = format!("{name} is larger than {max} MiB");
+        return Err(CliError::new(ExitCode::Usage, message));
     }
-    Ok((file, bytes))
+    Ok(bytes)
 }

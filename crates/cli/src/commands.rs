@@ -8,6 +8,7 @@ use crate::{
     commands::lifecycle::Verb,
     error::{CliError, ExitCode, Result},
     keystore::PassphraseSource,
+    log::Log,
     output::{Format, Output},
     realms::{Realm, Realms},
     settings::Settings,
@@ -76,7 +77,10 @@ pub struct Global {
     /// A file with the key's passphrase; - is standard input.
     #[arg(long, value_name = "FILE", global = true)]
     pub passphrase_file: Option<PathBuf>,
-    /// Directory of settings and keys.
+    /// Directory of this machine's settings.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub system_dir: Option<PathBuf>,
+    /// Directory of your settings and keys.
     #[arg(long, value_name = "DIR", global = true)]
     pub config_dir: Option<PathBuf>,
     /// Directory where the command line remembers its realms.
@@ -162,12 +166,14 @@ pub struct Session {
     pub settings: Settings,
     pub output: Output,
     pub passphrase: PassphraseSource,
+    pub log: Log,
 }
 
 impl Session {
-    pub fn open(global: &Global) -> Result<Self> {
+    pub fn open(global: &Global, log: Log) -> Result<Self> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let settings = Settings::load(&[
+            ("system-dir", path(&global.system_dir)),
             ("config-dir", path(&global.config_dir)),
             ("state-dir", path(&global.state_dir)),
             ("key", path(&global.key)),
@@ -183,6 +189,7 @@ impl Session {
             passphrase: PassphraseSource {
                 file: global.passphrase_file.clone(),
             },
+            log,
         })
     }
 
@@ -193,7 +200,7 @@ impl Session {
 }
 
 /// Runs the command; answers with the exit code, which is the guest's own for `run`.
-pub fn run(cli: &Cli) -> Result<u8> {
+pub fn run(cli: &Cli, log: Log) -> Result<u8> {
     match &cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -208,7 +215,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
         Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
         _ => {}
     }
-    let session = Session::open(&cli.global)?;
+    let session = Session::open(&cli.global, log)?;
     let code = match &cli.command {
         Command::Run(args) => return run::run(args, &session),
         command => dispatch(command, &session)?,

@@ -10,17 +10,18 @@ mod file;
 mod head;
 mod intent;
 mod keystore;
+mod log;
 mod output;
 mod realms;
 mod settings;
 
-use std::{ffi::OsString, io::IsTerminal as _, path::Path};
+use std::{ffi::OsString, path::Path};
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
-    commands::{Cli, Color, Global},
+    commands::{Cli, Color},
+    log::Log,
     output::Format,
 };
 
@@ -37,13 +38,13 @@ fn main() -> std::process::ExitCode {
         args.insert(1, "agent".into());
     }
     let cli = Cli::parse_from(args);
-    log(&cli.global);
+    let log = Log::start(&cli.global);
     match cli.global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
-    let code = match commands::run(&cli) {
+    let code = match commands::run(&cli, log) {
         Ok(code) => code,
         Err(error) => {
             error.print(cli.global.output == Format::Json);
@@ -56,23 +57,6 @@ fn main() -> std::process::ExitCode {
 fn started_as_agent(program: Option<&OsString>) -> bool {
     let stem = program.and_then(|program| Path::new(program).file_stem());
     stem.is_some_and(|stem| stem == "realm-agent")
-}
-
-/// Messages of the libraries, on standard error.
-fn log(global: &Global) {
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn,wasmtime_wasi=error,libp2p_kad=error,realm=info,realm_agent=info",
-        (false, 1) => "info,realm=debug,realm_agent=debug,realm_p2p=debug",
-        (false, _) => "debug",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let plain = global.color == Color::Never || std::env::var_os("NO_COLOR").is_some();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(!plain && std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 #[cfg(test)]

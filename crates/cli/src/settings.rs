@@ -11,8 +11,12 @@ use crate::error::{CliError, Context, ExitCode, Result};
 /// Largest settings file read.
 const MAX_BYTES: u64 = 256 * 1024;
 
+/// Where a machine keeps its settings.
+const SYSTEM_DIR: &str = "/etc/realm";
+
 /// Every setting: its key in files, and the variable that overrides the files.
-pub const KEYS: [(&str, &str); 6] = [
+pub const KEYS: [(&str, &str); 7] = [
+    ("system-dir", "REALM_SYSTEM_DIR"),
     ("config-dir", "REALM_CONFIG_DIR"),
     ("data-dir", "REALM_DATA_DIR"),
     ("state-dir", "REALM_STATE_DIR"),
@@ -53,20 +57,25 @@ impl Settings {
                 .find(|(name, _)| *name == key)
                 .and_then(|(_, value)| value.clone())
         };
-        let config_dir = flag("config-dir")
-            .or_else(|| environment("REALM_CONFIG_DIR"))
-            .map(PathBuf::from);
+        let named = |key, variable| {
+            flag(key)
+                .or_else(|| environment(variable))
+                .map(PathBuf::from)
+        };
+        let system_dir =
+            named("system-dir", "REALM_SYSTEM_DIR").unwrap_or_else(|| SYSTEM_DIR.into());
+        let config_dir = named("config-dir", "REALM_CONFIG_DIR");
         let user_dir = match config_dir.or_else(|| xdg("XDG_CONFIG_HOME", ".config")) {
             Some(dir) => dir,
             None => return Err(no_home()),
         };
         let layers = [
-            (PathBuf::from("/etc/realm/config.toml"), Layer::System),
+            (system_dir.join("config.toml"), Layer::System),
             (user_dir.join("config.toml"), Layer::User),
             (PathBuf::from(".realm/config.toml"), Layer::Project),
         ];
 
-        let mut settings = Self::defaults(&user_dir)?;
+        let mut settings = Self::defaults(&system_dir, &user_dir)?;
         for (path, layer) in layers {
             settings.read(&path, layer)?;
         }
@@ -87,6 +96,11 @@ impl Settings {
 
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Setting)> {
         self.values.iter().map(|(key, setting)| (*key, setting))
+    }
+
+    /// Settings of this machine, for all its people and its agent.
+    pub fn system_dir(&self) -> PathBuf {
+        PathBuf::from(self.value("system-dir").unwrap_or_default())
     }
 
     /// Keys and settings of the person.
@@ -114,11 +128,12 @@ impl Settings {
         PathBuf::from(self.value("key").unwrap_or_default())
     }
 
-    fn defaults(user_dir: &Path) -> Result<Self> {
+    fn defaults(system_dir: &Path, user_dir: &Path) -> Result<Self> {
         let state = xdg("XDG_STATE_HOME", ".local/state").ok_or_else(no_home)?;
         let data = xdg("XDG_DATA_HOME", ".local/share").ok_or_else(no_home)?;
         let mut settings = Self::default();
         for (key, path) in [
+            ("system-dir", system_dir.to_path_buf()),
             ("config-dir", user_dir.to_path_buf()),
             ("state-dir", state),
             ("data-dir", data.join("agent")),

@@ -27,7 +27,7 @@ use futures::{
 };
 use tokio::time::Instant;
 
-use crate::Limits;
+use crate::{Limits, trace};
 
 /// What one connection holds on behalf of its peer.
 #[derive(Debug)]
@@ -91,11 +91,9 @@ impl Gate {
     fn incoming(&self, incoming: &dyn IncomingMessage) -> capnp::Result<()> {
         self.active.set(Instant::now());
         let bytes = self.read_bytes.take();
-        match incoming
-            .get_body()?
-            .get_as::<message::Reader<'_>>()?
-            .which()
-        {
+        let message = incoming.get_body()?.get_as::<message::Reader<'_>>()?;
+        trace::message("received", message, bytes);
+        match message.which() {
             Ok(message::Bootstrap(bootstrap)) => self.ask(bootstrap?.get_question_id(), bytes),
             Ok(message::Call(call)) => {
                 let call = call?;
@@ -119,11 +117,11 @@ impl Gate {
         let bytes = outgoing.size_in_words() * 8;
         self.queued.borrow_mut().push_back(bytes);
         self.queued_bytes.set(self.queued_bytes.get() + bytes);
-        match outgoing
+        let message = outgoing
             .get_body_as_reader()?
-            .get_as::<message::Reader<'_>>()?
-            .which()
-        {
+            .get_as::<message::Reader<'_>>()?;
+        trace::message("sent", message, bytes);
+        match message.which() {
             Ok(message::Return(answer)) => self.answer(answer?.get_answer_id()),
             Ok(message::Release(release)) => {
                 let release = release?;

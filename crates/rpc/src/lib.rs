@@ -19,6 +19,7 @@ mod operator_client;
 mod server;
 mod sink;
 pub mod status;
+mod trace;
 
 // Made by `examples/generate.rs` from `schema/*.capnp`; `tests/it` compares their digests.
 mod schema {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmparser::{Validator, WasmFeatures};
 
+use crate::{PrepareError, prepared};
+
 mod facts;
 mod nesting;
 mod offer;
@@ -154,6 +156,12 @@ impl Inspection {
 
     pub fn is_library(&self) -> bool {
         self.entry.is_none()
+    }
+
+    /// Whether this version of realm could run it, as far as that is known before compiling. A
+    /// library can: it is not run.
+    pub fn check(&self) -> Result<(), PrepareError> {
+        prepared::check(self)
     }
 
     /// Imports that this version of realm does not offer.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use realm_agent::{Agent, Config, Local, SYSTEM_CONFIG, SYSTEM_CONFIG_DIR};
+use realm_agent::{Agent, Config, Local};
 use realm_manifest::{Limits, NodeName, Tag};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -65,6 +65,9 @@ pub struct Args {
 
 pub fn run(args: &Args, session: &Session) -> Result<()> {
     let config = config(args, session)?;
+    if let Some(filter) = &config.log {
+        session.log.configure(filter)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -78,12 +81,13 @@ fn config(args: &Args, session: &Session) -> Result<Config> {
     let exe = std::env::current_exe().context("cannot tell where this program is")?;
     let mut config = Config::new(session.settings.data_dir(), exe);
     config.runtime_dir = runtime_dir();
+    let system = session.settings.system_dir();
     let unusable = "the agent's settings cannot be used";
     config
-        .read_file(SYSTEM_CONFIG.as_ref())
+        .read_file(&system.join("agent.toml"))
         .context_code(ExitCode::Usage, unusable)?;
     config
-        .read_dir(SYSTEM_CONFIG_DIR.as_ref())
+        .read_dir(&system.join("agent.d"))
         .context_code(ExitCode::Usage, unusable)?;
     let user = session.settings.config_dir().join("agent.toml");
     config

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  realm inspect hello.wasm\n  realm inspect hello.wasm -o json")]
 pub struct Args {
-    /// A WebAssembly component or core module.
+    /// A WebAssembly component or core module; - is standard input.
     pub file: PathBuf,
 }
 

@@ -32,7 +32,7 @@ pub struct Args {
     /// The component's name.
     #[arg(required_unless_present = "name_flag", conflicts_with = "name_flag")]
     pub name: Option<ComponentName>,
-    /// The program: a WebAssembly component or core module.
+    /// The program: a WebAssembly component or core module; - is standard input.
     #[arg(required_unless_present = "file_flag", conflicts_with = "file_flag")]
     pub file: Option<PathBuf>,
     /// The component's name, as a flag.
@@ -108,7 +108,7 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
         .as_ref()
         .or(args.file_flag.as_ref())
         .ok_or_else(usage)?;
-    let mut local = LocalArtifact::open(path)?;
+    let local = LocalArtifact::open(path)?;
     let realm = session.realm()?;
     let connection = connection::open(session, &realm).await?;
     let nodes = resolve(&args.nodes, &connection).await?;
@@ -118,7 +118,7 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     // What would be refused afterwards is refused before anything is sent.
     payload(args, &patch, local.artifact, name, &base.state)?;
     head::check_approved(&connection, &base.state, None).await?;
-    upload(&mut local, name, &connection, session).await?;
+    upload(&local, name, &connection, session).await?;
     let outcome = intent::submit(&connection, &realm, args.wait.durable(), |state| {
         payload(args, &patch, local.artifact, name, state)
     })
@@ -235,7 +235,7 @@ pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
 
 /// Sends what the node lacks. What an earlier try left there may be damaged: then all of it is sent again.
 async fn upload(
-    local: &mut LocalArtifact,
+    local: &LocalArtifact,
     name: &ComponentName,
     connection: &Connection,
     session: &Session,
@@ -257,7 +257,7 @@ async fn upload(
 
 /// Whether it went on from what was there, and what became of it.
 async fn send(
-    local: &mut LocalArtifact,
+    local: &LocalArtifact,
     name: &ComponentName,
     connection: &Connection,
     session: &Session,
@@ -268,9 +268,7 @@ async fn send(
     if from == whole {
         return Ok((false, upload.finish().await));
     }
-    let mut source = local
-        .from(from)
-        .map_err(|error| RpcError::new(ErrorCode::Failed, error.message))?;
+    let mut source = local.from(from);
     let draw = session.output.interactive();
     if !draw {
         let size = bytesize::ByteSize(whole - from).display().iec();

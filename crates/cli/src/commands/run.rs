@@ -25,7 +25,7 @@ use crate::{
     after_help = "Examples:\n  realm run hello.wasm\n  realm run tool.wasm --volume $PWD:/data:rw -- --verbose /data/in\n  realm run client.wasm --allow tcp://example.org:443"
 )]
 pub struct Args {
-    /// A WebAssembly component or core module.
+    /// A WebAssembly component or core module; - is standard input.
     pub file: PathBuf,
     /// Arguments of the program.
     #[arg(last = true)]

@@ -9,6 +9,7 @@ mod node;
 mod picture;
 mod placement;
 mod realm;
+mod settings;
 mod trust;
 
 use std::{path::PathBuf, process::Child};
