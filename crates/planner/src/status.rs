@@ -94,7 +94,10 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
         good: &good,
         missing: &drift,
     };
-    let remark = cells.iter().find_map(|(_, cell)| cell.reason.clone());
+    let mut current = cells
+        .iter()
+        .filter(|(_, cell)| is_current(cell, scene.component));
+    let remark = current.find_map(|(_, cell)| cell.reason.clone());
     let (state, reason) = judge(scene, &tally, remark);
     let running = tally.running;
     drift.extend(scene.unwanted());

@@ -9,7 +9,7 @@ use realm_manifest::{
 use crate::{
     Component, Counts, Nodes, State,
     placement::{chosen, declines, eligible, held, kept, matches_placement},
-    surplus::live_cells,
+    surplus::{is_current, live_cells},
 };
 
 /// A cell that should be there and is not as asked, or is there and should not be.
@@ -45,16 +45,38 @@ impl Scene<'_> {
     /// A cell that its node should have, and that is not as asked.
     pub fn missing(&self, node: PublicKey, index: u32, cell: Option<&CellReport>) -> Drift {
         let here = self.nodes.get(&node).is_some_and(|view| view.present);
-        let reason = if here {
-            cell.and_then(|cell| cell.reason.clone())
-        } else {
+        let have = cell.and_then(|cell| self.counts_as(cell));
+        let reason = if !here {
             // Only what stays with its data is asked of a node that is away.
             let help = "bring the node back, or let its data go: realm nodes rm";
             let message = "its data is on a node that is away, and it does not move without it";
             Some(reason("node-lost", message, Some(help)))
+        } else if cell.is_some_and(|cell| is_current(cell, self.component)) {
+            cell.and_then(|cell| cell.reason.clone())
+        } else {
+            have.map(|_| {
+                reason(
+                    "replacing",
+                    "an earlier version runs until this one does",
+                    None,
+                )
+            })
         };
-        let have = cell.map(|cell| cell.state);
         wanted(Some(node), Some(index), have, reason)
+    }
+
+    /// What a cell counts as for what is asked now: how one of an earlier version ended says
+    /// nothing about this one.
+    fn counts_as(&self, cell: &CellReport) -> Option<CellState> {
+        let ended = matches!(
+            cell.state,
+            CellState::Done
+                | CellState::Failed
+                | CellState::Backoff
+                | CellState::Stopped
+                | CellState::Library
+        );
+        (is_current(cell, self.component) || !ended).then_some(cell.state)
     }
 
     /// Cells that belong to a node which cannot run them, and so start nowhere else.
@@ -224,7 +246,7 @@ impl Scene<'_> {
     fn have(&self, node: PublicKey, index: u32) -> Option<CellState> {
         live_cells(self.name, self.nodes)
             .find(|(key, cell)| *key == node && cell.index == index)
-            .map(|(_, cell)| cell.state)
+            .and_then(|(_, cell)| self.counts_as(cell))
     }
 }
 

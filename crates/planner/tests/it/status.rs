@@ -57,6 +57,33 @@ fn everything_as_asked_is_running_without_drift() {
 }
 
 #[test]
+fn how_an_earlier_version_ended_says_nothing_of_the_one_that_is_asked_for() {
+    let state = fold(&genesis(), target("web"), &push(None)).unwrap();
+    let mut all = nodes(2);
+    let (failed, runs) = (key(10).public(), key(11).public());
+    let mut cell = running(&state, "web", 0);
+    cell.spec = realm_manifest::identity::Hash::of(b"the spec before");
+    all.get_mut(&runs).unwrap().report = Some(report(runs, &state, vec![cell.clone()]));
+    cell.state = CellState::Failed;
+    cell.reason = Some(Reason {
+        code: "exit".into(),
+        message: "ended with exit code 9".into(),
+        help: None,
+    });
+    all.get_mut(&failed).unwrap().report = Some(report(failed, &state, vec![cell]));
+    let status = &components(&state, &all)[0];
+    assert_eq!(status.state, ComponentState::Pending);
+    let of = |key| {
+        let mut drift = status.drift.iter();
+        drift.find(|drift| drift.node == Some(key)).unwrap()
+    };
+    assert_eq!((of(failed).have, &of(failed).reason), (None, &None));
+    assert_eq!(of(runs).have, Some(CellState::Running));
+    assert_eq!(of(runs).reason.as_ref().unwrap().code, "replacing");
+    assert_eq!(status.reason.as_ref().unwrap().code, "replacing");
+}
+
+#[test]
 fn none_at_all_is_stopped_and_nowhere_to_go_is_waiting() {
     let state = fold(&genesis(), target("web"), &push(Some(2))).unwrap();
     let none = Payload::Scale(Scale {
