@@ -26,15 +26,25 @@ pub fn ended_reason(name: &ComponentName, status: &ExitStatus) -> Option<Reason>
 }
 
 pub fn library_reason(exports: &[String]) -> Reason {
-    let exports = if exports.is_empty() {
-        "nothing".into()
-    } else {
-        exports.join(", ")
-    };
+    /// Status is a table: who wants all of them asks `realm inspect`.
+    const MANY: usize = 8;
+    let mut list = exports
+        .iter()
+        .take(MANY)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    if exports.is_empty() {
+        list.push_str("nothing");
+    }
+    let help = (exports.len() > MANY).then(|| {
+        list.push_str(&format!(" and {} more", exports.len() - MANY));
+        "see all: realm inspect FILE"
+    });
     reason(
         "library",
-        format!("a library has no entry point to run; it exports {exports}"),
-        None,
+        format!("a library has no entry point to run; it exports {list}"),
+        help,
     )
 }
 

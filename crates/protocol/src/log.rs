@@ -66,6 +66,9 @@ pub struct Log<F> {
     /// The agreed path, by revision.
     main: BTreeMap<u64, Hash>,
     head: Head,
+    /// The state before the head's entry: every operator asks for it, and folding it anew takes
+    /// longer with every entry. None where it must be.
+    before_head: Option<Vec<u8>>,
     halt: Option<Halt>,
     /// Parent of the first fork ever, and revision of the last merge that ended one.
     forks: Option<(u64, u64)>,
@@ -145,6 +148,7 @@ impl<F: Fold> Log<F> {
             wires: HashMap::new(),
             main: BTreeMap::from([(base.seq, base.hash)]),
             head: base.clone(),
+            before_head: None,
             base,
             halt: None,
             forks: None,
@@ -224,7 +228,10 @@ impl<F: Fold> Log<F> {
     /// state is too large.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         let stored = self.tree.get(&self.head.hash)?;
-        let state = self.state_at(stored.entry.prev)?;
+        let state = match &self.before_head {
+            Some(state) => state.clone(),
+            None => self.state_at(stored.entry.prev)?,
+        };
         self.checkpoint_of(stored, state)
     }
 

@@ -18,7 +18,7 @@ pub(crate) use facts::Facts;
 /// A larger artifact is refused unread.
 pub(crate) const SIZE_MAX: usize = 256 * 1024 * 1024;
 /// Imports and exports that are listed; more than a real program has.
-const ITEMS_MAX: usize = 4096;
+const ITEMS_MAX: usize = 16 * 1024;
 /// Bytes of their names together.
 const NAMES_MAX: usize = 1024 * 1024;
 
@@ -113,6 +113,13 @@ pub struct Inspection {
     pub exports: Vec<Item>,
     pub needs: Vec<Need>,
     pub producers: Vec<Producer>,
+    /// Imports that this version of realm does not offer.
+    pub missing: Vec<String>,
+    /// Why this version of realm does not run it; None for what it runs, and for a library.
+    pub refused: Option<String>,
+    /// Whether it shares a memory between threads.
+    #[serde(skip)]
+    pub(crate) threads: bool,
 }
 
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
@@ -131,14 +138,22 @@ pub enum InspectError {
     Invalid { message: String, offset: u64 },
     #[error("more than WebAssembly allows: {message} (at byte {offset})")]
     Limit { message: String, offset: u64 },
-    #[error("more than {ITEMS_MAX} imports or exports, or {NAMES_MAX} bytes of their names")]
-    TooManyItems,
+    #[error(
+        "{imports} imports and {exports} exports with {names} bytes of names, at least: at most {ITEMS_MAX} of each and {NAMES_MAX} bytes are taken"
+    )]
+    TooManyItems {
+        imports: usize,
+        exports: usize,
+        names: usize,
+    },
 }
 
 impl Inspection {
     pub(crate) fn new(facts: Facts, digest: &[u8; 32], bytes: &[u8]) -> Self {
         let needs = |item: &Item| offer::needs(facts.kind, &item.name);
-        Self {
+        let missing = facts.imports.iter();
+        let missing = missing.filter(|item| !offer::offers(facts.kind, item));
+        let mut inspection = Self {
             entry: offer::entry(facts.kind, &facts.exports),
             previews: offer::previews(&facts.imports, &facts.exports),
             size: bytes.len() as u64,
@@ -147,11 +162,16 @@ impl Inspection {
             needs: BTreeSet::from_iter(facts.imports.iter().flat_map(needs).copied())
                 .into_iter()
                 .collect(),
+            missing: missing.map(|item| item.name.clone()).collect(),
+            refused: None,
+            threads: facts.threads,
             kind: facts.kind,
             imports: facts.imports,
             exports: facts.exports,
             producers: facts.producers,
-        }
+        };
+        inspection.refused = inspection.check().err().map(|error| error.to_string());
+        inspection
     }
 
     pub fn is_library(&self) -> bool {
@@ -162,14 +182,6 @@ impl Inspection {
     /// library can: it is not run.
     pub fn check(&self) -> Result<(), PrepareError> {
         prepared::check(self)
-    }
-
-    /// Imports that this version of realm does not offer.
-    pub fn missing(&self) -> impl Iterator<Item = String> + '_ {
-        self.imports
-            .iter()
-            .filter(|item| !offer::offers(self.kind, item))
-            .map(|item| item.name.clone())
     }
 }
 

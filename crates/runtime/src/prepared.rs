@@ -131,9 +131,14 @@ pub(crate) fn check(inspection: &Inspection) -> Result<(), PrepareError> {
         None => return Ok(()),
         Some(_) => {}
     }
-    let missing: Vec<String> = inspection.missing().collect();
-    if !missing.is_empty() {
+    if !inspection.missing.is_empty() {
+        let missing = inspection.missing.clone();
         return Err(PrepareError::Missing { missing });
+    }
+    if inspection.threads {
+        return Err(PrepareError::NotYet {
+            what: "a memory that is shared between threads (build without threads)",
+        });
     }
     if inspection.needs.contains(&Need::Http) {
         return Err(PrepareError::NotYet {

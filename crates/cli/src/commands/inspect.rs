@@ -55,6 +55,12 @@ fn show(inspection: &Inspection, output: &Output) -> Result<()> {
     output.line(&format!("wasi     {}", list(previews)))?;
     let needs = inspection.needs.iter().map(word).collect();
     output.line(&format!("may want {}", list(needs)))?;
+    let runs = match &inspection.refused {
+        _ if inspection.is_library() => "no: a library".to_owned(),
+        Some(why) => format!("no: {why}"),
+        None => "yes".to_owned(),
+    };
+    output.line(&format!("runs     {runs}"))?;
     for producer in &inspection.producers {
         let (field, name, version) = (&producer.field, &producer.name, &producer.version);
         output.line(&format!("made by  {name} {version} ({field})"))?;
@@ -66,7 +72,13 @@ fn show(inspection: &Inspection, output: &Output) -> Result<()> {
 fn items(title: &str, items: &[Item], output: &Output) -> Result<()> {
     output.line(title)?;
     for item in items {
-        output.line(&format!("  {}: {}", item.name, item.ty))?;
+        // A name may be empty.
+        let name = if item.name.is_empty() {
+            "\"\""
+        } else {
+            &item.name
+        };
+        output.line(&format!("  {name}: {}", item.ty))?;
     }
     Ok(())
 }

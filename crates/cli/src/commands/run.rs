@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use realm_identity::Artifact;
 use realm_manifest::{ComponentSpec, VolumeSource};
 use realm_runtime::{
-    CellConfig, CompilerConfig, ExitStatus, Flavour, Mount, PreparedKind, Runtime, RuntimeConfig,
-    Stdio,
+    CellConfig, CompilerConfig, ExitStatus, Flavour, Inspection, Limit, LimitHit, Mount,
+    PreparedKind, Runtime, RuntimeConfig, Stdio,
 };
 
 use crate::{
@@ -64,13 +64,22 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
                 ExitCode::Usage,
                 format!("{name} is a library: it has nothing to run"),
             )
-            .help(format!("it exports {}", exports.join(", "))));
+            .help(told(exports, prepared.inspection())));
         }
+        let memory_max = cell.limits.memory_max_bytes();
         let handle = runtime
             .start(&prepared, cell)
             .context_code(ExitCode::RunFailed, format!("cannot run {name}"))?;
         let status = handle.wait().await;
+        let hits = handle.stats().limit_hits;
         runtime.shutdown().await;
+        if matches!(status, ExitStatus::Exited(code) if code != 0) {
+            // The guest may have told what became of it in words that say nothing of a limit.
+            for (limit, _) in hits.iter().filter(|(limit, _)| *limit == Limit::Memory) {
+                let hit = LimitHit::new(*limit, memory_max);
+                session.output.say(format!("before it ended: {hit}"));
+            }
+        }
         exit_code(status)
     })
     .map_err(|mut error| {
@@ -94,6 +103,38 @@ async fn told_when_long<T>(work: impl Future<Output = T>, name: &str, session: &
         session.output.say(told);
     }
     work.await
+}
+
+/// What is in a library, and what it wants that realm does not have.
+fn told(exports: &[String], inspection: &Inspection) -> String {
+    const MANY: usize = 20;
+    let mut told = format!("it exports {}", named(exports, MANY));
+    if exports.iter().any(|export| export == "_start") {
+        told.push_str("; a _start that can be run has no parameters and no results");
+    }
+    if !inspection.missing.is_empty() {
+        let missing = named(&inspection.missing, MANY);
+        told.push_str(&format!(
+            "; it was built for another host, with imports that realm does not offer: {missing}"
+        ));
+    }
+    told
+}
+
+/// The first of some names, and how many more there are.
+fn named(names: &[String], most: usize) -> String {
+    let shown = names.iter().take(most);
+    let mut list = shown
+        .map(|name| if name.is_empty() { "\"\"" } else { name })
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.is_empty() {
+        list.push_str("nothing");
+    }
+    if names.len() > most {
+        list.push_str(&format!(" and {} more", names.len() - most));
+    }
+    list
 }
 
 fn exit_code(status: ExitStatus) -> Result<u8> {

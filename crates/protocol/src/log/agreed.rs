@@ -14,11 +14,13 @@ impl<F: Fold> Log<F> {
         match outcome {
             Outcome::Folded(state) if follows && !self.is_merge(point.hash) => {
                 self.main.insert(point.seq, point.hash);
-                self.head = Head {
+                let head = Head {
                     seq: point.seq,
                     hash: point.hash,
                     state,
                 };
+                let before = std::mem::replace(&mut self.head, head);
+                self.before_head = Some(before.state);
             }
             _ => self.recompute(),
         }
@@ -36,6 +38,7 @@ impl<F: Fold> Log<F> {
                 .state_at(hash)
                 .unwrap_or_else(|| self.head.state.clone());
             self.head = Head { seq, hash, state };
+            self.before_head = None;
         }
         self.main = main;
         self.halt = halt;

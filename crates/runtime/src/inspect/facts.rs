@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     pub(crate) imports: Vec<Item>,
     pub(crate) exports: Vec<Item>,
     pub(crate) producers: Vec<Producer>,
+    /// Whether a memory is shared between threads, at any depth.
+    pub(crate) threads: bool,
 }
 
 impl Facts {
@@ -26,6 +28,7 @@ impl Facts {
             imports: Vec::new(),
             exports: Vec::new(),
             producers: Vec::new(),
+            threads: false,
         };
         let mut depth = 0u32;
         for payload in Parser::new(0).parse_all(bytes) {
@@ -35,6 +38,11 @@ impl Facts {
                     depth += 1;
                     if depth == 1 && *encoding == Encoding::Component {
                         facts.kind = Kind::Component;
+                    }
+                }
+                Payload::MemorySection(section) => {
+                    for memory in section.clone() {
+                        facts.threads |= memory.map_err(|error| invalid(&error))?.shared;
                     }
                 }
                 Payload::End(_) => depth = depth.saturating_sub(1),
@@ -52,7 +60,11 @@ impl Facts {
         let items = || self.imports.iter().chain(&self.exports);
         let names: usize = items().map(|item| item.name.len()).sum();
         if self.imports.len() > ITEMS_MAX || self.exports.len() > ITEMS_MAX || names > NAMES_MAX {
-            return Err(InspectError::TooManyItems);
+            return Err(InspectError::TooManyItems {
+                imports: self.imports.len(),
+                exports: self.exports.len(),
+                names,
+            });
         }
         Ok(())
     }
@@ -67,6 +79,9 @@ impl Facts {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
                     let import = import?;
+                    if let wasmparser::TypeRef::Memory(memory) = &import.ty {
+                        self.threads |= memory.shared;
+                    }
                     let name = format!("{}/{}", import.module, import.name);
                     self.imports.push(Item {
                         name,

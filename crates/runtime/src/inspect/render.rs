@@ -44,8 +44,17 @@ impl<'a> Renderer<'a> {
                 };
                 cut(format!("func({}){arrow}", list(func.params())))
             }
-            EntityType::Table(_) => "table".into(),
-            EntityType::Memory(_) => "memory".into(),
+            EntityType::Table(table) => cut(format!(
+                "table {} {}",
+                bounds(table.initial, table.maximum),
+                table.element_type
+            )),
+            EntityType::Memory(memory) => {
+                let wide = if memory.memory64 { " i64" } else { "" };
+                let shared = if memory.shared { " shared" } else { "" };
+                let pages = bounds(memory.initial, memory.maximum);
+                format!("memory{wide} {pages} pages{shared}")
+            }
             EntityType::Global(global) => format!("global {}", global.content_type),
             EntityType::Tag(_) => "tag".into(),
         }
@@ -193,4 +202,13 @@ fn cut(mut text: String) -> String {
         text.push_str("...");
     }
     text
+}
+
+/// `2`, or `2..16`, or `2..` where nothing is said of the most.
+fn bounds(least: u64, most: Option<u64>) -> String {
+    match most {
+        Some(most) if most == least => least.to_string(),
+        Some(most) => format!("{least}..{most}"),
+        None => format!("{least}.."),
+    }
 }

@@ -5,6 +5,22 @@ use realm_runtime::{Entry, InspectError, Kind, Need, Preview, inspect};
 use crate::scene::wasm;
 
 #[test]
+fn inspection_says_whether_it_runs_and_how_large_its_memory_is() {
+    let text = r#"(module (import "a" "b" (func)) (memory (export "m") 2 16) (table (export "t") 1 funcref)
+        (func (export "_start")))"#;
+    let seen = inspect(&wat::parse_str(text).unwrap()).unwrap();
+    assert_eq!(seen.missing, ["a/b"]);
+    assert!(seen.refused.as_ref().unwrap().contains("a/b"));
+    let types: Vec<&str> = seen.exports.iter().map(|item| &*item.ty).collect();
+    assert_eq!(types, ["memory 2..16 pages", "table 1.. funcref", "func()"]);
+    let shared = r#"(module (import "env" "memory" (memory 1 4 shared)) (func (export "_start")))"#;
+    let seen = inspect(&wat::parse_str(shared).unwrap()).unwrap();
+    assert_eq!(seen.imports[0].ty, "memory 1..4 pages shared");
+    let library = inspect(&wat::parse_str("(module)").unwrap()).unwrap();
+    assert_eq!(library.refused, None);
+}
+
+#[test]
 fn modules_are_described() {
     let bytes = wasm(
         r#"(module (import "wasi_snapshot_preview1" "path_open" (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
@@ -17,7 +33,7 @@ fn modules_are_described() {
         ([Preview::P1].as_slice(), [Need::Filesystem].as_slice())
     );
     assert_eq!(seen.exports[2].ty, "func(i32, i32) -> i32");
-    assert_eq!(seen.missing().count(), 0);
+    assert_eq!(seen.missing.len(), 0);
     assert_eq!(serde_json::to_value(&seen).unwrap()["entry"], "start");
 }
 
@@ -44,7 +60,7 @@ fn types_of_components_read_like_wit() {
         seen.imports[0].ty,
         "interface { get: func(key: string) -> option<list<u8>>; }"
     );
-    assert_eq!(seen.missing().collect::<Vec<_>>(), ["acme:db/store@1.0.0"]);
+    assert_eq!(seen.missing, ["acme:db/store@1.0.0"]);
 }
 
 #[test]

@@ -399,3 +399,32 @@ async fn a_dropped_handle_kills_its_cell() {
     drop(cell);
     until(|| scene.runtime.cells() == 0).await;
 }
+
+/// Many short-lived objects, of which one at a time is held.
+const GARBAGE: &str = r#"(module
+    (type $s (struct (field i64) (field i64)))
+    (func (export "_start") (local $i i32) (local $r (ref null $s))
+        (loop $more
+            (local.set $r (struct.new $s (i64.const 1) (i64.const 2)))
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $i) (i32.const 1000000))))))"#;
+
+#[tokio::test]
+async fn garbage_is_collected_within_the_limit() {
+    let scene = scene();
+    let limits = Limits {
+        memory_max_mb: 8,
+        ..Limits::default()
+    };
+    // 16 bytes of fields each: all together are more than the cell may have.
+    assert_eq!(scene.run(GARBAGE, limits).await, ExitStatus::Exited(0));
+}
+
+#[tokio::test]
+async fn memories_shared_between_threads_are_refused_by_name() {
+    let scene = scene();
+    let text = r#"(module (memory 1 2 shared) (func (export "_start")))"#;
+    let error = scene.prepare(text, &Limits::default()).await.unwrap_err();
+    assert!(matches!(error, PrepareError::NotYet { .. }), "{error}");
+    assert!(error.to_string().contains("without threads"), "{error}");
+}
