@@ -134,12 +134,12 @@ pub enum InspectError {
 }
 
 impl Inspection {
-    pub(crate) fn new(facts: Facts, digest: &[u8; 32], bytes: &[u8]) -> Self {
+    pub(crate) fn new(facts: Facts, digest: &[u8; 32], size: u64) -> Self {
         let needs = |item: &Item| offer::needs(facts.kind, &item.name);
         Self {
             entry: offer::entry(facts.kind, &facts.exports),
             previews: offer::previews(&facts.imports, &facts.exports),
-            size: bytes.len() as u64,
+            size,
             sha256: hex::encode(digest),
             digest: *digest,
             needs: BTreeSet::from_iter(facts.imports.iter().flat_map(needs).copied())
@@ -168,7 +168,8 @@ impl Inspection {
 /// Validates and describes, right here. Time and memory grow with the input: an agent lets a child do it.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     let facts = facts(bytes)?;
-    Ok(Inspection::new(facts, &Sha256::digest(bytes).into(), bytes))
+    let digest = Sha256::digest(bytes).into();
+    Ok(Inspection::new(facts, &digest, bytes.len() as u64))
 }
 
 /// What the bytes themselves say.
