@@ -1,5 +1,8 @@
 //! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, Weak},
@@ -20,7 +23,7 @@ use crate::{
     backoff::Backoff,
     clock,
     fold::chain,
-    reason::{ended_reason, library_reason, reason},
+    reason::{COMPILING, compiling_reason, ended_reason, library_reason, reason},
     supervisor::{Logs, STOP_GRACE, Tools, lock},
 };
 
@@ -35,6 +38,8 @@ const FULL_TRIES: u32 = 4;
 pub struct Live {
     handle: Arc<Mutex<Weak<CellHandle>>>,
     limits: Limits,
+    /// The one that it replaces.
+    before: Option<Arc<Mutex<Weak<CellHandle>>>>,
 }
 
 /// The cell that this one replaces; it runs until this one does, or until this one could start.
@@ -144,7 +149,7 @@ impl CellTask {
 
     async fn prepare(&mut self) -> Result<Prepared, Outcome> {
         if let Err(unsupported) = self.spec.unsupported() {
-            self.fail("unsupported", unsupported.to_string(), None);
+            self.fail(reason("unsupported", unsupported.to_string(), None));
             return Err(Outcome::Final);
         }
         self.state(CellState::Pulling);
@@ -152,51 +157,44 @@ impl CellTask {
             Ok(path) => path,
             Err(error) => {
                 let help = "push it again from a machine that has the file";
-                self.fail("pull", chain(&error), Some(help));
+                self.hold_back(reason("pull", chain(&error), Some(help)));
                 return Err(Outcome::Again {
                     ran: Duration::ZERO,
                 });
             }
         };
         self.state(CellState::Compiling);
-        let wasm = match tokio::fs::read(&path).await {
-            Ok(wasm) => wasm,
-            Err(error) => {
-                self.fail("pull", format!("{}: {error}", path.display()), None);
-                return Err(Outcome::Again {
-                    ran: Duration::ZERO,
-                });
-            }
-        };
+        let digest = *self.spec.artifact.sha256.as_bytes();
         let flavour = Flavour::of(&self.spec.limits);
-        match self.tools.runtime.prepare(wasm.into(), flavour).await {
-            Ok(prepared) => Ok(prepared),
-            Err(error) => Err(self.not_prepared(&error)),
-        }
+        let told = |stage| self.set(CellState::Compiling, Some(compiling_reason(stage)));
+        let prepared = self.tools.runtime.prepare_file(path, digest, flavour, told);
+        prepared.await.map_err(|error| self.not_prepared(&error))
     }
 
     fn not_prepared(&self, error: &PrepareError) -> Outcome {
         let (component, index) = (&self.key.0, self.key.1);
         self.event("refused", format!("{component}#{index}: {}", chain(error)));
-        match error {
-            PrepareError::Limit(hit) => self.fail("limit", hit.to_string(), Some(&hit.remedy)),
-            _ => self.fail(
+        let reason = match error {
+            PrepareError::Limit(hit) => reason("limit", hit.to_string(), Some(&hit.remedy)),
+            _ => reason(
                 "compile",
                 chain(error),
                 Some("see what it needs: realm inspect FILE"),
             ),
-        }
+        };
         if error.is_transient() {
+            self.hold_back(reason);
             Outcome::Again {
                 ran: Duration::ZERO,
             }
         } else {
+            self.fail(reason);
             Outcome::Final
         }
     }
 
     async fn launch(&mut self, prepared: &Prepared) -> Outcome {
-        self.state(CellState::Starting);
+        self.starting();
         let mounts = match self.mounts() {
             Ok(mounts) => mounts,
             Err(reason) => return self.decline(reason),
@@ -221,13 +219,13 @@ impl CellTask {
                     return self.decline(reason);
                 }
                 // While cells move there may be more than asked, for a moment.
-                self.set(CellState::Failed, Some(reason));
+                self.hold_back(reason);
                 return Outcome::Again {
                     ran: Duration::ZERO,
                 };
             }
             Err(error) => {
-                self.fail("start", chain(&error), None);
+                self.fail(reason("start", chain(&error), None));
                 return Outcome::Final;
             }
         };
@@ -396,9 +394,27 @@ impl CellTask {
         Outcome::Final
     }
 
-    fn fail(&self, code: &str, message: String, help: Option<&str>) {
-        tracing::warn!(component = %self.key.0, index = self.key.1, message, "a cell failed");
-        self.set(CellState::Failed, Some(reason(code, message, help)));
+    /// It will not run until the spec changes: whoever reads `Failed` gives its memory to others.
+    fn fail(&self, reason: Reason) {
+        tracing::warn!(component = %self.key.0, index = self.key.1, reason.message, "a cell failed");
+        self.set(CellState::Failed, Some(reason));
+    }
+
+    /// It did not come to run, and is tried again after a wait.
+    fn hold_back(&self, reason: Reason) {
+        tracing::warn!(component = %self.key.0, index = self.key.1, reason.message, "a cell will be tried again");
+        self.set(CellState::Backoff, Some(reason));
+    }
+
+    /// Why it ended before still holds; that it was compiled does not.
+    fn starting(&self) {
+        {
+            let mut report = lock(&self.shared);
+            report.state = CellState::Starting;
+            let reason = report.reason.take();
+            report.reason = reason.filter(|reason| reason.code != COMPILING);
+        }
+        self.tools.changed.send_modify(|count| *count += 1);
     }
 
     fn state(&self, state: CellState) {
@@ -423,10 +439,11 @@ impl CellTask {
 }
 
 impl Live {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, before: Option<&Self>) -> Self {
         Self {
             handle: Arc::default(),
             limits,
+            before: before.map(|before| before.handle.clone()),
         }
     }
 
@@ -437,6 +454,9 @@ impl Live {
     /// Fills in what only a running cell can tell.
     pub fn measure(&self, report: &mut CellReport) {
         let Some(handle) = lock(&self.handle).upgrade() else {
+            if report.state == CellState::Failed {
+                report.memory_bytes = self.memory_before();
+            }
             return;
         };
         let stats = handle.stats();
@@ -448,6 +468,13 @@ impl Live {
         {
             report.reason = Some(self.met(*limit, *count));
         }
+    }
+
+    /// What the one before uses, which runs on where this one could not take over.
+    fn memory_before(&self) -> u64 {
+        let before = self.before.as_ref();
+        let handle = before.and_then(|before| lock(before).upgrade());
+        handle.map_or(0, |handle| handle.stats().memory_bytes)
     }
 
     fn met(&self, limit: Limit, count: u64) -> Reason {
