@@ -1,23 +1,24 @@
 //! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
 
-#[cfg(test)]
-mod tests;
+mod live;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use realm_manifest::{
-    ComponentName, ComponentSpec, Limits, RestartPolicy, Volume, VolumeSource,
+    ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
-    PrepareError, Prepared, PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, ExitStatus, Flavour, LogRing, LogStream, Mount, PrepareError, Prepared,
+    PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
+
+pub use live::Live;
 
 use crate::{
     backoff::Backoff,
@@ -32,15 +33,6 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// So often a node that is full is tried before it says that it cannot take the cell.
 const FULL_TRIES: u32 = 4;
-
-/// The cell while it runs, for measuring.
-#[derive(Debug, Clone)]
-pub struct Live {
-    handle: Arc<Mutex<Weak<CellHandle>>>,
-    limits: Limits,
-    /// The one that it replaces.
-    before: Option<Arc<Mutex<Weak<CellHandle>>>>,
-}
 
 /// The cell that this one replaces; it runs until this one does, or until this one could start.
 #[derive(Debug)]
@@ -236,9 +228,9 @@ impl CellTask {
             report.started_at = Some(clock::wall());
             report.exit_code = None;
         }
-        *lock(&self.live.handle) = Arc::downgrade(&handle);
+        self.live.runs(&handle);
         let status = self.watch(&handle).await;
-        *lock(&self.live.handle) = Weak::new();
+        self.live.is_gone();
         ring.finish();
         self.ended(status, started.elapsed(), &ring)
     }
@@ -438,66 +430,5 @@ impl CellTask {
     }
 }
 
-impl Live {
-    pub fn new(limits: Limits, before: Option<&Self>) -> Self {
-        Self {
-            handle: Arc::default(),
-            limits,
-            before: before.map(|before| before.handle.clone()),
-        }
-    }
-
-    pub const fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// Fills in what only a running cell can tell.
-    pub fn measure(&self, report: &mut CellReport) {
-        let Some(handle) = lock(&self.handle).upgrade() else {
-            if report.state == CellState::Failed {
-                report.memory_bytes = self.memory_before();
-            }
-            return;
-        };
-        let stats = handle.stats();
-        report.memory_bytes = stats.memory_bytes;
-        report.fuel_used = stats.fuel_used;
-        report.preemptions = stats.preemptions;
-        if report.reason.is_none()
-            && let Some((limit, count)) = stats.limit_hits.first()
-        {
-            report.reason = Some(self.met(*limit, *count));
-        }
-    }
-
-    /// What the one before uses, which runs on where this one could not take over.
-    fn memory_before(&self) -> u64 {
-        let before = self.before.as_ref();
-        let handle = before.and_then(|before| lock(before).upgrade());
-        handle.map_or(0, |handle| handle.stats().memory_bytes)
-    }
-
-    fn met(&self, limit: Limit, count: u64) -> Reason {
-        match self.value(limit) {
-            Some(value) => {
-                let hit = LimitHit::new(limit, value);
-                reason("limit", format!("{hit} ({count} times)"), Some(&hit.remedy))
-            }
-            None => reason(
-                "limit",
-                format!("met its {limit} limit {count} times"),
-                None,
-            ),
-        }
-    }
-
-    /// Where a limit of the spec stands; None for the fixed ones.
-    fn value(&self, limit: Limit) -> Option<u64> {
-        match limit {
-            Limit::Output => Some(self.limits.output_bytes_per_sec),
-            Limit::FuelPerSec => Some(self.limits.fuel_per_sec),
-            Limit::Memory => Some(self.limits.memory_max_bytes()),
-            _ => None,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

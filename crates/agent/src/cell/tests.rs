@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use realm_identity::{Artifact, SecretKey};
 use realm_p2p::{Config, Network, Services};
-use realm_runtime::{CompileError, CompilerConfig, Runtime, RuntimeConfig};
+use realm_runtime::{CompileError, CompilerConfig, Limit, LimitHit, Runtime, RuntimeConfig};
 use realm_store::{Blobs, StateFile};
 use tokio::sync::watch;
 
