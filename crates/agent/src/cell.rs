@@ -24,7 +24,7 @@ use crate::{
     backoff::Backoff,
     clock,
     fold::chain,
-    reason::{COMPILING, compiling_reason, ended_reason, library_reason, reason},
+    reason::{compiling_reason, ended_reason, is_compiling, library_reason, reason},
     supervisor::{Logs, STOP_GRACE, Tools, lock},
 };
 
@@ -404,7 +404,7 @@ impl CellTask {
             let mut report = lock(&self.shared);
             report.state = CellState::Starting;
             let reason = report.reason.take();
-            report.reason = reason.filter(|reason| reason.code != COMPILING);
+            report.reason = reason.filter(|reason| !is_compiling(reason));
         }
         self.tools.changed.send_modify(|count| *count += 1);
     }

@@ -6,8 +6,9 @@ use realm_runtime::{ExitStatus, Stage};
 /// Letters of a message or help in a report; the log has the rest.
 const MAX_REASON_CHARS: usize = 240;
 
-/// The code of the reason of a cell whose program is not compiled yet.
-pub const COMPILING: &str = "compiling";
+/// The codes of the reasons of a cell whose program is not compiled yet. A report is sent when a code changes.
+const QUEUED: &str = "queued";
+const COMPILING: &str = "compiling";
 
 const MIB: u64 = 1024 * 1024;
 
@@ -47,7 +48,7 @@ pub fn library_reason(exports: &[String]) -> Reason {
 pub fn compiling_reason(stage: Stage) -> Reason {
     match stage {
         Stage::Waiting { ahead } => reason(
-            COMPILING,
+            QUEUED,
             format!("waits for its turn to be compiled: {ahead} before it"),
             None,
         ),
@@ -62,6 +63,11 @@ pub fn compiling_reason(stage: Stage) -> Reason {
             reason(COMPILING, message, Some(help))
         }
     }
+}
+
+/// Whether a reason was one of those.
+pub fn is_compiling(reason: &Reason) -> bool {
+    reason.code == QUEUED || reason.code == COMPILING
 }
 
 /// What a report says about a cell. Programs have a hand in some messages: those are cut, and have
