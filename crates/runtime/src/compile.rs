@@ -68,9 +68,14 @@ pub enum CompileError {
     /// The bytes are at fault: the same ones will fail again.
     #[error("it does not compile: {message}")]
     Bad { message: String },
-    #[error("compiling took longer than {0:?}")]
+    #[error(
+        "compiling took longer than {0:?}, all that an artifact of its size gets: build it with smaller functions, or fewer"
+    )]
     TimedOut(Duration),
-    #[error("compiling needs more than {} MiB", .0 / MIB)]
+    #[error(
+        "compiling needs more than {} MiB, all that an artifact of its size gets: build it with smaller functions, or fewer",
+        .0 / MIB
+    )]
     OutOfMemory(u64),
     #[error("the compiler crashed: {0}")]
     Crashed(String),

@@ -127,7 +127,9 @@ pub enum InspectError {
     Truncated,
     #[error("invalid WebAssembly: {message} (at byte {offset})")]
     Invalid { message: String, offset: u64 },
-    #[error("more than WebAssembly allows: {message} (at byte {offset})")]
+    #[error(
+        "more than WebAssembly allows: {message} (at byte {offset}); build the guest with less"
+    )]
     Limit { message: String, offset: u64 },
     #[error("more than {ITEMS_MAX} imports or exports, or {NAMES_MAX} bytes of their names")]
     TooManyItems,
