@@ -1,26 +1,30 @@
 //! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
 
+mod live;
+
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use realm_manifest::{
-    ComponentName, ComponentSpec, Limits, RestartPolicy, Volume, VolumeSource,
+    ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
-    PrepareError, Prepared, PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, ExitStatus, Flavour, LogRing, LogStream, Mount, PrepareError, Prepared,
+    PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
+
+pub use live::Live;
 
 use crate::{
     backoff::Backoff,
     clock,
     fold::chain,
-    reason::{ended_reason, library_reason, reason},
+    reason::{compiling_reason, ended_reason, is_compiling, library_reason, reason},
     supervisor::{Logs, STOP_GRACE, Tools, lock},
 };
 
@@ -29,13 +33,6 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// So often a node that is full is tried before it says that it cannot take the cell.
 const FULL_TRIES: u32 = 4;
-
-/// The cell while it runs, for measuring.
-#[derive(Debug, Clone)]
-pub struct Live {
-    handle: Arc<Mutex<Weak<CellHandle>>>,
-    limits: Limits,
-}
 
 /// The cell that this one replaces; it runs until this one does, or until this one could start.
 #[derive(Debug)]
@@ -144,7 +141,7 @@ impl CellTask {
 
     async fn prepare(&mut self) -> Result<Prepared, Outcome> {
         if let Err(unsupported) = self.spec.unsupported() {
-            self.fail("unsupported", unsupported.to_string(), None);
+            self.fail(reason("unsupported", unsupported.to_string(), None));
             return Err(Outcome::Final);
         }
         self.state(CellState::Pulling);
@@ -152,51 +149,44 @@ impl CellTask {
             Ok(path) => path,
             Err(error) => {
                 let help = "push it again from a machine that has the file";
-                self.fail("pull", chain(&error), Some(help));
+                self.hold_back(reason("pull", chain(&error), Some(help)));
                 return Err(Outcome::Again {
                     ran: Duration::ZERO,
                 });
             }
         };
         self.state(CellState::Compiling);
-        let wasm = match tokio::fs::read(&path).await {
-            Ok(wasm) => wasm,
-            Err(error) => {
-                self.fail("pull", format!("{}: {error}", path.display()), None);
-                return Err(Outcome::Again {
-                    ran: Duration::ZERO,
-                });
-            }
-        };
+        let digest = *self.spec.artifact.sha256.as_bytes();
         let flavour = Flavour::of(&self.spec.limits);
-        match self.tools.runtime.prepare(wasm.into(), flavour).await {
-            Ok(prepared) => Ok(prepared),
-            Err(error) => Err(self.not_prepared(&error)),
-        }
+        let told = |stage| self.set(CellState::Compiling, Some(compiling_reason(stage)));
+        let prepared = self.tools.runtime.prepare_file(path, digest, flavour, told);
+        prepared.await.map_err(|error| self.not_prepared(&error))
     }
 
     fn not_prepared(&self, error: &PrepareError) -> Outcome {
         let (component, index) = (&self.key.0, self.key.1);
         self.event("refused", format!("{component}#{index}: {}", chain(error)));
-        match error {
-            PrepareError::Limit(hit) => self.fail("limit", hit.to_string(), Some(&hit.remedy)),
-            _ => self.fail(
+        let reason = match error {
+            PrepareError::Limit(hit) => reason("limit", hit.to_string(), Some(&hit.remedy)),
+            _ => reason(
                 "compile",
                 chain(error),
                 Some("see what it needs: realm inspect FILE"),
             ),
-        }
+        };
         if error.is_transient() {
+            self.hold_back(reason);
             Outcome::Again {
                 ran: Duration::ZERO,
             }
         } else {
+            self.fail(reason);
             Outcome::Final
         }
     }
 
     async fn launch(&mut self, prepared: &Prepared) -> Outcome {
-        self.state(CellState::Starting);
+        self.starting();
         let mounts = match self.mounts() {
             Ok(mounts) => mounts,
             Err(reason) => return self.decline(reason),
@@ -221,13 +211,13 @@ impl CellTask {
                     return self.decline(reason);
                 }
                 // While cells move there may be more than asked, for a moment.
-                self.set(CellState::Failed, Some(reason));
+                self.hold_back(reason);
                 return Outcome::Again {
                     ran: Duration::ZERO,
                 };
             }
             Err(error) => {
-                self.fail("start", chain(&error), None);
+                self.fail(reason("start", chain(&error), None));
                 return Outcome::Final;
             }
         };
@@ -238,10 +228,10 @@ impl CellTask {
             report.started_at = Some(clock::wall());
             report.exit_code = None;
         }
-        *lock(&self.live.handle) = Arc::downgrade(&handle);
+        self.live.runs(&handle);
         let status = self.watch(&handle).await;
-        *lock(&self.live.handle) = Weak::new();
         self.keep_usage(&handle);
+        self.live.is_gone();
         ring.finish();
         self.ended(status, started.elapsed(), &ring)
     }
@@ -405,9 +395,27 @@ impl CellTask {
         Outcome::Final
     }
 
-    fn fail(&self, code: &str, message: String, help: Option<&str>) {
-        tracing::warn!(component = %self.key.0, index = self.key.1, message, "a cell failed");
-        self.set(CellState::Failed, Some(reason(code, message, help)));
+    /// It will not run until the spec changes: whoever reads `Failed` gives its memory to others.
+    fn fail(&self, reason: Reason) {
+        tracing::warn!(component = %self.key.0, index = self.key.1, reason.message, "a cell failed");
+        self.set(CellState::Failed, Some(reason));
+    }
+
+    /// It did not come to run, and is tried again after a wait.
+    fn hold_back(&self, reason: Reason) {
+        tracing::warn!(component = %self.key.0, index = self.key.1, reason.message, "a cell will be tried again");
+        self.set(CellState::Backoff, Some(reason));
+    }
+
+    /// Why it ended before still holds; that it was compiled does not.
+    fn starting(&self) {
+        {
+            let mut report = lock(&self.shared);
+            report.state = CellState::Starting;
+            let reason = report.reason.take();
+            report.reason = reason.filter(|reason| !is_compiling(reason));
+        }
+        self.tools.changed.send_modify(|count| *count += 1);
     }
 
     fn state(&self, state: CellState) {
@@ -431,55 +439,5 @@ impl CellTask {
     }
 }
 
-impl Live {
-    pub fn new(limits: Limits) -> Self {
-        Self {
-            handle: Arc::default(),
-            limits,
-        }
-    }
-
-    pub const fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// Fills in what only a running cell can tell.
-    pub fn measure(&self, report: &mut CellReport) {
-        let Some(handle) = lock(&self.handle).upgrade() else {
-            return;
-        };
-        let stats = handle.stats();
-        report.memory_bytes = stats.memory_bytes;
-        report.fuel_used = stats.fuel_used;
-        report.preemptions = stats.preemptions;
-        if report.reason.is_none()
-            && let Some((limit, count)) = stats.limit_hits.first()
-        {
-            report.reason = Some(self.met(*limit, *count));
-        }
-    }
-
-    fn met(&self, limit: Limit, count: u64) -> Reason {
-        match self.value(limit) {
-            Some(value) => {
-                let hit = LimitHit::new(limit, value);
-                reason("limit", format!("{hit} ({count} times)"), Some(&hit.remedy))
-            }
-            None => reason(
-                "limit",
-                format!("met its {limit} limit {count} times"),
-                None,
-            ),
-        }
-    }
-
-    /// Where a limit of the spec stands; None for the fixed ones.
-    fn value(&self, limit: Limit) -> Option<u64> {
-        match limit {
-            Limit::Output => Some(self.limits.output_bytes_per_sec),
-            Limit::FuelPerSec => Some(self.limits.fuel_per_sec),
-            Limit::Memory => Some(self.limits.memory_max_bytes()),
-            _ => None,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

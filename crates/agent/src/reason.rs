@@ -1,10 +1,16 @@
 //! Why a cell is as it is, in words that fit a report.
 
 use realm_manifest::{ComponentName, report::Reason};
-use realm_runtime::ExitStatus;
+use realm_runtime::{ExitStatus, Stage};
 
 /// Letters of a message or help in a report; the log has the rest.
 const MAX_REASON_CHARS: usize = 240;
+
+/// The codes of the reasons of a cell whose program is not compiled yet. A report is sent when a code changes.
+const QUEUED: &str = "queued";
+const COMPILING: &str = "compiling";
+
+const MIB: u64 = 1024 * 1024;
 
 pub fn ended_reason(name: &ComponentName, status: &ExitStatus) -> Option<Reason> {
     match status {
@@ -46,6 +52,32 @@ pub fn library_reason(exports: &[String]) -> Reason {
         format!("a library has no entry point to run; it exports {list}"),
         help,
     )
+}
+
+/// What a cell waits for before it can start for the first time.
+pub fn compiling_reason(stage: Stage) -> Reason {
+    match stage {
+        Stage::Waiting { ahead } => reason(
+            QUEUED,
+            format!("waits for its turn to be compiled: {ahead} before it"),
+            None,
+        ),
+        Stage::Compiling { since, bytes } => {
+            let since = jiff::Timestamp::try_from(since).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            let message = format!(
+                "{} MiB are compiled since {}",
+                bytes.div_ceil(MIB),
+                since.strftime("%H:%M:%S UTC")
+            );
+            let help = "large programs take minutes the first time; the result is kept";
+            reason(COMPILING, message, Some(help))
+        }
+    }
+}
+
+/// Whether a reason was one of those.
+pub fn is_compiling(reason: &Reason) -> bool {
+    reason.code == QUEUED || reason.code == COMPILING
 }
 
 /// What a report says about a cell. Programs have a hand in some messages: those are cut, and have

@@ -254,7 +254,7 @@ impl Supervisor {
             .flatten();
         let declined = Arc::new(Mutex::new(None));
         let (cancel, gone) = (CancellationToken::new(), CancellationToken::new());
-        let handle = cell::Live::new(spec.limits.clone());
+        let handle = cell::Live::new(spec.limits.clone(), old.as_ref().map(|slot| &slot.handle));
         let writes = spec.writes_named_volume();
         let predecessor = old.map(|slot| {
             let predecessor = cell::Predecessor {
@@ -348,7 +348,7 @@ impl Logs {
     }
 }
 
-fn new_report(key: &Key, spec: Hash, generation: u64) -> CellReport {
+pub(crate) fn new_report(key: &Key, spec: Hash, generation: u64) -> CellReport {
     CellReport {
         component: key.0.clone(),
         index: key.1,

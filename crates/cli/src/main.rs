@@ -25,6 +25,10 @@ use crate::{
     output::Format,
 };
 
+/// Gives back what is free: decision 0010.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The hidden command that compiles in a child process.
 const COMPILE: &str = "__compile";
 

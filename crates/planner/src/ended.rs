@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use realm_manifest::{
-    ComponentName, RestartPolicy,
+    ComponentName,
     identity::{Hash, PublicKey},
-    report::{CellReport, CellState, NodeReport},
+    report::{CellReport, CellState},
 };
 
-use crate::{Component, Nodes, State, cell_digest, placement::declined_in, surplus::is_current};
+use crate::{Nodes, State, cell_digest};
 
 /// Indices of cells by component and node.
 type Indices<'s> = BTreeMap<(&'s ComponentName, PublicKey), BTreeSet<u32>>;
@@ -41,7 +41,7 @@ impl<'s> Current<'s> {
                 }
                 let id = (name, *key);
                 found.cells.entry(id).or_default().insert(cell.index);
-                if has_ended(report, component, cell) {
+                if has_ended(cell) {
                     found.ended.entry(id).or_default().insert(cell.index);
                 }
             }
@@ -71,19 +71,15 @@ impl<'s> Current<'s> {
     }
 }
 
-/// Whether a cell will not run again until its spec or its generation changes.
+/// Whether a cell will not run again until its spec or its generation changes, and uses no memory.
 ///
-/// A node also says `Failed` just before it tries once more, so that word alone is not enough: with
-/// restart never it must have been started, or the node has declined the component.
-pub(crate) fn has_ended(report: &NodeReport, component: &Component, cell: &CellReport) -> bool {
+/// What is tried once more says `Backoff`, never `Failed`. Where a cell failed before it could
+/// take over from the one that it was to replace, that one runs on, and its memory is reported here.
+pub(crate) const fn has_ended(cell: &CellReport) -> bool {
     match cell.state {
         CellState::Done | CellState::Library => true,
-        CellState::Failed if is_current(cell, component) => {
-            let ran = component.spec.restart == RestartPolicy::Never && cell.started_at.is_some();
-            ran || declined_in(report, &cell.component, component)
-        }
-        CellState::Failed
-        | CellState::Pulling
+        CellState::Failed => cell.memory_bytes == 0,
+        CellState::Pulling
         | CellState::Compiling
         | CellState::Starting
         | CellState::Running

@@ -134,7 +134,7 @@ fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
     };
     let mut fits = true;
     for cell in input.own.iter().filter(stays) {
-        fits &= room.reserve(memory_of(input, me, cell));
+        fits &= room.reserve(memory_of(me, cell));
     }
     for step in steps.iter() {
         if let Step::Start { spec, .. } = step {
@@ -157,7 +157,7 @@ fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
                     .own
                     .iter()
                     .find(|cell| (&cell.component, cell.index) == (&*component, *index))
-                    .map_or(0, |cell| memory_of(input, me, cell));
+                    .map_or(0, |cell| memory_of(me, cell));
                 // What the old one had is not there for others before it has stopped.
                 fits &= room.grow(memory.saturating_sub(old));
             }
@@ -166,13 +166,12 @@ fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
 }
 
 /// Memory that the cell may still use, in MiB: none once it has ended.
-fn memory_of(input: &PlanInput<'_>, me: &NodeView, cell: &OwnCell) -> u32 {
+fn memory_of(me: &NodeView, cell: &OwnCell) -> u32 {
     let ended = || {
         let report = me.live_report()?;
-        let component = input.state.components.get(&cell.component)?;
         let mut cells = report.cells.iter();
         let told = cells.find(|told| told.component == cell.component && is_of(told, cell))?;
-        Some(has_ended(report, component, told))
+        Some(has_ended(told))
     };
     match ended() {
         Some(true) => 0,

@@ -21,8 +21,7 @@ use sha2::Sha256;
 use wasmtime::{Engine, Module, component::Component};
 
 use crate::{
-    CompileError, Flavour, Inspection, Kind, PrepareError,
-    compile::{Compiler, Job},
+    CompileError, Flavour, Inspection, Kind, PrepareError, artifact::Artifact, compile::Seat,
     inspect::Facts,
 };
 
@@ -144,13 +143,12 @@ impl Cache {
         self.0.users.add(&name)
     }
 
-    /// What `wasm` is: as it was told before, else told by a child.
+    /// What the artifact is: as it was told before, else told by a child.
     pub(crate) async fn inspected(
         &self,
         held: &InUse,
-        digest: [u8; 32],
-        wasm: &[u8],
-        compiler: &Compiler,
+        artifact: &Artifact,
+        seat: &mut Seat<'_>,
     ) -> Result<Inspection, PrepareError> {
         let name = held.name().to_owned();
         let wanted = name.clone();
@@ -158,7 +156,7 @@ impl Cache {
         let facts = match known {
             Some(facts) => facts,
             None => {
-                let facts = compiler.facts(wasm).await??;
+                let facts = seat.facts().await??;
                 let told =
                     serde_json::to_vec(&facts).map_err(|error| PrepareError::Load(error.into()))?;
                 self.blocking(move |store| {
@@ -169,18 +167,17 @@ impl Cache {
                 facts
             }
         };
-        Ok(Inspection::new(facts, &digest, wasm))
+        Ok(Inspection::new(facts, artifact.digest(), artifact.size()))
     }
 
-    /// The compiled form of `wasm`: mapped if a valid one is there, else compiled and kept. Any fault in the cache means compiling again.
+    /// The compiled form: mapped if a valid one is there, else compiled and kept. Any fault in the cache means compiling again.
     pub(crate) async fn compiled(
         &self,
         held: &InUse,
         engine: &Engine,
         flavour: Flavour,
         inspection: &Inspection,
-        wasm: &[u8],
-        compiler: &Compiler,
+        seat: &mut Seat<'_>,
     ) -> Result<Loaded, PrepareError> {
         let kind = inspection.kind;
         let name = held.name().to_owned();
@@ -191,12 +188,7 @@ impl Cache {
         {
             return Ok(loaded);
         }
-        let job = Job {
-            wasm,
-            flavour,
-            kind,
-        };
-        match compiler.compile(job).await {
+        match seat.compile(flavour, kind).await {
             Ok(code) => {
                 let on = engine.clone();
                 self.blocking(move |store| store.keep_and_load(&on, &name, kind, &code))

@@ -1,20 +1,25 @@
 //! Reads and compiles in a child process: what the bytes do to a parser or the compiler, they do to the child.
 
 use std::{
-    ffi::OsString, io, os::unix::process::ExitStatusExt, path::PathBuf, process::Stdio,
-    time::Duration,
+    ffi::OsString,
+    io,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
-    sync::Semaphore,
 };
 
 use crate::{
-    Flavour, InspectError, Kind,
+    Flavour, InspectError, Kind, Stage,
+    artifact::Artifact,
     compile_child::{self, Outcome},
     inspect::Facts,
+    turns::{Turn, Turns},
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -28,8 +33,6 @@ const OUTPUT_SPARE: u64 = 64 * MIB;
 const MESSAGE_BYTES: u64 = 16 * 1024;
 /// What a child tells of an artifact: names and types have bounds that stay below.
 const FACTS_BYTES: u64 = 64 * MIB;
-/// Compiling takes a core and up to the memory limit each.
-const AT_ONCE: usize = 2;
 
 /// The child that compiles, and its bounds.
 #[derive(Debug, Clone)]
@@ -65,9 +68,14 @@ pub enum CompileError {
     /// The bytes are at fault: the same ones will fail again.
     #[error("it does not compile: {message}")]
     Bad { message: String },
-    #[error("compiling took longer than {0:?}")]
+    #[error(
+        "compiling took longer than {0:?}, all that an artifact of its size gets: build it with smaller functions, or fewer"
+    )]
     TimedOut(Duration),
-    #[error("compiling needs more than {} MiB", .0 / MIB)]
+    #[error(
+        "compiling needs more than {} MiB, all that an artifact of its size gets: build it with smaller functions, or fewer",
+        .0 / MIB
+    )]
     OutOfMemory(u64),
     #[error("the compiler crashed: {0}")]
     Crashed(String),
@@ -77,6 +85,10 @@ pub enum CompileError {
     Unconfined(String),
     #[error("the compiler could not be run")]
     Spawn(#[source] io::Error),
+    #[error("the artifact could not be read")]
+    Read(#[source] io::Error),
+    #[error("the file of the artifact has other bytes than its digest says")]
+    Changed,
 }
 
 impl CompileError {
@@ -84,89 +96,120 @@ impl CompileError {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::TimedOut(_) | Self::OutOfMemory(_) | Self::Crashed(_) | Self::Spawn(_)
+            Self::TimedOut(_)
+                | Self::OutOfMemory(_)
+                | Self::Crashed(_)
+                | Self::Spawn(_)
+                | Self::Read(_)
+                | Self::Changed
         )
     }
-}
-
-pub(crate) struct Job<'a> {
-    pub(crate) wasm: &'a [u8],
-    pub(crate) flavour: Flavour,
-    pub(crate) kind: Kind,
 }
 
 #[derive(Debug)]
 pub(crate) struct Compiler {
     config: CompilerConfig,
-    turns: Semaphore,
+    turns: Turns,
+}
+
+/// Runs the children for one artifact, from the moment on at which it is its turn.
+pub(crate) struct Seat<'a> {
+    compiler: &'a Compiler,
+    artifact: &'a Artifact,
+    told: &'a (dyn Fn(Stage) + Send + Sync),
+    /// Kept from the first child to the last: an artifact waits once.
+    turn: Option<Turn<'a>>,
 }
 
 impl Compiler {
-    pub(crate) const fn new(config: CompilerConfig) -> Self {
+    pub(crate) fn new(config: CompilerConfig) -> Self {
         Self {
             config,
-            turns: Semaphore::const_new(AT_ONCE),
+            turns: Turns::default(),
         }
     }
 
+    /// `told` hears of waiting and of compiling, once either is needed.
+    pub(crate) fn seat<'a>(
+        &'a self,
+        artifact: &'a Artifact,
+        told: &'a (dyn Fn(Stage) + Send + Sync),
+    ) -> Seat<'a> {
+        Seat {
+            compiler: self,
+            artifact,
+            told,
+            turn: None,
+        }
+    }
+}
+
+impl Seat<'_> {
     /// What the artifact is, told by a child: validating takes memory and time too.
-    pub(crate) async fn facts(
-        &self,
-        wasm: &[u8],
-    ) -> Result<Result<Facts, InspectError>, CompileError> {
-        let told = self
-            .run(Task {
-                wasm,
-                flavour: Flavour::Epoch,
-                kind: compile_child::FACTS,
-                cpu: self.config.cpu,
-                memory: self.config.memory_bytes,
-                output_max: FACTS_BYTES,
-            })
-            .await?;
+    pub(crate) async fn facts(&mut self) -> Result<Result<Facts, InspectError>, CompileError> {
+        let config = &self.compiler.config;
+        let task = Task {
+            flavour: Flavour::Epoch,
+            kind: compile_child::FACTS,
+            cpu: config.cpu,
+            memory: config.memory_bytes,
+            output_max: FACTS_BYTES,
+        };
+        let told = self.run(task).await?;
         serde_json::from_slice(&told)
             .map_err(|error| CompileError::Crashed(format!("it told nothing readable: {error}")))
     }
 
-    pub(crate) async fn compile(&self, job: Job<'_>) -> Result<Vec<u8>, CompileError> {
-        let size = job.wasm.len() as u64;
+    pub(crate) async fn compile(
+        &mut self,
+        flavour: Flavour,
+        kind: Kind,
+    ) -> Result<Vec<u8>, CompileError> {
+        let (config, size) = (&self.compiler.config, self.artifact.size());
         let scale = size.div_ceil(PLAIN_INPUT_BYTES).max(1);
-        self.run(Task {
-            wasm: job.wasm,
-            flavour: job.flavour,
-            kind: job.kind.as_str(),
-            cpu: self
-                .config
-                .cpu
-                .saturating_mul(u32::try_from(scale).unwrap_or(u32::MAX)),
-            memory: self.config.memory_bytes.saturating_mul(scale),
+        let times = u32::try_from(scale).unwrap_or(u32::MAX);
+        let task = Task {
+            flavour,
+            kind: kind.as_str(),
+            cpu: config.cpu.saturating_mul(times),
+            memory: config.memory_bytes.saturating_mul(scale),
             output_max: size
                 .saturating_mul(OUTPUT_FACTOR)
                 .saturating_add(OUTPUT_SPARE),
-        })
-        .await
+        };
+        self.run(task).await
     }
 
     /// Runs one child to its end. May be dropped midway: the child is killed.
-    async fn run(&self, task: Task<'_>) -> Result<Vec<u8>, CompileError> {
-        // The semaphore is never closed.
-        let _turn = self
-            .turns
-            .acquire()
-            .await
-            .map_err(|_| CompileError::Crashed("the runtime is stopping".into()))?;
-        let mut child = self.spawn(&task).map_err(CompileError::Spawn)?;
+    async fn run(&mut self, task: Task) -> Result<Vec<u8>, CompileError> {
+        self.sit_down().await;
+        let mut child = self.compiler.spawn(&task).map_err(CompileError::Spawn)?;
         let wall = task.cpu.saturating_mul(WALL_FACTOR);
-        let talked = talk(&mut child, task.wasm, task.output_max);
+        let talked = talk(&mut child, self.artifact, task.output_max);
         let (status, made, message) = match tokio::time::timeout(wall, talked).await {
-            Ok(talked) => talked.map_err(CompileError::Spawn)?,
+            Ok(talked) => talked?,
             // Dropping the child kills it.
             Err(_) => return Err(CompileError::TimedOut(wall)),
         };
         judge(status, made, message, task.cpu, task.memory)
     }
 
-    fn spawn(&self, task: &Task<'_>) -> io::Result<Child> {
+    async fn sit_down(&mut self) {
+        if self.turn.is_some() {
+            return;
+        }
+        let (bytes, told) = (self.artifact.size(), self.told);
+        let waits = |ahead| told(Stage::Waiting { ahead });
+        self.turn = Some(self.compiler.turns.take(bytes, waits).await);
+        told(Stage::Compiling {
+            since: SystemTime::now(),
+            bytes,
+        });
+    }
+}
+
+impl Compiler {
+    fn spawn(&self, task: &Task) -> io::Result<Child> {
         let mut command = Command::new(&self.config.child);
         command
             .args(&self.config.args)
@@ -187,8 +230,7 @@ impl Compiler {
 }
 
 /// One run of the child.
-struct Task<'a> {
-    wasm: &'a [u8],
+struct Task {
     flavour: Flavour,
     /// What it is, or [`compile_child::FACTS`].
     kind: &'static str,
@@ -200,20 +242,21 @@ struct Task<'a> {
 type Talked = (std::process::ExitStatus, Vec<u8>, String);
 
 /// Hands the bytes over and takes the answer, both at once, neither without bound.
-async fn talk(child: &mut Child, wasm: &[u8], output_max: u64) -> io::Result<Talked> {
-    let missing = || io::Error::other("the child has no pipe");
-    let mut stdin = child.stdin.take().ok_or_else(missing)?;
+async fn talk(
+    child: &mut Child,
+    artifact: &Artifact,
+    output_max: u64,
+) -> Result<Talked, CompileError> {
+    let missing = || CompileError::Spawn(io::Error::other("the child has no pipe"));
+    let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
     let stderr = child.stderr.take().ok_or_else(missing)?;
-    let give = async {
-        // A child that refuses early closes its end: its answer says why.
-        let _ = stdin.write_all(wasm).await;
-        drop(stdin);
-        Ok::<_, io::Error>(())
+    let answer = async {
+        let answer = tokio::try_join!(take(stdout, output_max), take(stderr, MESSAGE_BYTES));
+        answer.map_err(CompileError::Spawn)
     };
-    let ((), code, message) =
-        tokio::try_join!(give, take(stdout, output_max), take(stderr, MESSAGE_BYTES))?;
-    let status = child.wait().await?;
+    let ((), (code, message)) = tokio::try_join!(artifact.feed(stdin), answer)?;
+    let status = child.wait().await.map_err(CompileError::Spawn)?;
     Ok((
         status,
         code,

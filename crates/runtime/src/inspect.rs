@@ -136,7 +136,9 @@ pub enum InspectError {
     Truncated,
     #[error("invalid WebAssembly: {message} (at byte {offset})")]
     Invalid { message: String, offset: u64 },
-    #[error("more than WebAssembly allows: {message} (at byte {offset})")]
+    #[error(
+        "more than WebAssembly allows: {message} (at byte {offset}); build the guest with less"
+    )]
     Limit { message: String, offset: u64 },
     #[error(
         "{imports} imports and {exports} exports with {names} bytes of names, at least: at most {ITEMS_MAX} of each and {NAMES_MAX} bytes are taken"
@@ -149,14 +151,14 @@ pub enum InspectError {
 }
 
 impl Inspection {
-    pub(crate) fn new(facts: Facts, digest: &[u8; 32], bytes: &[u8]) -> Self {
+    pub(crate) fn new(facts: Facts, digest: &[u8; 32], size: u64) -> Self {
         let needs = |item: &Item| offer::needs(facts.kind, &item.name);
         let missing = facts.imports.iter();
         let missing = missing.filter(|item| !offer::offers(facts.kind, item));
         let mut inspection = Self {
             entry: offer::entry(facts.kind, &facts.exports),
             previews: offer::previews(&facts.imports, &facts.exports),
-            size: bytes.len() as u64,
+            size,
             sha256: hex::encode(digest),
             digest: *digest,
             needs: BTreeSet::from_iter(facts.imports.iter().flat_map(needs).copied())
@@ -188,7 +190,8 @@ impl Inspection {
 /// Validates and describes, right here. Time and memory grow with the input: an agent lets a child do it.
 pub fn inspect(bytes: &[u8]) -> Result<Inspection, InspectError> {
     let facts = facts(bytes)?;
-    Ok(Inspection::new(facts, &Sha256::digest(bytes).into(), bytes))
+    let digest = Sha256::digest(bytes).into();
+    Ok(Inspection::new(facts, &digest, bytes.len() as u64))
 }
 
 /// What the bytes themselves say.

@@ -11,6 +11,7 @@
 
 pub mod compile_child;
 
+mod artifact;
 mod cache;
 mod cell;
 mod compile;
@@ -18,6 +19,7 @@ mod dns;
 mod ending;
 mod engine;
 mod exit;
+mod flight;
 mod grants;
 mod guest;
 mod inspect;
@@ -34,11 +36,13 @@ mod runtime;
 mod sandbox;
 mod sockets_p3;
 mod stdio;
+mod turns;
 
 pub use cell::{CellConfig, CellHandle, CellStats, Mount, StartError};
 pub use compile::{CompileError, CompilerConfig};
 pub use engine::Flavour;
 pub use exit::{ExitStatus, Limit, LimitHit};
+pub use flight::Stage;
 pub use inspect::{Entry, InspectError, Inspection, Item, Kind, Need, Preview, Producer, inspect};
 pub use log_ring::{LogLine, LogReader, LogRing, LogStream};
 pub use prepared::{PrepareError, Prepared, PreparedKind};

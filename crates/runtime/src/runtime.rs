@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -15,11 +15,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wasmtime::Engine;
 
 use crate::{
-    CellConfig, CellHandle, CompilerConfig, Flavour, PrepareError, Prepared, PreparedKind,
+    CellConfig, CellHandle, CompilerConfig, Flavour, PrepareError, Prepared, PreparedKind, Stage,
     StartError, Stdio,
+    artifact::Artifact,
     cache::Cache,
     compile::Compiler,
     engine::{self, Ticker},
+    flight::{Flights, Version},
     grants,
     guest::{self, Run, Shared},
     inspect, pace,
@@ -80,9 +82,6 @@ pub enum RuntimeError {
 #[derive(Debug, Clone)]
 pub struct Runtime(Arc<Parts>);
 
-/// The artifact's digest, and what it was compiled for.
-type Version = ([u8; 32], Flavour);
-
 #[derive(Debug)]
 struct Parts {
     epoch: Engine,
@@ -90,6 +89,7 @@ struct Parts {
     cache: Cache,
     compiler: Compiler,
     prepared: Mutex<HashMap<Version, Weak<Inner>>>,
+    flights: Flights,
     cells: Arc<AtomicU32>,
     max_cells: u32,
     tasks: TaskTracker,
@@ -123,6 +123,7 @@ impl Runtime {
             cache,
             compiler: Compiler::new(config.compiler),
             prepared: Mutex::default(),
+            flights: Flights::default(),
             cells: Arc::default(),
             max_cells: config.max_cells,
             tasks: TaskTracker::new(),
@@ -142,14 +143,59 @@ impl Runtime {
         let digest = tokio::task::spawn_blocking(move || Sha256::digest(&bytes).into())
             .await
             .map_err(|error| PrepareError::Load(error.into()))?;
-        let key = (digest, flavour);
-        if let Some(inner) = self.known(&key) {
+        self.prepare_artifact(Artifact::in_memory(wasm, digest), flavour, &|_| {})
+            .await
+    }
+
+    /// As [`Runtime::prepare`], with the bytes of a file, which is read only if the cache does not know its digest.
+    /// `told` hears what it waits for. May be dropped midway, too; who waits for the same artifact then goes on.
+    pub async fn prepare_file(
+        &self,
+        path: PathBuf,
+        digest: [u8; 32],
+        flavour: Flavour,
+        told: impl Fn(Stage) + Send + Sync,
+    ) -> Result<Prepared, PrepareError> {
+        if let Some(inner) = self.known(&(digest, flavour)) {
             return Ok(Prepared(inner));
         }
-        let (cache, compiler) = (&self.0.cache, &self.0.compiler);
+        let artifact = Artifact::in_file(path, digest).await?;
+        self.prepare_artifact(artifact, flavour, &told).await
+    }
+
+    /// One at a time for each version: the others find what the first one made.
+    async fn prepare_artifact(
+        &self,
+        artifact: Artifact,
+        flavour: Flavour,
+        told: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<Prepared, PrepareError> {
+        let version = (*artifact.digest(), flavour);
+        let flight = self.0.flights.join(version);
+        let work = async {
+            let _pilot = flight.pilot.lock().await;
+            if let Some(inner) = self.known(&version) {
+                return Ok(Prepared(inner));
+            }
+            let at = |stage| flight.at(stage);
+            let inner = Arc::new(self.make(&artifact, flavour, &at).await?);
+            self.know(version, &inner);
+            Ok(Prepared(inner))
+        };
+        flight.aboard(work, told).await
+    }
+
+    async fn make(
+        &self,
+        artifact: &Artifact,
+        flavour: Flavour,
+        told: &(dyn Fn(Stage) + Send + Sync),
+    ) -> Result<Inner, PrepareError> {
+        let cache = &self.0.cache;
         let engine = self.engine(flavour).clone();
-        let held = cache.hold(&digest, flavour, &engine);
-        let inspection = cache.inspected(&held, digest, &wasm, compiler).await?;
+        let held = cache.hold(artifact.digest(), flavour, &engine);
+        let mut seat = self.0.compiler.seat(artifact, told);
+        let inspection = cache.inspected(&held, artifact, &mut seat).await?;
         prepared::check(&inspection)?;
         let kind = match inspection.entry {
             Some(_) => PreparedKind::Program,
@@ -164,26 +210,18 @@ impl Runtime {
         let program = match inspection.entry {
             Some(entry) => {
                 let code = cache
-                    .compiled(&held, &engine, flavour, &inspection, &wasm, compiler)
+                    .compiled(&held, &engine, flavour, &inspection, &mut seat)
                     .await?;
                 Some(prepared::link(&engine, entry, code)?)
             }
             None => None,
         };
-        let inner = Arc::new(Inner {
+        Ok(Inner {
             inspection,
             flavour,
             kind,
             program,
-        });
-        let mut known = self
-            .0
-            .prepared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, weak| weak.strong_count() > 0);
-        known.insert(key, Arc::downgrade(&inner));
-        Ok(Prepared(inner))
+        })
     }
 
     /// Starts a cell on the guest threads.
@@ -274,13 +312,22 @@ impl Runtime {
             .map_err(|_| StartError::Full { max })
     }
 
-    fn known(&self, key: &Version) -> Option<Arc<Inner>> {
+    fn known(&self, version: &Version) -> Option<Arc<Inner>> {
+        self.prepared().get(version)?.upgrade()
+    }
+
+    fn know(&self, version: Version, inner: &Arc<Inner>) {
+        let mut prepared = self.prepared();
+        prepared.retain(|_, weak| weak.strong_count() > 0);
+        prepared.insert(version, Arc::downgrade(inner));
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, HashMap<Version, Weak<Inner>>> {
+        // Whole between any two statements, also after a panic elsewhere.
         self.0
             .prepared
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(key)?
-            .upgrade()
     }
 
     fn engine(&self, flavour: Flavour) -> &Engine {

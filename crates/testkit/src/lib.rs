@@ -276,10 +276,15 @@ impl Cluster {
 
     /// Sends a running agent a signal, such as `STOP` or `CONT`.
     pub fn signal(&self, name: &str, signal: &str) {
-        let node = self.nodes.iter().find(|node| node.name == name).unwrap();
-        let pid = node.child.as_ref().unwrap().id().to_string();
+        let pid = self.pid(name).to_string();
         let sent = Command::new("kill").args(["-s", signal, &pid]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// The process of an agent that runs.
+    pub fn pid(&self, name: &str) -> u32 {
+        let node = self.nodes.iter().find(|node| node.name == name).unwrap();
+        node.child.as_ref().unwrap().id()
     }
 
     /// SIGTERM, and waits for the orderly end; answers with the exit code.

@@ -68,12 +68,21 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     if let Some(filter) = &config.log {
         session.log.configure(filter)?;
     }
+    give_memory_back();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start threads")?;
     runtime.block_on(serve(config, session))
+}
+
+/// Has threads of the allocator return what is free within seconds, also where nothing is allocated any more.
+/// Only here: other commands end soon, and the child that compiles may have no threads.
+fn give_memory_back() {
+    if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
+        tracing::warn!(%error, "memory that is free goes back to the system late");
+    }
 }
 
 /// Defaults, then the system's files, the user's, the named one, then flags.

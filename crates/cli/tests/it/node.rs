@@ -445,3 +445,35 @@ fn a_first_node_whose_invite_expired_says_so_once() {
     });
     assert_eq!(expired(), 1);
 }
+
+#[test]
+fn what_removed_cells_held_goes_back_to_the_machine() {
+    const MIB: u64 = 1024 * 1024;
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let (one, pid) = (realm.address("one"), realm.pid("one"));
+    let held = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB").parse::<u64>();
+        kib.unwrap() * 1024
+    };
+    let before = held();
+    // Each fills its log of 4 MiB with short lines.
+    for name in ["a", "b", "c"] {
+        let flood = guest("flood.wasm");
+        realm.ok(&["push", name, &flood, "--replicas", "4", "--via", &one]);
+    }
+    wait_for("the logs to fill", || {
+        (held() > before + 45 * MIB).then_some(())
+    });
+    for name in ["a", "b", "c"] {
+        realm.ok(&["rm", name, "--via", &one]);
+    }
+    wait_for("the memory to go back", || {
+        (held() < before + 12 * MIB).then_some(())
+    });
+}

@@ -103,16 +103,6 @@ fn a_job_that_ends_well_is_done_and_one_that_fails_says_why() {
     let cell = &component(&status, "bad")["cells"][0];
     assert_eq!(cell["exit_code"], 7);
     assert!(cell["reason"]["help"].is_string(), "{cell}");
-    realm.ok(&["push", "web", &guest("hello-http.wasm"), "--via", &one]);
-    let status = realm.wait_status("one", "the refusal", |status| {
-        component(status, "web")["state"] == "failed"
-    });
-    assert!(
-        component(&status, "web")["reason"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("http")
-    );
     realm.ok(&[
         "push",
         "tight",
@@ -299,4 +289,43 @@ fn three_agents_in_one_process_are_a_realm() {
     realm.wait_status("one", "its replica is elsewhere", |status| {
         node(status, "three")["state"] == "lost" && component(status, "ticker")["running"] == 3
     });
+}
+
+#[test]
+fn a_version_that_cannot_start_leaves_the_one_before_running() {
+    /// A program with more memories than a cell may have.
+    const FIVE_MEMORIES: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\
+        \x05\x0b\x05\0\0\0\0\0\0\0\0\0\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let bad = realm.path().join("bad.wasm");
+    std::fs::write(&bad, FIVE_MEMORIES).unwrap();
+    realm.ok(&[
+        "push",
+        "web",
+        &guest("sleeper.wasm"),
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    realm.ok(&["push", "web", bad.to_str().unwrap(), "--via", &one]);
+    let status = realm.wait_status("one", "the failure", |status| {
+        component(status, "web")["cells"][0]["state"] == "failed"
+    });
+    let cell = &component(&status, "web")["cells"][0];
+    assert_eq!(cell["reason"]["code"], "limit", "{cell}");
+    // The memory of the one before, which placement must not give to others.
+    assert!(cell["memory_bytes"].as_u64() > Some(0), "{cell}");
+    realm.ok(&[
+        "push",
+        "web",
+        &guest("ticker.wasm"),
+        "--wait",
+        "--via",
+        &one,
+    ]);
+    let status = realm.status("one").unwrap();
+    assert_eq!(component(&status, "web")["state"], "running");
 }

@@ -106,7 +106,7 @@ fn only_what_has_ended_for_good_leaves_its_memory() {
     for (state, ended) in [
         (CellState::Done, true),
         (CellState::Library, true),
-        (CellState::Failed, false),
+        (CellState::Failed, true),
         (CellState::Running, false),
         (CellState::Backoff, false),
         (CellState::Pulling, false),
@@ -122,13 +122,18 @@ fn only_what_has_ended_for_good_leaves_its_memory() {
         failed(cell);
         cell.started_at = Some(Timestamp(1));
     };
+    let beside_the_one_before = |cell: &mut CellReport| {
+        failed(cell);
+        cell.memory_bytes = 1;
+    };
+    assert!(leaves_room(never, failed, false));
     assert!(leaves_room(never, ran, false));
-    assert!(
-        !leaves_room(never, failed, false),
-        "a pull that failed is tried again"
-    );
-    assert!(!leaves_room(on_failure, ran, false));
+    assert!(leaves_room(on_failure, ran, false));
     assert!(leaves_room(on_failure, failed, true), "it was declined");
+    assert!(
+        !leaves_room(on_failure, beside_the_one_before, false),
+        "the one that it was to replace still runs"
+    );
     let before = |cell: &mut CellReport| {
         cell.state = CellState::Done;
         cell.generation = 2;

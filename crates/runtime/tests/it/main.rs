@@ -17,5 +17,6 @@ mod outbound;
 mod scene;
 mod sockets_p3;
 mod text;
+mod turns;
 mod vars;
 mod volumes;

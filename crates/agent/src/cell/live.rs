@@ -1,0 +1,92 @@
+//! A cell while it runs, for measuring.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use realm_manifest::{
+    Limits,
+    report::{CellReport, CellState, Reason},
+};
+use realm_runtime::{CellHandle, Limit, LimitHit};
+
+use crate::{reason::reason, supervisor::lock};
+
+/// Cheap to clone; it does not keep the cell alive.
+#[derive(Debug, Clone)]
+pub struct Live {
+    handle: Arc<Mutex<Weak<CellHandle>>>,
+    limits: Limits,
+    /// The one that it replaces.
+    before: Option<Arc<Mutex<Weak<CellHandle>>>>,
+}
+
+impl Live {
+    pub fn new(limits: Limits, before: Option<&Self>) -> Self {
+        Self {
+            handle: Arc::default(),
+            limits,
+            before: before.map(|before| before.handle.clone()),
+        }
+    }
+
+    pub fn runs(&self, handle: &Arc<CellHandle>) {
+        *lock(&self.handle) = Arc::downgrade(handle);
+    }
+
+    pub fn is_gone(&self) {
+        *lock(&self.handle) = Weak::new();
+    }
+
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Fills in what only a running cell can tell.
+    pub fn measure(&self, report: &mut CellReport) {
+        let Some(handle) = lock(&self.handle).upgrade() else {
+            if report.state == CellState::Failed {
+                report.memory_bytes = self.memory_before();
+            }
+            return;
+        };
+        let stats = handle.stats();
+        report.memory_bytes = stats.memory_bytes;
+        report.fuel_used = stats.fuel_used;
+        report.preemptions = stats.preemptions;
+        if report.reason.is_none()
+            && let Some((limit, count)) = stats.limit_hits.first()
+        {
+            report.reason = Some(self.met(*limit, *count));
+        }
+    }
+
+    /// What the one before uses, which runs on where this one could not take over.
+    fn memory_before(&self) -> u64 {
+        let before = self.before.as_ref();
+        let handle = before.and_then(|before| lock(before).upgrade());
+        handle.map_or(0, |handle| handle.stats().memory_bytes)
+    }
+
+    fn met(&self, limit: Limit, count: u64) -> Reason {
+        match self.value(limit) {
+            Some(value) => {
+                let hit = LimitHit::new(limit, value);
+                reason("limit", format!("{hit} ({count} times)"), Some(&hit.remedy))
+            }
+            None => reason(
+                "limit",
+                format!("met its {limit} limit {count} times"),
+                None,
+            ),
+        }
+    }
+
+    /// Where a limit of the spec stands; None for the fixed ones.
+    fn value(&self, limit: Limit) -> Option<u64> {
+        match limit {
+            Limit::Output => Some(self.limits.output_bytes_per_sec),
+            Limit::FuelPerSec => Some(self.limits.fuel_per_sec),
+            Limit::Memory => Some(self.limits.memory_max_bytes()),
+            _ => None,
+        }
+    }
+}

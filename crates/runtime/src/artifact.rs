@@ -1,0 +1,95 @@
+//! The bytes of an artifact: read only while a child takes them, so that what waits holds no memory.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use sha2::{Digest, Sha256};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
+};
+
+use crate::CompileError;
+
+/// Read at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Artifact {
+    digest: [u8; 32],
+    size: u64,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Their digest was computed here.
+    Bytes(Arc<[u8]>),
+    /// Whether they have the digest is found out each time they are read.
+    File(PathBuf),
+}
+
+impl Artifact {
+    /// `digest` is that of the bytes.
+    pub(crate) fn in_memory(wasm: Arc<[u8]>, digest: [u8; 32]) -> Self {
+        Self {
+            digest,
+            size: wasm.len() as u64,
+            source: Source::Bytes(wasm),
+        }
+    }
+
+    /// The file should have this digest.
+    pub(crate) async fn in_file(path: PathBuf, digest: [u8; 32]) -> Result<Self, CompileError> {
+        let metadata = tokio::fs::metadata(&path).await;
+        Ok(Self {
+            digest,
+            size: metadata.map_err(CompileError::Read)?.len(),
+            source: Source::File(path),
+        })
+    }
+
+    pub(crate) const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    pub(crate) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Hands all bytes over. An error if they are not those of the digest: what was made of them is not to be used.
+    pub(crate) async fn feed(
+        &self,
+        mut child: impl AsyncWrite + Unpin,
+    ) -> Result<(), CompileError> {
+        match &self.source {
+            Source::Bytes(wasm) => {
+                // A child that refuses early closes its end: its answer says why.
+                let _ = child.write_all(wasm).await;
+                Ok(())
+            }
+            Source::File(path) => {
+                let file = File::open(path).await.map_err(CompileError::Read)?;
+                let digest = pour(file, child).await.map_err(CompileError::Read)?;
+                (digest == self.digest)
+                    .then_some(())
+                    .ok_or(CompileError::Changed)
+            }
+        }
+    }
+}
+
+/// Copies to the end of the file, also past that of a child that refused early, and returns the digest.
+async fn pour(mut file: File, mut child: impl AsyncWrite + Unpin) -> io::Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut listens = true;
+    loop {
+        match file.read(&mut chunk).await? {
+            0 => return Ok(digest.finalize().into()),
+            count => {
+                digest.update(&chunk[..count]);
+                listens = listens && child.write_all(&chunk[..count]).await.is_ok();
+            }
+        }
+    }
+}
