@@ -35,6 +35,7 @@ use crate::{
 mod commands;
 mod effects;
 mod joining;
+mod names;
 mod network;
 mod relays;
 
@@ -261,26 +262,6 @@ impl Core {
             .collect();
         self.sources
             .send_if_modified(|now| std::mem::replace(now, connected.clone()) != connected);
-    }
-
-    /// The name the owner gave, else the one the node reports, else the start of its key.
-    pub(crate) fn node_name(&self, key: &PublicKey) -> String {
-        if let Some(name) = self
-            .approved
-            .get(key)
-            .and_then(|approval| approval.name.as_ref())
-        {
-            return name.to_string();
-        }
-        if let Some(record) = self.state.as_ref().and_then(|state| state.nodes.get(key)) {
-            return record.name.to_string();
-        }
-        if *key == self.key.public() {
-            return self.reporter.name();
-        }
-        self.reports
-            .get(key)
-            .map_or_else(|| key.short(), |seen| seen.report.name.to_string())
     }
 
     /// The approved nodes as placement sees them.

@@ -8,6 +8,7 @@
 //! What must stay absent: an owner's private key, and any way to change state but a signed intent.
 
 pub mod agent_file;
+mod alarms;
 pub mod approvals;
 mod backoff;
 mod cell;

@@ -35,6 +35,9 @@ pub(crate) fn status(core: &Core, state: &State, peers: &[PeerInfo]) -> Status {
             .filter(|key| !keys.contains(key))
             .collect::<Vec<_>>(),
     );
+    let known = keys.clone();
+    let waiting = core.contested().into_iter();
+    keys.extend(waiting.filter(|key| !known.contains(key)));
     let me = core.key.public();
     if !keys.contains(&me) {
         keys.push(me);
@@ -62,6 +65,7 @@ pub(crate) fn status(core: &Core, state: &State, peers: &[PeerInfo]) -> Status {
             .map(|status| component(core, state, status))
             .collect(),
         drift,
+        alarms: core.alarms(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Carrying out what the protocol asks for.
 
+use std::collections::BTreeSet;
+
 use realm_identity::{Claim, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_planner::State;
@@ -65,15 +67,17 @@ impl Core {
             }
             Effect::JoinRequested { request } => {
                 let message = format!("{} asks to join: realm nodes approve", request.node);
+                let asking: BTreeSet<PublicKey> = self.node.joins().map(|join| join.node).collect();
+                self.pending_since.retain(|node, _| asking.contains(node));
                 self.pending_since.entry(request.node).or_insert(now.wall);
-                self.events
-                    .record(now.wall, "asked", request.name.clone(), message);
+                let name = self.node_name(&request.node);
+                self.events.record(now.wall, "asked", name, message);
             }
             Effect::ClaimPresented { from, claim } => self.claim_presented(from, &claim, now),
             Effect::ClaimAdded { claim } => self.claim_added(&claim, now).await,
             Effect::ClaimConflict { invite_key, nodes } => {
                 let message = format!(
-                    "one invite was used by {} and {}: approve the right one by its key",
+                    "one invite was used by {} and {}: realm nodes approve KEY for the right one, realm nodes revoke KEY for the other",
                     nodes[0], nodes[1]
                 );
                 self.events

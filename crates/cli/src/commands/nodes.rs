@@ -126,6 +126,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
         let now = status_of(&connection).await?;
+        connection::remember(&realm, &now)?;
         let (key, act) = match command {
             Command::Ls => return ls(&now, &connection, session).await,
             Command::Show { node } => return show(&now, node, session),
@@ -141,6 +142,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                     .output
                     .say(format!("{}  {}", found.key, found.key.words()));
                 let facts = approve(found, name.as_ref(), tags, note.clone())?;
+                check_free(&facts.name, &found.key, &now)?;
                 (found.key, Act::Approve(facts))
             }
             Command::Revoke { node, yes, note } => {
@@ -277,14 +279,19 @@ fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
 
 /// A name that two nodes have names neither of them.
 fn check_free(name: &NodeName, key: &PublicKey, now: &Status) -> Result<()> {
-    let taken = |node: &&realm_rpc::status::Node| node.name == name.as_str() && node.key != *key;
+    let taken = |node: &&realm_rpc::status::Node| {
+        node.name == name.as_str() && node.key != *key && connection::is_member(node)
+    };
     match now.nodes.iter().find(taken) {
         None => Ok(()),
         Some(node) => Err(CliError::new(
             ExitCode::Usage,
             format!("the name {name} is that of {}", node.key),
         )
-        .help("choose another, or rename that one first")),
+        .help(format!(
+            "choose another: --name NAME; or rename that one first: realm nodes rename {} NEW",
+            node.key.short()
+        ))),
     }
 }
 
@@ -303,6 +310,7 @@ async fn ls(now: &Status, connection: &Connection, session: &Session) -> Result<
         session.output.object(&now.nodes)?;
         return Ok(ExitCode::Ok);
     }
+    status::alarms(&now.alarms, &session.output)?;
     status::nodes(&now.nodes, &session.output)?;
     for node in pending(connection).await? {
         session.output.say(format!(
@@ -353,7 +361,7 @@ fn find_pending<'a>(pending: &'a [PendingNode], wanted: &str) -> Result<&'a Pend
         (Some(node), None) => Ok(node),
         (Some(_), Some(_)) => Err(CliError::new(
             ExitCode::Usage,
-            format!("several nodes that ask to join call themselves {wanted}"),
+            format!("several nodes that ask to join are called {wanted}"),
         )
         .help("give the key of the right one: realm nodes ls")),
         (None, _) => Err(CliError::new(
