@@ -68,6 +68,8 @@ pub struct View {
 /// Everything the core is made of.
 pub(crate) struct Core {
     pub key: SecretKey,
+    /// The certificate of the node's sealing key, as on the wire.
+    pub sealing: Vec<u8>,
     pub clock: Clock,
     pub node: Node<PlannerFold>,
     pub network: NetworkHandle,
@@ -350,6 +352,7 @@ impl Core {
             cells: self.supervisor.reports(),
             declined: self.supervisor.declined(),
             holds: self.supervisor.holds(),
+            sealing: self.sealing.clone(),
         };
         if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
             let wire = report.to_wire();

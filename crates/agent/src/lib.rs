@@ -26,6 +26,7 @@ mod ledger;
 mod local;
 mod reason;
 mod report;
+mod sealing;
 mod start;
 mod status;
 mod supervisor;

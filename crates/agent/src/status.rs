@@ -132,6 +132,8 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
             .map(|hundredths| f64::from(hundredths) / 100.0),
         memory_bytes: report.and_then(|report| report.memory_bytes),
         cell_count: report.map(|report| report.cells.len() as u64),
+        sealing_certificate: report
+            .and_then(|report| Some(realm_identity::sealing::to_text(report.sealing.as_ref()?))),
         last_seen: seen.and_then(|seen| {
             time(if key == me {
                 crate::clock::wall()

@@ -54,6 +54,9 @@ pub struct Node {
     pub memory_bytes: Option<u64>,
     pub cell_count: Option<u64>,
     pub last_seen: Option<jiff::Timestamp>,
+    /// `Signed<SealingCertificate>` in base64: the node's own word, for who reads it to verify.
+    #[serde(default)]
+    pub sealing_certificate: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use realm_identity::{PublicKey, Target};
+use realm_identity::{PublicKey, SealingCertificate, SealingKey, Target};
 use realm_manifest::{
     NodeName, Tag,
     payload::{NodeFacts, Note, Payload},
@@ -10,13 +10,13 @@ use realm_manifest::{
 use realm_planner::State;
 use realm_rpc::{
     PendingNode,
-    status::{CellState, Status},
+    status::{CellState, Node, Status},
 };
 
 use crate::{
     commands::{Session, lifecycle, push::node_key, status},
     connection::{self, Connection, rpc_failed},
-    error::{CliError, ExitCode, Result},
+    error::{CliError, Context as _, ExitCode, Result},
     intent::{self, Durable},
     output::confirm,
 };
@@ -279,7 +279,7 @@ fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
 
 /// A name that two nodes have names neither of them.
 fn check_free(name: &NodeName, key: &PublicKey, now: &Status) -> Result<()> {
-    let taken = |node: &&realm_rpc::status::Node| {
+    let taken = |node: &&Node| {
         node.name == name.as_str() && node.key != *key && connection::is_member(node)
     };
     match now.nodes.iter().find(taken) {
@@ -331,8 +331,11 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
         CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))
             .help("list them: realm nodes ls")
     })?;
+    let sealing = sealing_key(node, session);
     if session.output.json() {
-        session.output.object(node)?;
+        let mut shown = serde_json::to_value(node).context("cannot write JSON")?;
+        shown["sealing_key"] = sealing.map(|key| key.to_string()).into();
+        session.output.object(&shown)?;
         return Ok(ExitCode::Ok);
     }
     status::nodes(std::slice::from_ref(node), &session.output)?;
@@ -344,11 +347,28 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
         "address      {}",
         node.address.as_deref().unwrap_or("-")
     ))?;
+    let sealing = sealing.map_or_else(|| "-".to_owned(), |key| key.to_string());
+    session.output.line(&format!("sealing key  {sealing}"))?;
     session.output.line(&format!(
         "version      {}",
         node.version.as_deref().unwrap_or("-")
     ))?;
     Ok(ExitCode::Ok)
+}
+
+/// The key that the node itself certified; whoever is asked only passes that on.
+fn sealing_key(node: &Node, session: &Session) -> Option<SealingKey> {
+    let certificate = node.sealing_certificate.as_ref()?;
+    match SealingCertificate::verify_text(certificate, node.key) {
+        Ok(certificate) => Some(certificate.key),
+        Err(error) => {
+            session.output.say(format!(
+                "warning: the sealing key that is told of {} is not its own: {error}",
+                node.name
+            ));
+            None
+        }
+    }
 }
 
 fn find_pending<'a>(pending: &'a [PendingNode], wanted: &str) -> Result<&'a PendingNode> {

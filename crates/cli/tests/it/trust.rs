@@ -398,3 +398,44 @@ fn every_node_tells_who_asks_to_join() {
         is(status, &three, "ready", "three")
     });
 }
+
+#[test]
+fn a_node_certifies_the_key_that_secrets_are_sealed_to() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let shown = |node: &str| -> serde_json::Value {
+        let shown = realm.ok(&["nodes", "show", node, "-o", "json", "--via", &one]);
+        serde_json::from_str(&shown).unwrap()
+    };
+    let sealing = |node: &str| {
+        realm_testkit::wait_for("the key", || {
+            Some(shown(node)["sealing_key"].as_str()?.to_owned())
+        })
+    };
+    let (first, second) = (sealing("one"), sealing("two"));
+    assert!(first.starts_with("age1") && first.len() == 62, "{first}");
+    assert_ne!(first, second);
+    let key = realm.data("two").join("sealing.key");
+    let mode = std::fs::metadata(&key).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    assert_eq!(realm.stop("two"), 0);
+    realm.start("two");
+    realm.wait_ready("one");
+    let again = realm.ok(&["nodes", "show", "two", "--via", &one]);
+    assert!(again.contains(&second), "{again}");
+    // A lost one is made anew, and the node says so.
+    assert_eq!(realm.stop("two"), 0);
+    std::fs::remove_file(&key).unwrap();
+    realm.start("two");
+    assert!(realm.log("two").contains("its sealing key was lost"));
+    realm_testkit::wait_for("the new key", || {
+        let shown = realm.ok(&["nodes", "show", "two", "--via", &one]);
+        (shown.contains("age1") && !shown.contains(&second)).then_some(())
+    });
+}

@@ -472,6 +472,7 @@ fn reports_are_pulled_once_and_from_anybody() {
         cells: vec![],
         declined: vec![],
         holds: vec![],
+        sealing: None,
     };
     for seq in [1, 2, 2, 1] {
         let report = report(seq);
