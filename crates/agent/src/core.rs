@@ -199,6 +199,7 @@ impl Core {
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
         self.claims = self.node.claims().cloned().collect();
+        self.raise_floor(now);
         let known: Vec<_> = self
             .reports
             .iter()
@@ -228,7 +229,8 @@ impl Core {
             self.approved.keys().copied().collect();
         let owners = self.state.as_ref().map(State::owners).unwrap_or_default();
         let realm = self.realm();
-        let window = matches!(pin, realm_identity::OwnerPin::Window { until } if until >= crate::clock::wall());
+        let window =
+            matches!(pin, realm_identity::OwnerPin::Window { until } if until >= self.trust.now());
         self.view.send_modify(|view| {
             let ended = view.owners.first() != owners.first()
                 || view.approved.iter().any(|key| !approved.contains(key));
@@ -380,6 +382,12 @@ impl Core {
         let now = self.clock.now();
         self.begin_realm(now);
         self.find_relays(now);
+        if let Err(error) = self.trust.floor.keep(now.mono) {
+            tracing::error!(
+                error = crate::fold::chain(&error),
+                "the time floor is not kept"
+            );
+        }
         // Presence depends on time alone, too.
         self.plan();
     }
@@ -452,6 +460,12 @@ impl Core {
             .map(|(key, seen)| seen.op(key))
             .collect();
         self.supervisor.shutdown().await;
+        if let Err(error) = self.trust.floor.keep_now() {
+            tracing::error!(
+                error = crate::fold::chain(&error),
+                "the time floor is not kept"
+            );
+        }
         self.ledger.commit(None, reports).await;
         // Whoever writes the results of the last batches must not wait for us.
         let drain = tokio::spawn(async move { while inputs.written.recv().await.is_some() {} });

@@ -19,6 +19,7 @@ mod core;
 mod ended;
 mod events;
 mod fetch;
+mod floor;
 mod fold;
 mod http;
 mod leave;

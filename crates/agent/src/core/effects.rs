@@ -161,6 +161,7 @@ impl Core {
                 .record(now.wall, "rotated", format!("revision {seq}"), message);
         }
         tracing::info!(seq, "the log advanced");
+        self.raise_floor(now);
         self.approve(now).await;
     }
 
@@ -237,7 +238,7 @@ impl Core {
             return;
         }
         let witnessed = VerifiedClaim::new(claim, state.realm, &state.owners())
-            .and_then(|claim| claim.witness(&self.key, now.wall));
+            .and_then(|claim| claim.witness(&self.key, self.trust.now()));
         match witnessed {
             Ok(witnessed) => self.node.handle(
                 Event::AddClaim {
@@ -252,11 +253,23 @@ impl Core {
         }
     }
 
+    /// Time has passed as far as the newest of what this node accepted says.
+    pub(super) fn raise_floor(&mut self, now: Now) {
+        let log = self.node.log();
+        let head = log.and_then(|log| log.entry(log.head().hash));
+        let issued = head.and_then(|(entry, _)| Some(entry.body.as_ref()?.issued_at));
+        let witnessed = self.claims.iter().map(|claim| claim.witness.at);
+        if let Some(newest) = issued.into_iter().chain(witnessed).max() {
+            self.trust.floor.saw(newest, now.wall);
+        }
+    }
+
     async fn claim_added(&mut self, wire: &[u8], now: Now) {
         let Ok(claim) = WitnessedClaim::from_wire(wire) else {
             return;
         };
         let node = claim.claim.node;
+        self.trust.floor.saw(claim.witness.at, now.wall);
         self.claims.push(claim);
         self.approve(now).await;
         let (waiting, rest) = std::mem::take(&mut self.claimants)
