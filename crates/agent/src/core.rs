@@ -27,6 +27,7 @@ use crate::{
     events::Events,
     fold::PlannerFold,
     ledger::{LedgerTask, Written},
+    offenders::Offenders,
     report::Reporter,
     supervisor::Supervisor,
     trust::Trust,
@@ -95,6 +96,9 @@ pub(crate) struct Core {
     /// Who waits until the realm that was brought is on disk.
     pub adopters: Vec<commands::Reply<()>>,
     pub pending_since: BTreeMap<PublicKey, Timestamp>,
+    pub offenders: Offenders,
+    /// Nodes whose claim was refused: told once.
+    pub refused_claims: BTreeSet<PublicKey>,
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,

@@ -25,6 +25,7 @@ mod http;
 mod leave;
 mod ledger;
 mod local;
+mod offenders;
 mod reason;
 mod report;
 mod sealing;

@@ -9,7 +9,10 @@ use realm_protocol::{Effect, Event, MemberState, Now};
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use super::{Core, Seen};
-use crate::{fold::chain, ledger::to_store};
+use crate::{fold::chain, ledger::to_store, offenders};
+
+/// Nodes remembered whose claim was refused.
+const MAX_REFUSED: usize = 256;
 
 impl Core {
     /// Drains every effect; carrying one out may make more.
@@ -86,9 +89,8 @@ impl Core {
             }
             Effect::Dial { peer } => self.connect(peer),
             Effect::Warn { peer, what } => {
-                tracing::warn!(%peer, %what, "a peer misbehaved");
-                self.events
-                    .record(now.wall, "refused", peer.short(), what.to_string());
+                let weight = offenders::weight(&what);
+                self.offence(peer, weight, &what.to_string(), now).await;
             }
         }
     }
@@ -233,10 +235,9 @@ impl Core {
         {
             // Two are known to have used it: both wait for the owner, and so does everybody after.
             let message = format!("{} claims an invite that two have used", claim.node);
-            self.events
-                .record(now.wall, "refused", claim.node.short(), message);
-            return;
+            return self.claim_refused(claim.node, message, now);
         }
+        let node = claim.node;
         let witnessed = VerifiedClaim::new(claim, state.realm, &state.owners())
             .and_then(|claim| claim.witness(&self.key, self.trust.now()));
         match witnessed {
@@ -246,10 +247,18 @@ impl Core {
                 },
                 now,
             ),
-            Err(error) => {
-                self.events
-                    .record(now.wall, "refused", "invite".to_owned(), chain(&error));
-            }
+            Err(error) => self.claim_refused(node, format!("invite: {}", chain(&error)), now),
+        }
+    }
+
+    /// A claim is presented again every few seconds: that it is refused is told once.
+    fn claim_refused(&mut self, node: PublicKey, message: String, now: Now) {
+        if self.refused_claims.len() >= MAX_REFUSED {
+            self.refused_claims.clear();
+        }
+        if self.refused_claims.insert(node) {
+            self.events
+                .record(now.wall, "refused", node.short(), message);
         }
     }
 

@@ -5,6 +5,7 @@ mod alone;
 mod disk;
 mod floor;
 mod history;
+mod hostile;
 mod nat;
 mod node;
 mod picture;
