@@ -97,6 +97,8 @@ pub(crate) struct Core {
     pub adopters: Vec<commands::Reply<()>>,
     pub pending_since: BTreeMap<PublicKey, Timestamp>,
     pub offenders: Offenders,
+    /// As they were last told.
+    pub alarms_told: Vec<realm_rpc::status::Alarm>,
     /// Nodes whose claim was refused: told once.
     pub refused_claims: BTreeSet<PublicKey>,
     pub forked: bool,

@@ -253,6 +253,7 @@ impl Agent {
             adopters: Vec::new(),
             pending_since: BTreeMap::new(),
             offenders: Offenders::default(),
+            alarms_told: Vec::new(),
             refused_claims: BTreeSet::new(),
             forked: false,
             incompatible: None,

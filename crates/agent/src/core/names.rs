@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use realm_identity::{Invite, PublicKey, Signed};
 use realm_manifest::{NodeName, Tag};
 use realm_planner::Standing;
+use realm_protocol::Now;
 use realm_rpc::{PendingNode, status::Alarm};
 
 use super::Core;
@@ -76,6 +77,19 @@ impl Core {
         let mut alarms = alarms::invites(&self.claims, |node| self.is_decided(node));
         alarms.extend(alarms::names(names));
         alarms
+    }
+
+    /// Records alarms that are new.
+    pub(super) fn tell_alarms(&mut self, now: Now) {
+        let alarms = self.alarms();
+        for alarm in &alarms {
+            if !self.alarms_told.contains(alarm) {
+                let message = format!("{}; {}", alarm.message, alarm.help);
+                self.events
+                    .record(now.wall, "alarm", alarm.code.clone(), message);
+            }
+        }
+        self.alarms_told = alarms;
     }
 
     /// Who asks to join: also this node itself, which may be the realm's first, and nodes that came

@@ -312,6 +312,12 @@ fn an_invite_that_two_nodes_use_is_an_alarm_until_the_owner_decides() {
         assert!(shown.contains("ALARM") && shown.contains(&thief), "{shown}");
     }
 
+    let log = realm.log("one");
+    assert!(
+        log.contains("alarm") && log.contains("one invite was used"),
+        "{log}"
+    );
+
     let by_name = realm.run(&["nodes", "approve", "shared", "--via", &one]);
     assert_eq!(by_name.code, 2, "{}", by_name.stderr);
     assert!(by_name.stderr.contains("key"), "{}", by_name.stderr);
