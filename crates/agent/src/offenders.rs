@@ -10,14 +10,15 @@ use realm_identity::PublicKey;
 use realm_protocol::Offence;
 
 /// How long a stranger is kept out.
-pub const BAN: Duration = Duration::from_secs(600);
+pub const BAN: Duration = Duration::from_millis(BAN_MS);
+const BAN_MS: u64 = 600_000;
 /// What an offence weighs that no honest node commits, whatever it believes of this one.
 const GRAVE: u64 = 8_000;
 /// What one weighs that an honest node may commit: it may not know yet that it is a stranger here,
 /// or belong to another branch or realm.
 const SLIGHT: u64 = 1_000;
-/// Strangers are kept out at this weight: eight grave offences.
-const BAN_AT: u64 = 64_000;
+/// Strangers are kept out at this weight: eight grave offences within four seconds.
+const BAN_AT: u64 = 60_000;
 /// Weight forgiven in a millisecond: a slight offence a second is forgiven for ever.
 const FORGIVEN_PER_MS: u64 = 1;
 /// A peer is told of once in this time; what it did meanwhile is counted.
@@ -38,6 +39,8 @@ struct Offender {
     told_at: Option<u64>,
     /// Offences since it was told of.
     count: u64,
+    /// Until when it is kept out. What it had sent before that may still be read.
+    banned_until: u64,
 }
 
 /// What follows from an offence.
@@ -76,12 +79,18 @@ impl Offenders {
             self.make_room(mono);
         }
         let offender = self.peers.entry(peer).or_default();
+        if mono < offender.banned_until && !approved {
+            return Sentence::Counted;
+        }
         offender.weight = offender.weight_at(mono).saturating_add(weight);
         offender.at = mono;
         offender.count += 1;
         let count = offender.count;
         if offender.weight >= BAN_AT && !approved {
-            self.peers.remove(&peer);
+            *offender = Offender {
+                banned_until: mono.saturating_add(BAN_MS),
+                ..Offender::default()
+            };
             return Sentence::Banned { count };
         }
         let due = offender
@@ -130,24 +139,23 @@ mod tests {
     #[test]
     fn a_stranger_that_sends_rubbish_is_kept_out_and_an_approved_peer_is_not() {
         let mut offenders = Offenders::default();
-        let mut note = |approved| {
+        let mut note_at = |approved, mono| {
             let grave = weight(&Offence::MalformedFrame);
-            offenders.note(peer(u16::from(approved)), approved, grave, 5)
+            offenders.note(peer(u16::from(approved)), approved, grave, mono)
         };
+        let mut note = |approved| note_at(approved, 5);
         assert_eq!(note(false), Sentence::Told { count: 1 });
         for _ in 0..6 {
             assert_eq!(note(false), Sentence::Counted);
         }
         assert_eq!(note(false), Sentence::Banned { count: 7 });
-        assert_eq!(
-            note(false),
-            Sentence::Told { count: 1 },
-            "who comes back begins anew"
-        );
+        assert_eq!(note(false), Sentence::Counted, "it was under way");
         assert_eq!(note(true), Sentence::Told { count: 1 });
         for _ in 0..1_000 {
             assert_eq!(note(true), Sentence::Counted);
         }
+        // Who comes back begins anew.
+        assert_eq!(note_at(false, 5 + BAN_MS), Sentence::Told { count: 1 });
     }
 
     #[test]
@@ -167,7 +175,7 @@ mod tests {
             let sentence = offenders.note(peer(2), false, slight, 9);
             matches!(sentence, Sentence::Banned { .. })
         });
-        assert_eq!(flood, Some(63));
+        assert_eq!(flood, Some(59));
     }
 
     #[test]

@@ -2,12 +2,28 @@
 
 use std::time::Duration;
 
-use realm_identity::SecretKey;
+use realm_identity::{PublicKey, SecretKey};
 use realm_p2p::{Network, NetworkEvent, Services};
+use tokio::sync::mpsc;
 
 use crate::cluster;
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Frames enough, and fewer than would be too many at once.
+const RUBBISH: usize = 12;
+
+/// Waits until a connection is gone; says with whom it was.
+async fn cut_off(events: &mut mpsc::Receiver<NetworkEvent>) -> PublicKey {
+    let gone = async {
+        loop {
+            if let NetworkEvent::PeerDisconnected { key } = events.recv().await.unwrap() {
+                return key;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap()
+}
 
 #[test]
 fn a_stranger_that_sends_rubbish_is_kept_out() {
@@ -23,31 +39,14 @@ fn a_stranger_that_sends_rubbish_is_kept_out() {
         config.mdns = false;
         let (stranger, mut events) = Network::start(config, Services::default()).await.unwrap();
         let node = stranger.dial(&one).await.unwrap();
-        let cut_off = async {
-            loop {
-                stranger.send_frame(node, vec![0xff].into()).await.unwrap();
-                tokio::select! {
-                    event = events.recv() => {
-                        if let NetworkEvent::PeerDisconnected { key } = event.unwrap() {
-                            assert_eq!(key, node);
-                            return;
-                        }
-                    }
-                    () = tokio::time::sleep(Duration::from_millis(20)) => {}
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, cut_off).await.unwrap();
+        for _ in 0..RUBBISH {
+            let frame = vec![0xff].into();
+            stranger.send_frame(node, frame).await.unwrap();
+        }
+        assert_eq!(cut_off(&mut events).await, node);
         // The handshake may end before the refusal arrives: the connection does not last.
         if stranger.dial(&one).await.is_ok() {
-            let gone = async {
-                loop {
-                    if let NetworkEvent::PeerDisconnected { .. } = events.recv().await.unwrap() {
-                        return;
-                    }
-                }
-            };
-            tokio::time::timeout(PATIENCE, gone).await.unwrap();
+            cut_off(&mut events).await;
         }
         stranger.shutdown().await;
     });
