@@ -107,14 +107,14 @@ fn approval(claim: &VerifiedClaim) -> Approval {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use realm_identity::{Claim, Genesis, Invite, SecretKey, Signed, Timestamp, VERSION};
 
     use super::*;
 
-    const NOW: Timestamp = Timestamp(1_000_000_000);
+    pub(crate) const NOW: Timestamp = Timestamp(1_000_000_000);
 
-    fn key(seed: u8) -> SecretKey {
+    pub(crate) fn key(seed: u8) -> SecretKey {
         SecretKey::from_seed(&[seed; 32])
     }
 
@@ -127,7 +127,7 @@ mod tests {
         sign(Genesis::new(owner.public(), "home".into(), [0; 32]), &owner)
     }
 
-    fn claim(invite_seed: u8, node: u8, witness: u8, at: Timestamp) -> WitnessedClaim {
+    pub(crate) fn claim(invite_seed: u8, node: u8, witness: u8, at: Timestamp) -> WitnessedClaim {
         let (owner, genesis) = (key(1), genesis());
         let invite = Invite {
             v: VERSION,

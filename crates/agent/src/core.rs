@@ -27,6 +27,7 @@ use crate::{
     events::Events,
     fold::PlannerFold,
     ledger::{LedgerTask, Written},
+    offenders::Offenders,
     report::Reporter,
     supervisor::Supervisor,
     trust::Trust,
@@ -35,6 +36,7 @@ use crate::{
 mod commands;
 mod effects;
 mod joining;
+mod names;
 mod network;
 mod relays;
 
@@ -67,6 +69,8 @@ pub struct View {
 /// Everything the core is made of.
 pub(crate) struct Core {
     pub key: SecretKey,
+    /// The certificate of the node's sealing key, as on the wire.
+    pub sealing: Vec<u8>,
     pub clock: Clock,
     pub node: Node<PlannerFold>,
     pub network: NetworkHandle,
@@ -92,6 +96,11 @@ pub(crate) struct Core {
     /// Who waits until the realm that was brought is on disk.
     pub adopters: Vec<commands::Reply<()>>,
     pub pending_since: BTreeMap<PublicKey, Timestamp>,
+    pub offenders: Offenders,
+    /// As they were last told.
+    pub alarms_told: Vec<realm_rpc::status::Alarm>,
+    /// Nodes whose claim was refused: told once.
+    pub refused_claims: BTreeSet<PublicKey>,
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
@@ -196,6 +205,7 @@ impl Core {
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
         self.claims = self.node.claims().cloned().collect();
+        self.raise_floor(now);
         let known: Vec<_> = self
             .reports
             .iter()
@@ -225,7 +235,8 @@ impl Core {
             self.approved.keys().copied().collect();
         let owners = self.state.as_ref().map(State::owners).unwrap_or_default();
         let realm = self.realm();
-        let window = matches!(pin, realm_identity::OwnerPin::Window { until } if until >= crate::clock::wall());
+        let window =
+            matches!(pin, realm_identity::OwnerPin::Window { until } if until >= self.trust.now());
         self.view.send_modify(|view| {
             let ended = view.owners.first() != owners.first()
                 || view.approved.iter().any(|key| !approved.contains(key));
@@ -261,26 +272,6 @@ impl Core {
             .collect();
         self.sources
             .send_if_modified(|now| std::mem::replace(now, connected.clone()) != connected);
-    }
-
-    /// The name the owner gave, else the one the node reports, else the start of its key.
-    pub(crate) fn node_name(&self, key: &PublicKey) -> String {
-        if let Some(name) = self
-            .approved
-            .get(key)
-            .and_then(|approval| approval.name.as_ref())
-        {
-            return name.to_string();
-        }
-        if let Some(record) = self.state.as_ref().and_then(|state| state.nodes.get(key)) {
-            return record.name.to_string();
-        }
-        if *key == self.key.public() {
-            return self.reporter.name();
-        }
-        self.reports
-            .get(key)
-            .map_or_else(|| key.short(), |seen| seen.report.name.to_string())
     }
 
     /// The approved nodes as placement sees them.
@@ -369,6 +360,7 @@ impl Core {
             cells: self.supervisor.reports(),
             declined: self.supervisor.declined(),
             holds: self.supervisor.holds(),
+            sealing: self.sealing.clone(),
         };
         if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
             let wire = report.to_wire();
@@ -396,6 +388,12 @@ impl Core {
         let now = self.clock.now();
         self.begin_realm(now);
         self.find_relays(now);
+        if let Err(error) = self.trust.floor.keep(now.mono) {
+            tracing::error!(
+                error = crate::fold::chain(&error),
+                "the time floor is not kept"
+            );
+        }
         // Presence depends on time alone, too.
         self.plan();
     }
@@ -468,6 +466,12 @@ impl Core {
             .map(|(key, seen)| seen.op(key))
             .collect();
         self.supervisor.shutdown().await;
+        if let Err(error) = self.trust.floor.keep_now() {
+            tracing::error!(
+                error = crate::fold::chain(&error),
+                "the time floor is not kept"
+            );
+        }
         self.ledger.commit(None, reports).await;
         // Whoever writes the results of the last batches must not wait for us.
         let drain = tokio::spawn(async move { while inputs.written.recv().await.is_some() {} });

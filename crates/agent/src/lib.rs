@@ -8,6 +8,7 @@
 //! What must stay absent: an owner's private key, and any way to change state but a signed intent.
 
 pub mod agent_file;
+mod alarms;
 pub mod approvals;
 mod backoff;
 mod cell;
@@ -18,13 +19,16 @@ mod core;
 mod ended;
 mod events;
 mod fetch;
+mod floor;
 mod fold;
 mod http;
 mod leave;
 mod ledger;
 mod local;
+mod offenders;
 mod reason;
 mod report;
+mod sealing;
 mod start;
 mod status;
 mod supervisor;

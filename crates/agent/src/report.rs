@@ -38,6 +38,8 @@ pub struct Facts {
     pub declined: Vec<Declined>,
     /// Components with data on this node, sorted.
     pub holds: Vec<Held>,
+    /// The certificate of the node's sealing key, as on the wire.
+    pub sealing: Vec<u8>,
 }
 
 /// Makes reports, each with a higher sequence number than the one before.
@@ -152,6 +154,7 @@ impl Reporter {
             cells,
             declined: facts.declined,
             holds: facts.holds,
+            sealing: Some(facts.sealing.into()),
         }
     }
 
@@ -306,6 +309,7 @@ mod tests {
             cells: (0..MAX_CELLS).map(cell).collect(),
             declined: Vec::new(),
             holds: Vec::new(),
+            sealing: Vec::new(),
         };
         let (report, _) = reporter
             .make(&key, facts, Timestamp(5), true)

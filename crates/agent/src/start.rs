@@ -38,7 +38,9 @@ use crate::{
     http::{BindError, HttpServer},
     ledger::{self, LedgerTask},
     local::LocalError,
+    offenders::Offenders,
     report::Reporter,
+    sealing::Sealing,
     supervisor::{Supervisor, Tools},
     trust::{self, Trust, TrustError},
     volumes::Volumes,
@@ -107,6 +109,7 @@ impl Agent {
         let clock = Clock::default();
         let dir = DataDir::open(&config.data)?;
         let key = trust::node_key(&dir)?;
+        let sealing = Sealing::load(&dir, &key)?;
         let mut trust = Trust::load(&dir)?;
         if let Some(window) = config.trust_first_use {
             trust.open_window(window)?;
@@ -129,6 +132,11 @@ impl Agent {
         };
         let runtime = runtime(&config, &dir)?;
         let events = Events::default();
+        if sealing.renewed {
+            let message = "its sealing key was lost, and another one was made: what was sealed for it before cannot be opened here".to_owned();
+            let subject = sealing.certificate.key.to_string();
+            events.record(clock.now().wall, "alarm", subject, message);
+        }
         let (view_sender, view) = watch::channel(View {
             realm: None,
             realm_name: None,
@@ -223,6 +231,7 @@ impl Agent {
             reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
             supervisor: Supervisor::new(tools, logs, held, local),
             key: key.clone(),
+            sealing: sealing.certificate.to_wire(),
             started_mono: clock.now().mono,
             clock,
             node,
@@ -243,6 +252,9 @@ impl Agent {
             claimants: Vec::new(),
             adopters: Vec::new(),
             pending_since: BTreeMap::new(),
+            offenders: Offenders::default(),
+            alarms_told: Vec::new(),
+            refused_claims: BTreeSet::new(),
             forked: false,
             incompatible: None,
             addresses: Vec::new(),

@@ -35,6 +35,9 @@ pub(crate) fn status(core: &Core, state: &State, peers: &[PeerInfo]) -> Status {
             .filter(|key| !keys.contains(key))
             .collect::<Vec<_>>(),
     );
+    let known = keys.clone();
+    let waiting = core.contested().into_iter();
+    keys.extend(waiting.filter(|key| !known.contains(key)));
     let me = core.key.public();
     if !keys.contains(&me) {
         keys.push(me);
@@ -62,6 +65,7 @@ pub(crate) fn status(core: &Core, state: &State, peers: &[PeerInfo]) -> Status {
             .map(|status| component(core, state, status))
             .collect(),
         drift,
+        alarms: core.alarms(),
     }
 }
 
@@ -128,6 +132,8 @@ fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node 
             .map(|hundredths| f64::from(hundredths) / 100.0),
         memory_bytes: report.and_then(|report| report.memory_bytes),
         cell_count: report.map(|report| report.cells.len() as u64),
+        sealing_certificate: report
+            .and_then(|report| Some(realm_identity::sealing::to_text(report.sealing.as_ref()?))),
         last_seen: seen.and_then(|seen| {
             time(if key == me {
                 crate::clock::wall()

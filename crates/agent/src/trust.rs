@@ -8,7 +8,7 @@ use realm_identity::{
 };
 use realm_store::{DataDir, DirError, StateFileError};
 
-use crate::clock;
+use crate::{clock, floor::Floor};
 
 /// Everything that decides trust on this node. Every change is on disk before it counts.
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub struct Trust {
     pin: OwnerPin,
     pin_file: realm_store::StateFile,
     claim_file: realm_store::StateFile,
+    pub floor: Floor,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +46,13 @@ impl Trust {
             pin,
             pin_file,
             claim_file: dir.state_file("claim"),
+            floor: Floor::load(dir)?,
         })
+    }
+
+    /// The present, where time decides.
+    pub fn now(&self) -> Timestamp {
+        self.floor.raised(clock::wall())
     }
 
     pub fn pin(&self) -> OwnerPin {
@@ -60,7 +67,7 @@ impl Trust {
     /// `realm enroll`: pins the invite's owner and keeps the claim until it is witnessed.
     pub fn enroll(&mut self, token: &InviteToken, node: &SecretKey) -> Result<(), TrustError> {
         let invite = token.invite();
-        let now = clock::wall();
+        let now = self.now();
         invite.check_time(now)?;
         let pin = self.pin.pin_by_invite(invite.owner, invite.realm)?;
         let claim =
@@ -75,7 +82,7 @@ impl Trust {
             return Ok(());
         }
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.set(self.pin.open_window(clock::wall().plus_millis(millis))?)
+        self.set(self.pin.open_window(self.now().plus_millis(millis))?)
     }
 
     /// A key that was proven over the network, with the realm whose genesis it signed.
@@ -85,6 +92,7 @@ impl Trust {
         realm: realm_identity::RealmId,
         now: Timestamp,
     ) -> Result<(), TrustError> {
+        let now = self.floor.raised(now);
         self.set(self.pin.offer(owner, Some(realm), now)?)
     }
 
@@ -224,6 +232,33 @@ mod tests {
             "{error}"
         );
         assert_eq!(Trust::load(&dir).unwrap().pin(), OwnerPin::Unpinned);
+    }
+
+    #[test]
+    fn a_clock_that_was_reset_takes_no_expired_invite() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        // It has seen a time after which this invite, good by the clock, has expired.
+        let good = token(&key(1), clock::wall());
+        let later = clock::wall().plus_millis(3_600_000);
+        trust.floor.saw(later, later);
+        let error = trust.enroll(&good, &key(9)).unwrap_err();
+        assert!(
+            matches!(error, TrustError::Invite(InviteError::Expired)),
+            "{error}"
+        );
+        // So it is with a window that has closed.
+        trust.open_window(Duration::from_secs(60)).unwrap();
+        let after = later.plus_millis(120_000);
+        trust.floor.saw(after, after);
+        let owner = genesis(&key(1));
+        let reset = Timestamp(1_000);
+        assert!(
+            trust
+                .offer(key(1).public(), owner.realm_id(), reset)
+                .is_err()
+        );
     }
 
     #[test]

@@ -6,7 +6,10 @@ use futures::future::{Either, select};
 use realm_agent::agent_file::{self, AgentInfo};
 use realm_identity::{PublicKey, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
-use realm_rpc::{ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError, status::Status};
+use realm_rpc::{
+    ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError,
+    status::{Node, NodeState, Status},
+};
 
 use crate::{
     commands::{Session, agent},
@@ -225,10 +228,19 @@ pub fn known_addresses(session: &Session, realm: &Realm) -> Result<Vec<String>> 
     Ok(known)
 }
 
-/// Keeps where the nodes of a status are reached, for when the present one is gone.
+/// Keeps where the nodes of a status are reached, for when the present one is gone, and what they
+/// are called.
 pub fn remember(realm: &Realm, status: &Status) -> Result<()> {
+    let nodes = status.nodes.iter().filter(|node| is_member(node));
+    let names: Vec<String> = nodes.map(|node| node.name.clone()).collect();
+    realm.remember_names(&names)?;
     let addresses = status.nodes.iter().filter_map(|node| node.address.clone());
     realm.save_peers(&addresses.collect::<Vec<_>>())
+}
+
+/// Whether the node belongs to the realm now, be it there or away.
+pub fn is_member(node: &Node) -> bool {
+    !matches!(node.state, NodeState::Pending | NodeState::Revoked)
 }
 
 fn not_ours(info: &PublicInfo, realm: &Realm) -> CliError {

@@ -2,11 +2,12 @@
 //!
 //! `STATE/realms/<id>/genesis` holds the signed genesis, `mark` the highest revision seen
 //! or signed, `owner` who owns it after a change, `outbox` the one intent that was signed and not yet acknowledged, `peers`
-//! addresses that answered. `STATE/current` names the realm in use.
+//! addresses that answered, `names` what its nodes were called when their status was last read, `invites` what
+//! the nodes will be called that were invited here. `STATE/current` names the realm in use.
 
 use std::path::{Path, PathBuf};
 
-use realm_identity::{Genesis, PublicKey, RealmId, Signed};
+use realm_identity::{Genesis, PublicKey, RealmId, Signed, Timestamp};
 
 use crate::{
     error::{CliError, Context as _, ExitCode, Result},
@@ -17,6 +18,8 @@ use crate::{
 const MAX_BYTES: u64 = 256 * 1024;
 /// Addresses remembered; the first that answers is used.
 const MAX_PEERS: usize = 32;
+/// Invites remembered, the latest first, while they can be used.
+const MAX_INVITES: usize = 256;
 
 /// The realms of one state directory.
 #[derive(Debug, Clone)]
@@ -219,10 +222,59 @@ impl Realm {
 
     /// Addresses that answered before, the latest first.
     pub fn peers(&self) -> Result<Vec<String>> {
-        let bytes =
-            file::read(&self.dir.join("peers"), MAX_BYTES).context("cannot read saved peers")?;
+        let mut peers = self.lines("peers", "cannot read saved peers")?;
+        peers.truncate(MAX_PEERS);
+        Ok(peers)
+    }
+
+    /// What the nodes of the realm were called when their status was last read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        self.lines("names", "cannot read the names of the realm's nodes")
+    }
+
+    pub fn remember_names(&self, names: &[String]) -> Result<()> {
+        if self.names()? == names {
+            return Ok(());
+        }
+        file::replace(&self.dir.join("names"), names.join("\n").as_bytes())
+            .context("cannot save the names of the realm's nodes")
+    }
+
+    /// Until when an invite for a node of this name, made here, can be used.
+    pub fn invited(&self, name: &str, now: Timestamp) -> Result<Option<Timestamp>> {
+        let invites = self.invites(now)?.into_iter();
+        let mut same = invites.filter(|(_, other)| other == name);
+        Ok(same.next().map(|(until, _)| until))
+    }
+
+    pub fn remember_invite(&self, name: &str, until: Timestamp, now: Timestamp) -> Result<()> {
+        let mut invites = self.invites(now)?;
+        invites.insert(0, (until, name.to_owned()));
+        invites.truncate(MAX_INVITES);
+        let lines = invites
+            .iter()
+            .map(|(until, name)| format!("{} {name}\n", until.as_millis()));
+        file::replace(
+            &self.dir.join("invites"),
+            lines.collect::<String>().as_bytes(),
+        )
+        .context("cannot remember the invite")
+    }
+
+    /// Those that can still be used, the latest first.
+    fn invites(&self, now: Timestamp) -> Result<Vec<(Timestamp, String)>> {
+        let lines = self.lines("invites", "cannot read which invites were made")?;
+        let invites = lines.iter().filter_map(|line| {
+            let (until, name) = line.split_once(' ')?;
+            Some((Timestamp(until.parse().ok()?), name.to_owned()))
+        });
+        Ok(invites.filter(|(until, _)| *until > now).collect())
+    }
+
+    fn lines(&self, name: &str, failed: &str) -> Result<Vec<String>> {
+        let bytes = file::read(&self.dir.join(name), MAX_BYTES).context(failed)?;
         let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        Ok(text.lines().map(str::to_owned).take(MAX_PEERS).collect())
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// Remembers addresses, before the ones already known.
@@ -291,6 +343,20 @@ mod tests {
         );
         realm.clear_outbox().unwrap();
         assert!(realm.outbox().unwrap().is_none());
+    }
+
+    #[test]
+    fn invites_are_known_while_they_can_be_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+        let now = Timestamp(1_000);
+        realm.remember_invite("one", Timestamp(2_000), now).unwrap();
+        realm.remember_invite("two", Timestamp(3_000), now).unwrap();
+        let until = |name: &str, now: u64| realm.invited(name, Timestamp(now)).unwrap();
+        assert_eq!(until("one", 1_999), Some(Timestamp(2_000)));
+        assert_eq!(until("one", 2_000), None);
+        assert_eq!(until("two", 2_000), Some(Timestamp(3_000)));
+        assert_eq!(until("three", 1_000), None);
     }
 
     #[test]

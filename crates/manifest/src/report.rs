@@ -1,6 +1,6 @@
 //! What a node says of itself: a small digest in gossip, the whole report on request.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 use realm_identity::{Hash, PublicKey, RealmId, Timestamp, message};
 
 use crate::{ComponentName, NodeName, Tag};
@@ -55,6 +55,10 @@ pub struct NodeReport {
     /// them. Replicas that write such a volume stay where it is.
     #[n(17)]
     pub holds: Vec<Held>,
+    /// `Signed<SealingCertificate>` as on the wire: who reads it verifies it. It is the node's word
+    /// alone, so a report with a bad one is still a report.
+    #[n(18)]
+    pub sealing: Option<ByteVec>,
 }
 
 message!(NodeReport, "node-report", |report| report.node);

@@ -71,7 +71,9 @@ impl Behaviour {
         }
     }
 
+    /// Whoever is approved is banned no longer.
     pub fn set_approved(&mut self, peers: HashSet<PeerId>) {
+        self.banned.retain(|peer, _| !peers.contains(peer));
         self.approved = peers;
     }
 
@@ -397,6 +399,16 @@ mod tests {
             full(&mut limits, ip("127.0.0.1")),
             (32, Refused::Pending { max: 32 })
         );
+    }
+
+    #[test]
+    fn an_approval_ends_a_ban() {
+        let mut limits = Behaviour::new(NetLimits::default());
+        limits.ban(peer(0), Duration::MAX);
+        limits.ban(peer(1), Duration::MAX);
+        limits.set_approved(HashSet::from([peer(0)]));
+        assert_eq!(limits.check_known(&peer(0)), Ok(()));
+        assert_eq!(limits.check_known(&peer(1)), Err(Refused::Banned));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub const MAX_CLAIM_FRAMES: usize = 4;
 pub const MAX_WAITING_CLAIMS: usize = 256;
 /// Join requests waiting for the owner.
 pub const MAX_PENDING_JOINS: usize = 64;
+/// Join requests that approved peers told of, beside those of nodes that are connected here.
+pub const MAX_TOLD_JOINS: usize = 64;
 /// Largest join request.
 pub const MAX_JOIN_BYTES: usize = 4 * 1024;
 /// Peers with state here: 512 approved, and strangers.

@@ -6,17 +6,19 @@ use rand_foca::{RngExt as _, SeedableRng, rngs::SmallRng};
 use realm_identity::{Genesis, Hash, PublicKey, RealmId, SecretKey, Signed, VerifyError};
 
 use crate::{
-    Effect, Event, Fold, Frame, Halt, JoinRequest, Log, Member, Mutation, Now, Offence, Op, Point,
-    Refusal, Restored, Verdict, limits::*, swim::Swim,
+    Effect, Event, Fold, Frame, Halt, Log, Member, Mutation, Now, Offence, Op, Point, Refusal,
+    Restored, Verdict, limits::*, swim::Swim,
 };
 
 mod claims;
+mod joins;
 mod peers;
 mod status;
 mod sync;
 mod writes;
 
 use claims::Claims;
+use joins::Joins;
 use peers::Peer;
 use status::Reports;
 use writes::Writes;
@@ -74,7 +76,7 @@ pub struct Node<F> {
     heads: BTreeMap<PublicKey, (status::Age, Point)>,
     swim: Swim,
     claims: Claims,
-    joins: BTreeMap<PublicKey, JoinRequest>,
+    joins: Joins,
     reports: Reports,
     writes: Writes,
     /// What has been told to the caller, as far as effects were made for it.
@@ -119,7 +121,7 @@ impl<F: Fold + Clone> Node<F> {
             heads: BTreeMap::new(),
             swim: Swim::new(me, now.wall.as_millis(), seed),
             claims: Claims::default(),
-            joins: BTreeMap::new(),
+            joins: Joins::default(),
             reports: Reports::default(),
             writes: Writes::default(),
             told: (durable, halt),
@@ -170,11 +172,6 @@ impl<F: Fold + Clone> Node<F> {
         self.peers.keys().copied()
     }
 
-    /// Nodes that asked to join and were not dealt with yet.
-    pub fn joins(&self) -> impl Iterator<Item = &JoinRequest> {
-        self.joins.values()
-    }
-
     /// The newest report of `node` (`Signed<NodeReport>` as on the wire).
     pub fn report(&self, node: PublicKey) -> Option<&[u8]> {
         self.reports.wire(node)
@@ -220,9 +217,7 @@ impl<F: Fold + Clone> Node<F> {
             Event::AddClaim { claim } => self.add_claim(None, &claim),
             Event::Join { request } => self.ask(Frame::Join(request)),
             Event::Claim { claim } => self.ask(Frame::Claim(claim)),
-            Event::JoinSettled { node } => {
-                self.joins.remove(&node);
-            }
+            Event::JoinSettled { node } => self.joins.remove(&node),
             Event::Tick => self.tick(now),
         }
         self.finish(now);
@@ -249,6 +244,7 @@ impl<F: Fold + Clone> Node<F> {
         }
         if self.next_sync <= now.mono {
             self.next_sync = now.mono + SYNC_EVERY_MS;
+            self.joins.forget(now.mono);
             self.sync_with_any(now);
         }
         if self.next_announce <= now.mono {
@@ -292,7 +288,7 @@ impl<F: Fold + Clone> Node<F> {
             Frame::Checkpoint(checkpoint) => self.checkpoint(from, checkpoint, now),
             Frame::Genesis(wire) => self.genesis(from, &wire, now),
             Frame::Claim(claim) => self.claim_presented(from, claim),
-            Frame::Join(request) => self.join(from, &request),
+            Frame::Join(request) => self.join(from, request, now),
             // Owners and witnesses signed these: who brings them does not matter.
             Frame::Claims(claims) => claims
                 .iter()

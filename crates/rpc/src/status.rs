@@ -18,6 +18,18 @@ pub struct Status {
     pub components: Vec<Component>,
     /// Where what is differs from what should be.
     pub drift: Vec<Drift>,
+    /// What the owner must look at; nothing solves it by itself.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    pub code: String,
+    pub message: String,
+    pub help: String,
+    /// Keys: names may be what is wrong.
+    pub nodes: Vec<PublicKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +54,9 @@ pub struct Node {
     pub memory_bytes: Option<u64>,
     pub cell_count: Option<u64>,
     pub last_seen: Option<jiff::Timestamp>,
+    /// `Signed<SealingCertificate>` in base64: the node's own word, for who reads it to verify.
+    #[serde(default)]
+    pub sealing_certificate: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,7 @@
 //! What operators ask of the core, over RPC.
 
-use realm_identity::{Claim, Entry, Genesis, Hash, PublicKey, Signed, VerifiedClaim};
+use realm_identity::{Claim, Entry, Genesis, Hash, Signed, VerifiedClaim};
 use realm_p2p::PeerInfo;
-use realm_planner::Standing;
 use realm_protocol::{Event, Now};
 use realm_rpc::{
     Branch, ErrorCode, Fork, Head, HeadId, Intent, PendingNode, RpcError, Submitted, status::Status,
@@ -10,7 +9,7 @@ use realm_rpc::{
 use tokio::sync::oneshot;
 
 use super::Core;
-use crate::{clock, fold::chain};
+use crate::fold::chain;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
@@ -148,6 +147,8 @@ impl Core {
         let token = self.next_token;
         self.next_token += 1;
         self.submits.insert(token, reply);
+        let wall = self.trust.floor.raised(now.wall);
+        let now = Now { wall, ..now };
         self.node.handle(
             Event::Submit {
                 token,
@@ -226,39 +227,6 @@ impl Core {
         }
         self.claimants.push((claim.node, reply));
         self.witness(claim, now);
-    }
-
-    /// Who asks to join: also this node itself, which may be the realm's first.
-    fn pending(&self) -> Vec<PendingNode> {
-        let me = self.key.public();
-        let own = (!self.approved.contains_key(&me)).then(|| PendingNode {
-            key: me,
-            name: self.reporter.name(),
-            tags: self.reporter.tags(),
-            address: self.addresses.first().cloned().unwrap_or_default(),
-            first_seen: clock::wall(),
-        });
-        let others = self
-            .node
-            .joins()
-            .filter(|join| !self.approved.contains_key(&join.node) && !self.is_revoked(&join.node))
-            .map(|join| PendingNode {
-                key: join.node,
-                name: join.name.clone(),
-                tags: join.tags.clone(),
-                address: join.addresses.first().cloned().unwrap_or_default(),
-                first_seen: self
-                    .pending_since
-                    .get(&join.node)
-                    .copied()
-                    .unwrap_or(join.at),
-            });
-        own.into_iter().chain(others).collect()
-    }
-
-    fn is_revoked(&self, node: &PublicKey) -> bool {
-        let record = self.state.as_ref().and_then(|state| state.nodes.get(node));
-        record.is_some_and(|record| record.standing == Standing::Revoked)
     }
 
     fn peer_add(&mut self, address: String) -> Result<(), RpcError> {

@@ -1,5 +1,7 @@
 //! Carrying out what the protocol asks for.
 
+use std::collections::BTreeSet;
+
 use realm_identity::{Claim, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_planner::State;
@@ -7,7 +9,10 @@ use realm_protocol::{Effect, Event, MemberState, Now};
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use super::{Core, Seen};
-use crate::{fold::chain, ledger::to_store};
+use crate::{fold::chain, ledger::to_store, offenders};
+
+/// Nodes remembered whose claim was refused.
+const MAX_REFUSED: usize = 256;
 
 impl Core {
     /// Drains every effect; carrying one out may make more.
@@ -65,26 +70,20 @@ impl Core {
             }
             Effect::JoinRequested { request } => {
                 let message = format!("{} asks to join: realm nodes approve", request.node);
+                let asking: BTreeSet<PublicKey> = self.node.joins().map(|join| join.node).collect();
+                self.pending_since.retain(|node, _| asking.contains(node));
                 self.pending_since.entry(request.node).or_insert(now.wall);
-                self.events
-                    .record(now.wall, "asked", request.name.clone(), message);
+                let name = self.node_name(&request.node);
+                self.events.record(now.wall, "asked", name, message);
             }
             Effect::ClaimPresented { from, claim } => self.claim_presented(from, &claim, now),
             Effect::ClaimAdded { claim } => self.claim_added(&claim, now).await,
-            Effect::ClaimConflict { invite_key, nodes } => {
-                let message = format!(
-                    "one invite was used by {} and {}: approve the right one by its key",
-                    nodes[0], nodes[1]
-                );
-                self.events
-                    .record(now.wall, "alarm", invite_key.short(), message);
-                self.approve(now).await;
-            }
+            // Whoever counted by this invite does so no more, and an alarm says why.
+            Effect::ClaimConflict { .. } => self.approve(now).await,
             Effect::Dial { peer } => self.connect(peer),
             Effect::Warn { peer, what } => {
-                tracing::warn!(%peer, %what, "a peer misbehaved");
-                self.events
-                    .record(now.wall, "refused", peer.short(), what.to_string());
+                let weight = offenders::weight(&what);
+                self.offence(peer, weight, &what.to_string(), now).await;
             }
         }
     }
@@ -157,6 +156,7 @@ impl Core {
                 .record(now.wall, "rotated", format!("revision {seq}"), message);
         }
         tracing::info!(seq, "the log advanced");
+        self.raise_floor(now);
         self.approve(now).await;
     }
 
@@ -228,12 +228,11 @@ impl Core {
         {
             // Two are known to have used it: both wait for the owner, and so does everybody after.
             let message = format!("{} claims an invite that two have used", claim.node);
-            self.events
-                .record(now.wall, "refused", claim.node.short(), message);
-            return;
+            return self.claim_refused(claim.node, message, now);
         }
+        let node = claim.node;
         let witnessed = VerifiedClaim::new(claim, state.realm, &state.owners())
-            .and_then(|claim| claim.witness(&self.key, now.wall));
+            .and_then(|claim| claim.witness(&self.key, self.trust.now()));
         match witnessed {
             Ok(witnessed) => self.node.handle(
                 Event::AddClaim {
@@ -241,10 +240,29 @@ impl Core {
                 },
                 now,
             ),
-            Err(error) => {
-                self.events
-                    .record(now.wall, "refused", "invite".to_owned(), chain(&error));
-            }
+            Err(error) => self.claim_refused(node, format!("invite: {}", chain(&error)), now),
+        }
+    }
+
+    /// A claim is presented again every few seconds: that it is refused is told once.
+    fn claim_refused(&mut self, node: PublicKey, message: String, now: Now) {
+        if self.refused_claims.len() >= MAX_REFUSED {
+            self.refused_claims.clear();
+        }
+        if self.refused_claims.insert(node) {
+            self.events
+                .record(now.wall, "refused", node.short(), message);
+        }
+    }
+
+    /// Time has passed as far as the newest of what this node accepted says.
+    pub(super) fn raise_floor(&mut self, now: Now) {
+        let log = self.node.log();
+        let head = log.and_then(|log| log.entry(log.head().hash));
+        let issued = head.and_then(|(entry, _)| Some(entry.body.as_ref()?.issued_at));
+        let witnessed = self.claims.iter().map(|claim| claim.witness.at);
+        if let Some(newest) = issued.into_iter().chain(witnessed).max() {
+            self.trust.floor.saw(newest, now.wall);
         }
     }
 
@@ -253,6 +271,7 @@ impl Core {
             return;
         };
         let node = claim.claim.node;
+        self.trust.floor.saw(claim.witness.at, now.wall);
         self.claims.push(claim);
         self.approve(now).await;
         let (waiting, rest) = std::mem::take(&mut self.claimants)

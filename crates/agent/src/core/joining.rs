@@ -131,6 +131,7 @@ impl Core {
         if self.network.set_approved(keys).await.is_err() {
             tracing::warn!("the network has stopped");
         }
+        self.tell_alarms(now);
         self.replan = true;
         self.publish_view().await;
         self.publish_sources().await;

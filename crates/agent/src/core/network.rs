@@ -1,14 +1,44 @@
 //! What the network tells.
 
+use realm_identity::PublicKey;
 use realm_p2p::{NetworkEvent, Reachability};
 use realm_protocol::{Event, Now};
 
 use super::{Core, effects};
+use crate::offenders::{self, Sentence};
 
 /// Nodes of the local network that are remembered.
 const MAX_NEIGHBOURS: usize = 256;
 
 impl Core {
+    /// Holds against a peer what it did.
+    pub(super) async fn offence(&mut self, peer: PublicKey, weight: u64, what: &str, now: Now) {
+        tracing::debug!(%peer, what, "a peer misbehaved");
+        let approved = self.approved.contains_key(&peer);
+        match self.offenders.note(peer, approved, weight, now.mono) {
+            Sentence::Counted => {}
+            Sentence::Told { count } => {
+                let message = match count {
+                    1 => format!("{peer}: {what}"),
+                    _ => format!("{peer}: {what}, and {} offences before", count - 1),
+                };
+                self.events
+                    .record(now.wall, "refused", self.node_name(&peer), message);
+            }
+            Sentence::Banned { count } => {
+                let minutes = offenders::BAN.as_secs() / 60;
+                let message = format!(
+                    "{peer} is kept out for {minutes} minutes after {count} more offences, the last: {what}"
+                );
+                self.events
+                    .record(now.wall, "banned", peer.short(), message);
+                if self.network.ban(peer, offenders::BAN).await.is_err() {
+                    tracing::warn!("the network has stopped");
+                }
+            }
+        }
+    }
+
     pub(super) async fn network_event(&mut self, event: NetworkEvent, now: Now) {
         match event {
             NetworkEvent::PeerConnected { key, link } => {
@@ -67,8 +97,7 @@ impl Core {
                 self.connect(key);
             }
             NetworkEvent::Malformed { from, reason } => {
-                self.events
-                    .record(now.wall, "refused", from.short(), reason);
+                self.offence(from, offenders::FRAMING, &reason, now).await;
             }
             NetworkEvent::Reachability(Reachability::Private) => {
                 tracing::info!("not reachable from outside: looking for a relay");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use realm_identity::{Invite, InviteToken, SecretKey, Signed, Signer as _, VERSION};
+use realm_identity::{Invite, InviteToken, SecretKey, Signed, Signer as _, Timestamp, VERSION};
 use realm_manifest::{NodeName, Tag};
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     connection,
     error::{CliError, Context as _, ExitCode, Result},
     keystore,
+    realms::Realm,
 };
 
 /// An invite that lives longer is a key left under the mat.
@@ -57,6 +58,9 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
         .help("use that key: --key FILE; or another realm: realm use NAME"));
     }
     let now = clock::now()?;
+    if let Some(name) = &args.name {
+        check_name(name, now, &realm, session)?;
+    }
     let not_after =
         now.plus_millis(u64::try_from(args.ttl.as_millis()).context("the ttl is too long")?);
     let addresses = if args.bootstrap.is_empty() {
@@ -88,6 +92,9 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     let token = InviteToken::new(invite, secret)
         .context_code(ExitCode::Usage, "cannot make this invite")?;
 
+    if let Some(name) = &args.name {
+        realm.remember_invite(name.as_str(), not_after, now)?;
+    }
     let until = clock::rfc3339(not_after);
     if session.output.json() {
         return session.output.object(&serde_json::json!({
@@ -100,5 +107,26 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     session
         .output
         .say("Next, on the node: realm agent --enroll-file TOKEN_FILE");
+    Ok(())
+}
+
+/// A name is to mean one node. Invites are made offline, so this knows only what was last seen; what
+/// slips through raises an alarm in the status.
+fn check_name(name: &NodeName, now: Timestamp, realm: &Realm, session: &Session) -> Result<()> {
+    if realm.names()?.iter().any(|known| known == name.as_str()) {
+        return Err(CliError::new(
+            ExitCode::Usage,
+            format!("a node of the realm is called {name} already"),
+        )
+        .help(format!(
+            "choose another name; or free this one: realm nodes rm {name}, or realm nodes rename {name} NEW; if that was done elsewhere, read it anew: realm status"
+        )));
+    }
+    if let Some(until) = realm.invited(name.as_str(), now)? {
+        session.output.say(format!(
+            "warning: an invite for {name} was made already, and can be used until {}: used by two nodes, both would have this name",
+            clock::rfc3339(until)
+        ));
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use realm_identity::{PublicKey, Target};
+use realm_identity::{PublicKey, SealingCertificate, SealingKey, Target};
 use realm_manifest::{
     NodeName, Tag,
     payload::{NodeFacts, Note, Payload},
@@ -10,13 +10,13 @@ use realm_manifest::{
 use realm_planner::State;
 use realm_rpc::{
     PendingNode,
-    status::{CellState, Status},
+    status::{CellState, Node, Status},
 };
 
 use crate::{
     commands::{Session, lifecycle, push::node_key, status},
     connection::{self, Connection, rpc_failed},
-    error::{CliError, ExitCode, Result},
+    error::{CliError, Context as _, ExitCode, Result},
     intent::{self, Durable},
     output::confirm,
 };
@@ -126,6 +126,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
         let now = status_of(&connection).await?;
+        connection::remember(&realm, &now)?;
         let (key, act) = match command {
             Command::Ls => return ls(&now, &connection, session).await,
             Command::Show { node } => return show(&now, node, session),
@@ -141,6 +142,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                     .output
                     .say(format!("{}  {}", found.key, found.key.words()));
                 let facts = approve(found, name.as_ref(), tags, note.clone())?;
+                check_free(&facts.name, &found.key, &now)?;
                 (found.key, Act::Approve(facts))
             }
             Command::Revoke { node, yes, note } => {
@@ -277,14 +279,19 @@ fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
 
 /// A name that two nodes have names neither of them.
 fn check_free(name: &NodeName, key: &PublicKey, now: &Status) -> Result<()> {
-    let taken = |node: &&realm_rpc::status::Node| node.name == name.as_str() && node.key != *key;
+    let taken = |node: &&Node| {
+        node.name == name.as_str() && node.key != *key && connection::is_member(node)
+    };
     match now.nodes.iter().find(taken) {
         None => Ok(()),
         Some(node) => Err(CliError::new(
             ExitCode::Usage,
             format!("the name {name} is that of {}", node.key),
         )
-        .help("choose another, or rename that one first")),
+        .help(format!(
+            "choose another: --name NAME; or rename that one first: realm nodes rename {} NEW",
+            node.key.short()
+        ))),
     }
 }
 
@@ -303,6 +310,7 @@ async fn ls(now: &Status, connection: &Connection, session: &Session) -> Result<
         session.output.object(&now.nodes)?;
         return Ok(ExitCode::Ok);
     }
+    status::alarms(&now.alarms, &session.output)?;
     status::nodes(&now.nodes, &session.output)?;
     for node in pending(connection).await? {
         session.output.say(format!(
@@ -323,8 +331,11 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
         CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))
             .help("list them: realm nodes ls")
     })?;
+    let sealing = sealing_key(node, session);
     if session.output.json() {
-        session.output.object(node)?;
+        let mut shown = serde_json::to_value(node).context("cannot write JSON")?;
+        shown["sealing_key"] = sealing.map(|key| key.to_string()).into();
+        session.output.object(&shown)?;
         return Ok(ExitCode::Ok);
     }
     status::nodes(std::slice::from_ref(node), &session.output)?;
@@ -336,11 +347,28 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
         "address      {}",
         node.address.as_deref().unwrap_or("-")
     ))?;
+    let sealing = sealing.map_or_else(|| "-".to_owned(), |key| key.to_string());
+    session.output.line(&format!("sealing key  {sealing}"))?;
     session.output.line(&format!(
         "version      {}",
         node.version.as_deref().unwrap_or("-")
     ))?;
     Ok(ExitCode::Ok)
+}
+
+/// The key that the node itself certified; whoever is asked only passes that on.
+fn sealing_key(node: &Node, session: &Session) -> Option<SealingKey> {
+    let certificate = node.sealing_certificate.as_ref()?;
+    match SealingCertificate::verify_text(certificate, node.key) {
+        Ok(certificate) => Some(certificate.key),
+        Err(error) => {
+            session.output.say(format!(
+                "warning: the sealing key that is told of {} is not its own: {error}",
+                node.name
+            ));
+            None
+        }
+    }
 }
 
 fn find_pending<'a>(pending: &'a [PendingNode], wanted: &str) -> Result<&'a PendingNode> {
@@ -353,7 +381,7 @@ fn find_pending<'a>(pending: &'a [PendingNode], wanted: &str) -> Result<&'a Pend
         (Some(node), None) => Ok(node),
         (Some(_), Some(_)) => Err(CliError::new(
             ExitCode::Usage,
-            format!("several nodes that ask to join call themselves {wanted}"),
+            format!("several nodes that ask to join are called {wanted}"),
         )
         .help("give the key of the right one: realm nodes ls")),
         (None, _) => Err(CliError::new(

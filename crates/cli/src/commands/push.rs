@@ -9,7 +9,10 @@ use realm_manifest::{
     units,
 };
 use realm_planner::{PushPatch, State};
-use realm_rpc::{ErrorCode, RpcError, status::Status};
+use realm_rpc::{
+    ErrorCode, RpcError,
+    status::{Node, Status},
+};
 
 use crate::{
     artifact::LocalArtifact,
@@ -18,7 +21,7 @@ use crate::{
         cell_args::{GrantArgs, LimitArgs},
         wait,
     },
-    connection::{self, Connection, rpc_failed},
+    connection::{self, Connection, is_member, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
     head,
     intent::{self, Outcome},
@@ -210,26 +213,34 @@ async fn resolve(wanted: &[String], connection: &Connection) -> Result<Vec<Publi
 }
 
 /// The key of the node called `wanted`, which may be a key itself.
+///
+/// A node of the realm comes before one that asks to join or was revoked: no stranger makes a name
+/// ambiguous by calling itself so.
 pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
     if let Ok(key) = wanted.parse() {
         return Ok(key);
     }
     // The first letters of a key are how lists show it.
-    let is_wanted = |node: &&realm_rpc::status::Node| {
+    let is_wanted = |node: &&Node| {
         node.name == wanted || node.key.short() == wanted.trim_start_matches("ed25519:")
     };
-    let mut found = status.nodes.iter().filter(is_wanted);
-    match (found.next(), found.next()) {
-        (Some(node), None) => Ok(node.key),
-        (Some(_), Some(_)) => Err(CliError::new(
-            ExitCode::Usage,
-            format!("several nodes are called {wanted}"),
-        )
-        .help("give the key, or its first letters: realm nodes ls")),
-        (None, _) => Err(
+    let found = status.nodes.iter().filter(is_wanted);
+    let (members, others): (Vec<&Node>, Vec<&Node>) = found.partition(|node| is_member(node));
+    let found = if members.is_empty() { others } else { members };
+    match found[..] {
+        [node] => Ok(node.key),
+        [] => Err(
             CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))
                 .help("list them: realm nodes ls"),
         ),
+        _ => {
+            let keys: Vec<String> = found.iter().map(|node| node.key.to_string()).collect();
+            Err(CliError::new(
+                ExitCode::Usage,
+                format!("several nodes are called {wanted}: {}", keys.join(", ")),
+            )
+            .help("give the key of the right one, or its first letters: realm nodes ls"))
+        }
     }
 }
 

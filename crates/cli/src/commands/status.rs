@@ -1,6 +1,6 @@
 //! `realm status`: what runs where, what is away, and why.
 
-use realm_rpc::status::{Component, Node, Status};
+use realm_rpc::status::{Alarm, Component, Node, Status};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -123,6 +123,7 @@ fn show_all(status: &Status, output: &Output) -> Result<()> {
             "FORKED: two intents have one revision; nothing new is taken until they are merged: realm history merge",
         )?;
     }
+    alarms(&status.alarms, output)?;
     nodes(&status.nodes, output)?;
     if status.components.is_empty() {
         output.say("no components yet. Next: realm push NAME FILE");
@@ -197,6 +198,15 @@ fn show_one(status: &Status, one: &Component, output: &Output) -> Result<()> {
             "  {node}: wants {}, has {}  {why}",
             drift.want, drift.have
         ))?;
+    }
+    Ok(())
+}
+
+/// What the owner must look at, also of `realm nodes ls`.
+pub fn alarms(alarms: &[Alarm], output: &Output) -> Result<()> {
+    for alarm in alarms {
+        output.line(&format!("ALARM: {}", alarm.message))?;
+        output.line(&format!("  help: {}", alarm.help))?;
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 
 mod alone;
 mod disk;
+mod floor;
 mod history;
+mod hostile;
 mod nat;
 mod node;
 mod picture;
@@ -29,6 +31,20 @@ impl Drop for KilledAtTheEnd {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Debian's libfaketime, which shifts the wall clock of one process.
+fn faketime() -> Option<String> {
+    let found = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+        "/usr/lib/faketime/libfaketimeMT.so.1",
+    ]
+    .into_iter()
+    .find(|path| std::path::Path::new(path).exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: libfaketime is not installed (Debian package faketime)");
+    }
+    found.map(str::to_owned)
 }
 
 /// A program that is committed with the project.

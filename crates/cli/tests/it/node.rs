@@ -8,7 +8,7 @@ use std::{
 
 use realm_testkit::wait_for;
 
-use crate::{KilledAtTheEnd, cluster, guest};
+use crate::{KilledAtTheEnd, cluster, faketime, guest};
 
 #[test]
 fn an_agent_runs_a_program_of_its_own_under_limits() {
@@ -260,20 +260,6 @@ fn a_node_leaves_and_joins_anew() {
     realm.stop("two");
     realm.ok(&["leave", "--yes", "--volumes", "--data", &data]);
     assert!(!kept.exists());
-}
-
-/// Debian's libfaketime, which shifts the wall clock of one process.
-fn faketime() -> Option<String> {
-    let found = [
-        "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-        "/usr/lib/faketime/libfaketimeMT.so.1",
-    ]
-    .into_iter()
-    .find(|path| std::path::Path::new(path).exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: libfaketime is not installed (Debian package faketime)");
-    }
-    found.map(str::to_owned)
 }
 
 #[test]

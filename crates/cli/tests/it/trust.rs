@@ -261,3 +261,187 @@ fn a_peer_that_is_added_brings_a_node_into_the_realm() {
     let bad = realm.run(&["peer", "add", "not-an-address", "--via", &two]);
     assert_eq!(bad.code, 2, "{}", bad.stderr);
 }
+
+/// The key of a node that was started.
+fn key_of(realm: &realm_testkit::Cluster, name: &str) -> String {
+    let info = std::fs::read(realm.data(name).join("agent.json")).unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
+    info["key"].as_str().unwrap().to_owned()
+}
+
+/// Whether the node with this key has this state, and this name.
+fn is(status: &serde_json::Value, key: &str, state: &str, name: &str) -> bool {
+    status["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|node| node["key"] == key && node["state"] == state && node["name"] == name)
+}
+
+#[test]
+fn an_invite_that_two_nodes_use_is_an_alarm_until_the_owner_decides() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let token = realm.path().join("shared.token").display().to_string();
+    let invite = ["invite", "--quiet", "--name", "shared", "--bootstrap", &one];
+    std::fs::write(&token, realm.ok(&invite)).unwrap();
+    realm.add_agent("right", &["--enroll-file", &token]);
+    let right = key_of(&realm, "right");
+    realm.wait_status("one", "the first to use it is let in", |status| {
+        is(status, &right, "ready", "shared")
+    });
+    realm.add_agent("thief", &["--enroll-file", &token]);
+    let thief = key_of(&realm, "thief");
+    let status = realm.wait_status("one", "both wait for the owner", |status| {
+        is(status, &right, "pending", "shared") && is(status, &thief, "pending", "shared")
+    });
+    let alarm = &status["alarms"][0];
+    assert_eq!(alarm["code"], "invite-used-twice", "{alarm}");
+    assert!(
+        alarm["help"]
+            .as_str()
+            .unwrap()
+            .contains("realm nodes revoke")
+    );
+    let keys = alarm["nodes"].as_array().unwrap();
+    assert!(keys.contains(&right.as_str().into()) && keys.contains(&thief.as_str().into()));
+    for command in [&["status"][..], &["nodes", "ls"]] {
+        let shown = realm.ok(&[command, &["--via", &one]].concat());
+        assert!(shown.contains("ALARM") && shown.contains(&thief), "{shown}");
+    }
+
+    let log = realm.log("one");
+    assert!(
+        log.contains("alarm") && log.contains("one invite was used"),
+        "{log}"
+    );
+
+    let by_name = realm.run(&["nodes", "approve", "shared", "--via", &one]);
+    assert_eq!(by_name.code, 2, "{}", by_name.stderr);
+    assert!(by_name.stderr.contains("key"), "{}", by_name.stderr);
+    realm.ok(&["nodes", "approve", &right, "--via", &one]);
+    realm.wait_status("one", "the right one is in, the alarm stays", |status| {
+        is(status, &right, "ready", "shared") && status["alarms"][0]["code"] == "invite-used-twice"
+    });
+    realm.ok(&["nodes", "revoke", &thief, "--yes", "--via", &one]);
+    realm.wait_status("one", "the other one is out, under its name", |status| {
+        is(status, &right, "ready", "shared")
+            && is(status, &thief, "revoked", "shared")
+            && status["alarms"].as_array().unwrap().is_empty()
+    });
+    // Who is out makes no name ambiguous.
+    realm.ok(&["nodes", "rename", "shared", "kept", "--via", &one]);
+    realm.wait_status("one", "it has its new name", |status| {
+        is(status, &right, "ready", "kept")
+    });
+}
+
+#[test]
+fn a_name_that_two_nodes_have_is_an_alarm_and_names_neither() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let taken = realm.run(&["invite", "--name", "one"]);
+    assert_eq!(taken.code, 2, "{}", taken.stderr);
+    assert!(taken.stderr.contains("called one"), "{}", taken.stderr);
+
+    let mut keys = Vec::new();
+    for (node, warns) in [("first", false), ("second", true)] {
+        let invite = realm.run(&["invite", "--name", "twin", "--bootstrap", &one]);
+        assert_eq!(
+            invite.stderr.contains("warning"),
+            warns,
+            "{}",
+            invite.stderr
+        );
+        let token = realm.path().join(node).with_extension("token");
+        std::fs::write(&token, invite.stdout).unwrap();
+        realm.add_agent(node, &["--enroll-file", &token.display().to_string()]);
+        keys.push(key_of(&realm, node));
+    }
+    realm.wait_status("one", "both are in, which is an alarm", |status| {
+        keys.iter().all(|key| is(status, key, "ready", "twin"))
+            && status["alarms"][0]["code"] == "name-used-twice"
+    });
+    for command in [&["drain", "twin"][..], &["revoke", "twin", "--yes"]] {
+        let refused = realm.run(&[&["nodes"], command, &["--via", &one]].concat());
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains(&keys[1]), "{}", refused.stderr);
+    }
+    realm.ok(&["nodes", "rename", &keys[1], "other", "--via", &one]);
+    realm.wait_status("one", "the alarm is over", |status| {
+        is(status, &keys[1], "ready", "other") && status["alarms"].as_array().unwrap().is_empty()
+    });
+    // The log knew nothing of this one, and still it keeps its name.
+    realm.ok(&["nodes", "revoke", "twin", "--yes", "--via", &one]);
+    realm.wait_status("one", "it is out, under its name", |status| {
+        is(status, &keys[0], "revoked", "twin")
+    });
+}
+
+#[test]
+fn every_node_tells_who_asks_to_join() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let (one, two) = (realm.address("one"), realm.address("two"));
+    let owner = realm.ok(&["key", "show"]);
+    let data = realm.data("three").display().to_string();
+    let configure = ["configure", "--owner", owner.trim(), "--data", &data];
+    realm.ok(&[&configure[..], &["--bootstrap", &two]].concat());
+    realm.add_agent("three", &["--name", "three"]);
+    let three = key_of(&realm, "three");
+    // It is connected to the second one alone.
+    realm.wait_status("one", "the first one knows of it", |status| {
+        is(status, &three, "pending", "three")
+    });
+    realm.ok(&["nodes", "approve", "three", "--via", &one]);
+    realm.wait_status("one", "it is in", |status| {
+        is(status, &three, "ready", "three")
+    });
+}
+
+#[test]
+fn a_node_certifies_the_key_that_secrets_are_sealed_to() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let shown = |node: &str| -> serde_json::Value {
+        let shown = realm.ok(&["nodes", "show", node, "-o", "json", "--via", &one]);
+        serde_json::from_str(&shown).unwrap()
+    };
+    let sealing = |node: &str| {
+        realm_testkit::wait_for("the key", || {
+            Some(shown(node)["sealing_key"].as_str()?.to_owned())
+        })
+    };
+    let (first, second) = (sealing("one"), sealing("two"));
+    assert!(first.starts_with("age1") && first.len() == 62, "{first}");
+    assert_ne!(first, second);
+    let key = realm.data("two").join("sealing.key");
+    let mode = std::fs::metadata(&key).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    assert_eq!(realm.stop("two"), 0);
+    realm.start("two");
+    realm.wait_ready("one");
+    let again = realm.ok(&["nodes", "show", "two", "--via", &one]);
+    assert!(again.contains(&second), "{again}");
+    // A lost one is made anew, and the node says so.
+    assert_eq!(realm.stop("two"), 0);
+    std::fs::remove_file(&key).unwrap();
+    realm.start("two");
+    assert!(realm.log("two").contains("its sealing key was lost"));
+    realm_testkit::wait_for("the new key", || {
+        let shown = realm.ok(&["nodes", "show", "two", "--via", &one]);
+        (shown.contains("age1") && !shown.contains(&second)).then_some(())
+    });
+}

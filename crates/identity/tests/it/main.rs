@@ -6,3 +6,4 @@ mod formats;
 mod joining;
 mod pin;
 mod scene;
+mod sealing;

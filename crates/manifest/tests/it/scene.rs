@@ -1,8 +1,9 @@
 //! One of everything that is signed, every field of it filled in. The same bytes every time.
 
 use realm_identity::{
-    Artifact, Body, Claim, Entry, Genesis, GraftChallenge, Hash, Invite, Kind, Message, SecretKey,
-    Signed, Target, Timestamp, VerifiedClaim, WitnessedClaim,
+    Artifact, Body, Claim, Entry, Genesis, GraftChallenge, Hash, Invite, Kind, Message,
+    SealingCertificate, SealingSecret, SecretKey, Signed, Target, Timestamp, VerifiedClaim,
+    WitnessedClaim,
 };
 use realm_manifest::{
     Call, ComponentName, ComponentSpec, Grants, Health, HealthProbe, HttpSpec, ImageSpec, Limits,
@@ -54,6 +55,11 @@ pub fn invite() -> Signed<Invite> {
         addresses: vec!["/ip4/192.0.2.1/udp/2020/quic-v1".to_owned()],
     };
     sign(invite, &owner())
+}
+
+pub fn sealing() -> Signed<SealingCertificate> {
+    let key = SealingSecret::from_bytes(&[5; 32]).public();
+    sign(SealingCertificate::new(node().public(), key, NOW), &node())
 }
 
 pub fn witnessed() -> WitnessedClaim {
@@ -288,6 +294,7 @@ pub fn report() -> Signed<NodeReport> {
             component: name("db"),
             cells: 2,
         }],
+        sealing: Some(sealing().to_wire().into()),
     };
     sign(report, &node())
 }

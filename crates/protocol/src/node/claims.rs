@@ -1,11 +1,11 @@
-//! Joining: requests that wait for the owner, and the grow-only set of witnessed claims.
+//! The grow-only set of witnessed claims.
 
 use std::collections::BTreeMap;
 
-use realm_identity::{ClaimError, Hash, PublicKey, Signed, WitnessedClaim};
+use realm_identity::{ClaimError, Hash, PublicKey, WitnessedClaim};
 
 use super::Node;
-use crate::{Effect, Fold, Frame, JoinRequest, Offence, Op, frame::Bytes, limits::*};
+use crate::{Effect, Fold, Frame, Offence, Op, frame::Bytes, limits::*};
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -26,23 +26,6 @@ impl<F: Fold + Clone> Node<F> {
         self.claims.set = read
             .map(|claim| (Hash::of(&claim.to_wire()), claim))
             .collect();
-    }
-
-    pub(super) fn join(&mut self, from: PublicKey, wire: &[u8]) {
-        let Ok(request) = Signed::<JoinRequest>::from_wire(wire) else {
-            return self.warn(from, Offence::BadJoin);
-        };
-        if request.node != from {
-            return self.warn(from, Offence::Impersonation);
-        }
-        let full = self.joins.len() >= MAX_PENDING_JOINS && !self.joins.contains_key(&from);
-        if full || self.approved.contains(&from) {
-            return;
-        }
-        let request = request.into_inner();
-        if self.joins.insert(from, request.clone()).as_ref() != Some(&request) {
-            self.effects.push_back(Effect::JoinRequested { request });
-        }
     }
 
     pub(super) fn claim_presented(&mut self, from: PublicKey, claim: Vec<u8>) {

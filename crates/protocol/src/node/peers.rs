@@ -98,7 +98,7 @@ impl<F: Fold + Clone> Node<F> {
         self.heads.retain(|node, _| self.approved.contains(node));
         self.dialled.retain(|node, _| self.approved.contains(node));
         self.reports.retain(&self.approved);
-        self.joins.retain(|node, _| !self.approved.contains(node));
+        self.joins.settle(&self.approved);
         if self.approved.contains(&self.me) {
             self.asking.clear();
         }

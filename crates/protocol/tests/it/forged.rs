@@ -338,6 +338,7 @@ fn report() -> Signed<NodeReport> {
         cells: vec![],
         declined: vec![],
         holds: vec![],
+        sealing: Some(vec![1, 2, 3].into()),
     })
 }
 

@@ -288,6 +288,80 @@ fn strangers_get_a_bounded_join_request_and_nothing_else() {
     assert_eq!(net.nodes[0].joins().count(), limits::MAX_PENDING_JOINS - 1);
 }
 
+/// What a peer sends.
+fn frame(from: usize, bytes: Vec<u8>) -> Event {
+    let from = name(from);
+    Event::Frame { from, bytes }
+}
+
+fn asking(net: &Net, at: usize) -> Vec<PublicKey> {
+    net.nodes[at].joins().map(|join| join.node).collect()
+}
+
+#[test]
+fn every_node_knows_who_asks_to_join_at_one_of_them() {
+    let mut net = Net::new(3);
+    net.give(1, Event::PeerConnected { peer: name(10) });
+    net.give(1, frame(10, request(10, 10)));
+    assert!((0..3).all(|at| asking(&net, at) == [name(10)]));
+    // It goes on asking: nobody forgets it, and nobody tells of it as something new.
+    for _ in 0..10 {
+        net.run(5_000);
+        net.give(1, frame(10, request(10, 10)));
+    }
+    assert!((0..3).all(|at| asking(&net, at) == [name(10)]));
+    assert_eq!(
+        net.saw(|effect| matches!(effect, Effect::JoinRequested { .. })),
+        3
+    );
+    // Its node has left: where it was connected it is forgotten at once, elsewhere soon.
+    net.give(1, Event::PeerDisconnected { peer: name(10) });
+    assert!(asking(&net, 1).is_empty());
+    net.run(33_000);
+    assert!((0..3).all(|at| asking(&net, at).is_empty()));
+}
+
+#[test]
+fn join_requests_that_peers_tell_of_are_bounded_and_signed() {
+    let mut net = Net::new(2);
+    for index in 10..100 {
+        net.give(0, frame(1, request(index, index)));
+    }
+    assert_eq!(asking(&net, 0).len(), limits::MAX_TOLD_JOINS);
+    // They take no place of those that ask here themselves, and go no further.
+    assert!(asking(&net, 1).is_empty());
+    net.give(0, Event::PeerConnected { peer: name(99) });
+    net.give(0, frame(99, request(99, 99)));
+    assert!(asking(&net, 0).contains(&name(99)));
+    // A stranger speaks for itself alone, and nobody changes what another one signed.
+    net.give(0, Event::PeerConnected { peer: name(100) });
+    net.give(0, frame(100, request(101, 101)));
+    let mut forged = request(102, 102);
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    net.give(0, frame(1, forged));
+    let unheard = [name(101), name(102)];
+    assert!(
+        !asking(&net, 0).iter().any(|node| unheard.contains(node)),
+        "only what was signed and brought by who may"
+    );
+    // One that joins another realm is no business of this one.
+    let request = JoinRequest {
+        v: 1,
+        node: name(103),
+        realm: Some(realm_identity::RealmId::from_bytes([9; 32])),
+        name: "elsewhere".into(),
+        tags: vec![],
+        addresses: vec![],
+        version: "0.1.0".into(),
+        at: Timestamp::from_millis(WALL),
+    };
+    let Ok(request) = Signed::sign(request, &key(0, 103));
+    net.give(0, Event::PeerConnected { peer: name(103) });
+    net.give(0, frame(103, Frame::Join(request.to_wire()).encode()));
+    assert!(!asking(&net, 0).contains(&name(103)));
+}
+
 #[test]
 fn offences_are_named() {
     let mut net = Net::new(1);
@@ -297,7 +371,7 @@ fn offences_are_named() {
         0,
         Event::Frame {
             from: peer,
-            bytes: request(10, 11),
+            bytes: Frame::Join(vec![1]).encode(),
         },
     );
     net.give(
@@ -327,7 +401,7 @@ fn offences_are_named() {
     assert_eq!(
         offences[..3],
         [
-            Offence::Impersonation,
+            Offence::BadJoin,
             Offence::MalformedFrame,
             Offence::RateLimited
         ]
@@ -398,6 +472,7 @@ fn reports_are_pulled_once_and_from_anybody() {
         cells: vec![],
         declined: vec![],
         holds: vec![],
+        sealing: None,
     };
     for seq in [1, 2, 2, 1] {
         let report = report(seq);

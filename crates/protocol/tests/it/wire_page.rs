@@ -49,6 +49,7 @@ fn the_page_has_the_numbers_of_the_code() {
         MAX_CLAIM_FRAMES,
         MAX_WAITING_CLAIMS,
         MAX_PENDING_JOINS,
+        MAX_TOLD_JOINS,
         MAX_JOIN_BYTES,
         MAX_PEERS,
         MAX_MEMBERS,

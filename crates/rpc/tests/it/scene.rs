@@ -98,6 +98,7 @@ pub(crate) fn status(revision: u64) -> Status {
         nodes: Vec::new(),
         components: Vec::new(),
         drift: Vec::new(),
+        alarms: Vec::new(),
     }
 }
 

@@ -1,0 +1,156 @@
+//! What nodes are called, and what the owner must decide about them.
+
+use std::collections::BTreeSet;
+
+use realm_identity::{Invite, PublicKey, Signed};
+use realm_manifest::{NodeName, Tag};
+use realm_planner::Standing;
+use realm_protocol::Now;
+use realm_rpc::{PendingNode, status::Alarm};
+
+use super::Core;
+use crate::{alarms, clock};
+
+impl Core {
+    /// The name the owner gave, else the one the node reports or asks for, else the start of its key.
+    pub(crate) fn node_name(&self, key: &PublicKey) -> String {
+        let approval = self.approved.get(key);
+        let given = approval.and_then(|approval| approval.name.clone());
+        let name = given
+            .or_else(|| self.recorded_name(key))
+            .or_else(|| self.invited_name(key))
+            .or_else(|| (*key == self.key.public()).then(|| self.reporter.node_name()))
+            .or_else(|| Some(self.reports.get(key)?.report.name.clone()))
+            .or_else(|| self.asked_name(key));
+        name.map_or_else(|| key.short(), |name| name.to_string())
+    }
+
+    /// The log's name for it. Of a node that only an invite had approved, the log notes no more than
+    /// that it was taken out.
+    fn recorded_name(&self, key: &PublicKey) -> Option<NodeName> {
+        let record = self.state.as_ref()?.nodes.get(key)?;
+        let noted = match record.standing {
+            Standing::Approved => None,
+            Standing::Removed => Some("removed"),
+            Standing::Revoked => Some("revoked"),
+        };
+        let is_known = noted != Some(record.name.as_str()) || !self.is_claimed(key);
+        is_known.then(|| record.name.clone())
+    }
+
+    fn is_claimed(&self, key: &PublicKey) -> bool {
+        self.claims.iter().any(|claim| claim.claim.node == *key)
+    }
+
+    /// The invite that the node used last, whether or not that made it a node of the realm.
+    fn used_invite(&self, key: &PublicKey) -> Option<Signed<Invite>> {
+        let used = self.claims.iter().filter(|claim| claim.claim.node == *key);
+        let last = used.max_by_key(|claim| claim.claim.at)?;
+        Signed::from_wire(&last.claim.invite).ok()
+    }
+
+    fn invited_name(&self, key: &PublicKey) -> Option<NodeName> {
+        self.used_invite(key)?.name.as_ref()?.parse().ok()
+    }
+
+    fn asked_name(&self, key: &PublicKey) -> Option<NodeName> {
+        let mut joins = self.node.joins();
+        joins.find(|join| join.node == *key)?.name.parse().ok()
+    }
+
+    /// Whether the owner has let the node in, or kept it out.
+    fn is_decided(&self, key: &PublicKey) -> bool {
+        let state = self.state.as_ref();
+        let record = state.and_then(|state| state.nodes.get(key));
+        self.approved.contains_key(key) || record.is_some()
+    }
+
+    /// Nodes that used an invite which another one used as well, and wait for the owner.
+    pub(crate) fn contested(&self) -> BTreeSet<PublicKey> {
+        alarms::contested(&self.claims, |node| self.is_decided(node))
+    }
+
+    /// What the owner must look at.
+    pub(crate) fn alarms(&self) -> Vec<Alarm> {
+        let names = self.approved.keys();
+        let names = names.map(|key| (*key, self.node_name(key)));
+        let mut alarms = alarms::invites(&self.claims, |node| self.is_decided(node));
+        alarms.extend(alarms::names(names));
+        alarms
+    }
+
+    /// Records alarms that are new.
+    pub(super) fn tell_alarms(&mut self, now: Now) {
+        let alarms = self.alarms();
+        for alarm in &alarms {
+            if !self.alarms_told.contains(alarm) {
+                let message = format!("{}; {}", alarm.message, alarm.help);
+                self.events
+                    .record(now.wall, "alarm", alarm.code.clone(), message);
+            }
+        }
+        self.alarms_told = alarms;
+    }
+
+    /// Who asks to join: also this node itself, which may be the realm's first, and nodes that came
+    /// with an invite that does not count.
+    pub(super) fn pending(&self) -> Vec<PendingNode> {
+        let me = self.key.public();
+        let own = (!self.approved.contains_key(&me)).then(|| PendingNode {
+            key: me,
+            name: self.node_name(&me),
+            tags: self.reporter.tags(),
+            address: self.addresses.first().cloned().unwrap_or_default(),
+            first_seen: clock::wall(),
+        });
+        let mut pending: Vec<PendingNode> = own.into_iter().collect();
+        let asking = self.node.joins().filter(|join| {
+            join.node != me
+                && !self.approved.contains_key(&join.node)
+                && !self.is_revoked(&join.node)
+        });
+        pending.extend(asking.map(|join| PendingNode {
+            key: join.node,
+            name: self.node_name(&join.node),
+            // Words of a stranger: what is no tag is left out.
+            tags: checked(&join.tags),
+            address: join.addresses.first().cloned().unwrap_or_default(),
+            first_seen: *self.pending_since.get(&join.node).unwrap_or(&join.at),
+        }));
+        for key in self.contested() {
+            match pending.iter_mut().find(|node| node.key == key) {
+                Some(node) => node.tags.extend(self.invited_tags(&key)),
+                None => pending.push(PendingNode {
+                    key,
+                    name: self.node_name(&key),
+                    tags: self.invited_tags(&key),
+                    address: String::new(),
+                    first_seen: self.claimed_at(&key),
+                }),
+            }
+        }
+        pending
+    }
+
+    fn is_revoked(&self, node: &PublicKey) -> bool {
+        let record = self.state.as_ref().and_then(|state| state.nodes.get(node));
+        record.is_some_and(|record| record.standing == Standing::Revoked)
+    }
+
+    fn invited_tags(&self, key: &PublicKey) -> Vec<String> {
+        let invite = self.used_invite(key);
+        invite.map_or_else(Vec::new, |invite| checked(&invite.tags))
+    }
+
+    /// When a witness saw the node's claim.
+    fn claimed_at(&self, key: &PublicKey) -> realm_identity::Timestamp {
+        let claims = self.claims.iter().filter(|claim| claim.claim.node == *key);
+        let times = claims.map(|claim| claim.witness.at);
+        times.max().unwrap_or_default()
+    }
+}
+
+fn checked(tags: &[String]) -> Vec<String> {
+    let tags = tags.iter().filter(|tag| tag.parse::<Tag>().is_ok());
+    tags.cloned().collect()
+}

@@ -1,0 +1,194 @@
+//! Peers that do what they must not: counted, told of, and strangers among them kept out for a while.
+//!
+//! An approved peer is never banned. Nodes of one version that do not understand another would cut
+//! the realm in two, which is worse than what they say: it is bounded by the protocol's rate, and
+//! gossip of who sends rubbish is no longer listened to.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use realm_identity::PublicKey;
+use realm_protocol::Offence;
+
+/// How long a stranger is kept out.
+pub const BAN: Duration = Duration::from_millis(BAN_MS);
+const BAN_MS: u64 = 600_000;
+/// What an offence weighs that no honest node commits, whatever it believes of this one.
+const GRAVE: u64 = 8_000;
+/// What one weighs that an honest node may commit: it may not know yet that it is a stranger here,
+/// or belong to another branch or realm.
+const SLIGHT: u64 = 1_000;
+/// Strangers are kept out at this weight: eight grave offences within four seconds.
+const BAN_AT: u64 = 60_000;
+/// Weight forgiven in a millisecond: a slight offence a second is forgiven for ever.
+const FORGIVEN_PER_MS: u64 = 1;
+/// A peer is told of once in this time; what it did meanwhile is counted.
+const TELL_EVERY_MS: u64 = 60_000;
+/// Peers remembered; the one that weighs least makes room.
+const MAX_OFFENDERS: usize = 1024;
+
+#[derive(Debug, Default)]
+pub struct Offenders {
+    peers: BTreeMap<PublicKey, Offender>,
+}
+
+#[derive(Debug, Default)]
+struct Offender {
+    weight: u64,
+    /// When the weight was that, on the monotonic clock.
+    at: u64,
+    told_at: Option<u64>,
+    /// Offences since it was told of.
+    count: u64,
+    /// Until when it is kept out. What it had sent before that may still be read.
+    banned_until: u64,
+}
+
+/// What follows from an offence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sentence {
+    /// It is counted.
+    Counted,
+    /// The owner should know of these.
+    Told { count: u64 },
+    /// The peer is to be kept out for [`BAN`].
+    Banned { count: u64 },
+}
+
+/// How much an offence weighs.
+pub fn weight(offence: &Offence) -> u64 {
+    match offence {
+        Offence::RateLimited | Offence::NotApproved | Offence::Entry(_) => SLIGHT,
+        Offence::MalformedFrame
+        | Offence::MalformedGossip
+        | Offence::BadCheckpoint
+        | Offence::Impersonation
+        | Offence::BadClaim
+        | Offence::BadReport
+        | Offence::BadJoin
+        | Offence::BadSwim => GRAVE,
+    }
+}
+
+/// What breaking the framing of a stream weighs.
+pub const FRAMING: u64 = GRAVE;
+
+impl Offenders {
+    /// Counts an offence of this weight at `mono`.
+    pub fn note(&mut self, peer: PublicKey, approved: bool, weight: u64, mono: u64) -> Sentence {
+        if !self.peers.contains_key(&peer) {
+            self.make_room(mono);
+        }
+        let offender = self.peers.entry(peer).or_default();
+        if mono < offender.banned_until && !approved {
+            return Sentence::Counted;
+        }
+        offender.weight = offender.weight_at(mono).saturating_add(weight);
+        offender.at = mono;
+        offender.count += 1;
+        let count = offender.count;
+        if offender.weight >= BAN_AT && !approved {
+            *offender = Offender {
+                banned_until: mono.saturating_add(BAN_MS),
+                ..Offender::default()
+            };
+            return Sentence::Banned { count };
+        }
+        let due = offender
+            .told_at
+            .is_none_or(|at| mono >= at.saturating_add(TELL_EVERY_MS));
+        if due {
+            offender.told_at = Some(mono);
+            offender.count = 0;
+            return Sentence::Told { count };
+        }
+        Sentence::Counted
+    }
+
+    fn make_room(&mut self, mono: u64) {
+        if self.peers.len() < MAX_OFFENDERS {
+            return;
+        }
+        let least = self
+            .peers
+            .iter()
+            .min_by_key(|(_, offender)| offender.weight_at(mono))
+            .map(|(peer, _)| *peer);
+        least.and_then(|peer| self.peers.remove(&peer));
+    }
+}
+
+impl Offender {
+    fn weight_at(&self, mono: u64) -> u64 {
+        let forgiven = mono.saturating_sub(self.at).saturating_mul(FORGIVEN_PER_MS);
+        self.weight.saturating_sub(forgiven)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use realm_identity::SecretKey;
+
+    use super::*;
+
+    fn peer(index: u16) -> PublicKey {
+        let mut seed = [1; 32];
+        seed[..2].copy_from_slice(&index.to_be_bytes());
+        SecretKey::from_seed(&seed).public()
+    }
+
+    #[test]
+    fn a_stranger_that_sends_rubbish_is_kept_out_and_an_approved_peer_is_not() {
+        let mut offenders = Offenders::default();
+        let mut note_at = |approved, mono| {
+            let grave = weight(&Offence::MalformedFrame);
+            offenders.note(peer(u16::from(approved)), approved, grave, mono)
+        };
+        let mut note = |approved| note_at(approved, 5);
+        assert_eq!(note(false), Sentence::Told { count: 1 });
+        for _ in 0..6 {
+            assert_eq!(note(false), Sentence::Counted);
+        }
+        assert_eq!(note(false), Sentence::Banned { count: 7 });
+        assert_eq!(note(false), Sentence::Counted, "it was under way");
+        assert_eq!(note(true), Sentence::Told { count: 1 });
+        for _ in 0..1_000 {
+            assert_eq!(note(true), Sentence::Counted);
+        }
+        // Who comes back begins anew.
+        assert_eq!(note_at(false, 5 + BAN_MS), Sentence::Told { count: 1 });
+    }
+
+    #[test]
+    fn one_slight_offence_a_second_is_forgiven_and_a_flood_is_not() {
+        let mut offenders = Offenders::default();
+        let slight = weight(&Offence::RateLimited);
+        for second in 0..3_600 {
+            let sentence = offenders.note(peer(1), false, slight, second * 1_000);
+            let told = second % 60 == 0;
+            match sentence {
+                Sentence::Told { .. } => assert!(told, "at {second}"),
+                Sentence::Counted => assert!(!told, "at {second}"),
+                Sentence::Banned { .. } => panic!("at {second}"),
+            }
+        }
+        let flood = (0..100).find(|_| {
+            let sentence = offenders.note(peer(2), false, slight, 9);
+            matches!(sentence, Sentence::Banned { .. })
+        });
+        assert_eq!(flood, Some(59));
+    }
+
+    #[test]
+    fn who_is_remembered_is_bounded_and_the_worst_stays() {
+        let mut offenders = Offenders::default();
+        let grave = weight(&Offence::BadJoin);
+        for _ in 0..3 {
+            offenders.note(peer(0), false, grave, 0);
+        }
+        for index in 1..3_000 {
+            offenders.note(peer(index), false, grave, 0);
+        }
+        assert_eq!(offenders.peers.len(), MAX_OFFENDERS);
+        assert!(offenders.peers.contains_key(&peer(0)));
+    }
+}
