@@ -26,8 +26,9 @@ mod local;
 mod reason;
 mod report;
 mod start;
-mod status;
+pub mod status;
 mod supervisor;
+mod survey;
 pub mod trust;
 mod volumes;
 

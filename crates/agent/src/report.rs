@@ -90,10 +90,6 @@ impl Reporter {
         self.name.to_string()
     }
 
-    pub fn node_name(&self) -> NodeName {
-        self.name.clone()
-    }
-
     pub fn tags(&self) -> Vec<String> {
         self.tags.iter().map(ToString::to_string).collect()
     }

@@ -13,6 +13,7 @@ use crate::{
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
     realms::Realm,
+    survey,
 };
 
 /// Nodes that are asked for their head before something is signed, the connected one included.
@@ -155,8 +156,7 @@ async fn newest_elsewhere(
     connection: &Connection,
     realm: &Realm,
 ) -> Result<Option<(String, Base)>> {
-    let status = connection.operator.status().await;
-    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    let status = survey::picture(connection, realm).await?.status;
     connection::remember(realm, &status)?;
     let others = status.nodes.into_iter().filter(|node| {
         matches!(node.state, NodeState::Ready | NodeState::Draining)

@@ -13,6 +13,7 @@ use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     head::{self, Base},
     realms::Realm,
+    survey,
 };
 
 /// Another operator may be faster this often before we give up.
@@ -115,7 +116,7 @@ pub async fn send(
     let mut durable_on = submitted.durable_on;
     if let Durable::OnTwo(time) = durable
         && durable_on < 2
-        && others_are_here(connection).await?
+        && others_are_here(connection, realm).await?
     {
         let again = on_two(connection, &wire, &payload);
         durable_on = tokio::time::timeout(time, again)
@@ -131,9 +132,12 @@ pub async fn send(
 /// Asks until a second node has the intent: submitting the same bytes again is harmless, and says where they are.
 async fn on_two(connection: &Connection, wire: &[u8], payload: &[u8]) -> Result<u32> {
     loop {
-        let submitted = connection.operator.submit(wire, payload).await;
-        let submitted =
-            submitted.map_err(|error| rpc_failed("the node does not say who has it", &error))?;
+        let submitted = match connection.operator.submit(wire, payload).await {
+            Ok(submitted) => submitted,
+            // It has it on disk. Whether others have it too shows when one of them is asked.
+            Err(error) if error.code == ErrorCode::Disconnected => return Ok(1),
+            Err(error) => return Err(rpc_failed("the node does not say who has it", &error)),
+        };
         if submitted.durable_on >= 2 {
             return Ok(submitted.durable_on);
         }
@@ -141,9 +145,8 @@ async fn on_two(connection: &Connection, wire: &[u8], payload: &[u8]) -> Result<
     }
 }
 
-async fn others_are_here(connection: &Connection) -> Result<bool> {
-    let status = connection.operator.status().await;
-    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+async fn others_are_here(connection: &Connection, realm: &Realm) -> Result<bool> {
+    let status = survey::picture(connection, realm).await?.status;
     let here = |state| matches!(state, NodeState::Ready | NodeState::Draining);
     let nodes = status.nodes.iter();
     Ok(nodes.filter(|node| here(node.state)).count() > 1)

@@ -133,7 +133,10 @@ fn change(
         .await?;
         report(outcome, name.as_str(), session)?;
         match wait {
-            Some(args) => wait::finish(args, &connection, name, outcome.revision(), session).await,
+            Some(args) => {
+                let asked = (&connection, &realm);
+                wait::finish(args, asked, name, outcome.revision(), session).await
+            }
             None => Ok(ExitCode::Ok),
         }
     })

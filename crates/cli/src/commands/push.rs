@@ -22,6 +22,8 @@ use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     head,
     intent::{self, Outcome},
+    realms::Realm,
+    survey,
 };
 
 #[derive(Debug, clap::Args)]
@@ -111,7 +113,7 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     let local = LocalArtifact::open(path)?;
     let realm = session.realm()?;
     let connection = connection::open(session, &realm).await?;
-    let nodes = resolve(&args.nodes, &connection).await?;
+    let nodes = resolve(&args.nodes, (&connection, &realm), session).await?;
     let patch = patch(args, path.display().to_string(), nodes, session)?;
 
     let base = head::base(&connection, &realm).await?;
@@ -127,7 +129,8 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     if args.no_start {
         return Ok(ExitCode::Ok);
     }
-    wait::finish(&args.wait, &connection, name, outcome.revision(), session).await
+    let asked = (&connection, &realm);
+    wait::finish(&args.wait, asked, name, outcome.revision(), session).await
 }
 
 fn payload(
@@ -197,12 +200,15 @@ fn patch(
 }
 
 /// Names and keys of nodes as keys.
-async fn resolve(wanted: &[String], connection: &Connection) -> Result<Vec<PublicKey>> {
+async fn resolve(
+    wanted: &[String],
+    (connection, realm): (&Connection, &Realm),
+    session: &Session,
+) -> Result<Vec<PublicKey>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let status = connection.operator.status().await;
-    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    let status = survey::status(connection, realm, &session.output).await?;
     wanted
         .iter()
         .map(|wanted| node_key(&status, wanted))

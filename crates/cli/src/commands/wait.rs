@@ -1,16 +1,17 @@
 //! `--wait`: until a component is everywhere as asked, or a reason why not.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use realm_manifest::ComponentName;
 use realm_rpc::status::{Cell, CellState, Component, ComponentState, NodeState, Status};
-use tokio::sync::mpsc;
 
 use crate::{
     commands::Session,
-    connection::{Connection, rpc_failed},
+    connection::Connection,
     error::{CliError, ExitCode, Result},
     intent::Durable,
+    realms::Realm,
+    survey::Follower,
 };
 
 #[derive(Debug, Clone, clap::Args)]
@@ -45,7 +46,7 @@ impl Args {
 /// Waits if that was asked; otherwise says what to do next.
 pub async fn finish(
     args: &Args,
-    connection: &Connection,
+    (connection, realm): (&Connection, &Realm),
     name: &ComponentName,
     revision: u64,
     session: &Session,
@@ -57,43 +58,32 @@ pub async fn finish(
         return Ok(ExitCode::Ok);
     };
     let mut last = None;
-    let watched = watch(connection, name, revision, which, session, &mut last);
+    let mut follower = Follower::new(session, realm, connection, args.timeout);
+    let watched = watch(&mut follower, name, revision, which, session, &mut last);
     match tokio::time::timeout(args.timeout, watched).await {
         Ok(done) => done,
-        Err(_) => Err(late(name, args.timeout, last)),
+        Err(_) => Err(follower
+            .gone()
+            .map_or_else(|| late(name, args.timeout, last), no_node)),
     }
 }
 
 async fn watch(
-    connection: &Connection,
+    follower: &mut Follower<'_>,
     name: &ComponentName,
     revision: u64,
     which: Which,
     session: &Session,
     last: &mut Option<Status>,
 ) -> Result<ExitCode> {
-    let (to, mut from) = mpsc::channel::<Status>(1);
-    let mut following = Box::pin(connection.operator.watch(to));
     let mut said = String::new();
-    loop {
-        let status = tokio::select! {
-            status = from.recv() => status,
-            ended = &mut following => {
-                let gone = || CliError::new(ExitCode::NoAgent, "the node ended the status");
-                return Err(match ended {
-                    Ok(()) => gone(),
-                    Err(error) => rpc_failed("the node does not tell its status", &error),
-                });
-            }
-        };
-        let Some(status) = status else { continue };
+    let look = |status: Status| {
         let component = status
             .components
             .iter()
-            .find(|one| one.name == name.as_str());
-        if status.revision >= revision
-            && let Some(component) = component
-        {
+            .find(|one| one.name == name.as_str())
+            .filter(|_| status.revision >= revision);
+        if let Some(component) = component {
             let line = line(component);
             if line != said {
                 session.output.say(&line);
@@ -101,22 +91,38 @@ async fn watch(
             }
             match verdict(&status, component, which) {
                 Some(ExitCode::Ok) => {
-                    session.output.say(format!("✓ {name} is as asked"));
-                    let lost = lost_nodes(&status);
-                    if which == Which::Present && !lost.is_empty() {
-                        session.output.say(format!(
-                            "not counted, for they are lost: {}",
-                            lost.join(", ")
-                        ));
-                    }
-                    return Ok(ExitCode::Ok);
+                    done(name, &status, which, session);
+                    return Ok(ControlFlow::Break(ExitCode::Ok));
                 }
                 Some(code) => return Err(missing(code, &status, component)),
                 None => {}
             }
         }
         *last = Some(status);
+        Ok(ControlFlow::Continue(()))
+    };
+    follower.follow(look).await
+}
+
+fn done(name: &ComponentName, status: &Status, which: Which, session: &Session) {
+    session.output.say(format!("✓ {name} is as asked"));
+    let lost = lost_nodes(status);
+    if which == Which::Present && !lost.is_empty() {
+        session.output.say(format!(
+            "not counted, for they are lost: {}",
+            lost.join(", ")
+        ));
     }
+}
+
+/// The time is over, and no node was left to ask.
+fn no_node(mut gone: CliError) -> CliError {
+    gone.code = ExitCode::NoAgent;
+    gone.message = format!(
+        "{}, and no other node could be reached in time",
+        gone.message
+    );
+    gone.help("what was asked goes on: look again with realm status --via ADDR")
 }
 
 /// Whether the wait is over, and how.

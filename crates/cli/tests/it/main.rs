@@ -4,6 +4,7 @@
 mod alone;
 mod disk;
 mod history;
+mod liar;
 mod nat;
 mod node;
 mod picture;
@@ -11,6 +12,7 @@ mod placement;
 mod realm;
 mod settings;
 mod trust;
+mod wait;
 
 use std::{path::PathBuf, process::Child};
 
