@@ -10,7 +10,8 @@ use crate::{clock, core::Core};
 
 /// None where this node has no log yet.
 pub(crate) fn survey(core: &Core, peers: &[PeerInfo]) -> Option<Survey> {
-    let head = core.node.log()?.head();
+    core.node.log()?;
+    let head = core.node.durable_head();
     let mut keys: BTreeSet<PublicKey> = core.approved.keys().copied().collect();
     keys.extend(core.node.joins().map(|join| join.node));
     keys.insert(core.key.public());

@@ -39,8 +39,26 @@ pub enum Outcome {
     },
     Done {
         revision: u64,
-        durable_on: u32,
+        durable: DurableOn,
     },
+}
+
+/// Where an intent is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DurableOn {
+    /// Nodes that are known to have it.
+    pub nodes: u32,
+    /// Approved nodes that are here; None where the node that was asked was gone before it told.
+    pub of: Option<u32>,
+}
+
+impl std::fmt::Display for DurableOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "durable on {}", self.nodes)?;
+        // A node that is on its way in may have it, and counts for itself.
+        self.of
+            .map_or(Ok(()), |of| write!(f, " of {}", of.max(self.nodes)))
+    }
 }
 
 impl Outcome {
@@ -113,19 +131,27 @@ pub async fn send(
     };
     realm.raise_mark(submitted.seq)?;
     realm.clear_outbox()?;
-    let mut durable_on = submitted.durable_on;
+    let of = match nodes_here(connection, realm).await {
+        Ok(count) => Some(count),
+        // The intent is on disk, whatever became of the node since.
+        Err(error) => {
+            tracing::debug!(%error, "how many nodes are here is not known");
+            None
+        }
+    };
+    let mut nodes = submitted.durable_on;
     if let Durable::OnTwo(time) = durable
-        && durable_on < 2
-        && others_are_here(connection, realm).await?
+        && nodes < 2
+        && of.is_some_and(|of| of > 1)
     {
         let again = on_two(connection, &wire, &payload);
-        durable_on = tokio::time::timeout(time, again)
+        nodes = tokio::time::timeout(time, again)
             .await
             .unwrap_or_else(|_| Err(only_one(submitted.seq, time)))?;
     }
     Ok(Some(Outcome::Done {
         revision: submitted.seq,
-        durable_on,
+        durable: DurableOn { nodes, of },
     }))
 }
 
@@ -145,11 +171,13 @@ async fn on_two(connection: &Connection, wire: &[u8], payload: &[u8]) -> Result<
     }
 }
 
-async fn others_are_here(connection: &Connection, realm: &Realm) -> Result<bool> {
+/// How many approved nodes answer.
+async fn nodes_here(connection: &Connection, realm: &Realm) -> Result<u32> {
     let status = survey::picture(connection, realm).await?.status;
     let here = |state| matches!(state, NodeState::Ready | NodeState::Draining);
     let nodes = status.nodes.iter();
-    Ok(nodes.filter(|node| here(node.state)).count() > 1)
+    let count = nodes.filter(|node| here(node.state)).count();
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 fn only_one(revision: u64, time: Duration) -> CliError {

@@ -24,7 +24,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// The status as it is now.
 pub async fn picture(connection: &Connection, realm: &Realm) -> Result<Picture> {
     let survey = async { connection.operator.survey().await.map_err(failed) };
-    let (base, survey) = tokio::try_join!(head::agreed(connection, realm), survey)?;
+    let (newest, survey) = tokio::try_join!(head::newest(connection, realm), survey)?;
+    let base = newest.at(survey.head.hash);
     Ok(Reader::default().read(&base.state, connection.node(), &survey))
 }
 
@@ -152,8 +153,8 @@ impl<'a> Follower<'a> {
                 .as_ref()
                 .is_none_or(|base| base.head != survey.head.hash);
             if moved {
-                match head::agreed(connection, self.realm).await {
-                    Ok(now) => base = Some(now),
+                match head::newest(connection, self.realm).await {
+                    Ok(now) => base = Some(now.at(survey.head.hash)),
                     Err(error) if error.code == ExitCode::NoAgent => return Ok(End::Gone(error)),
                     Err(error) => return Err(error),
                 }

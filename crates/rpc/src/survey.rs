@@ -27,7 +27,7 @@ const UNKNOWN: u64 = u64::MAX;
 /// All that one node can tell of its realm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
-    /// The last agreed entry of the log that the node has.
+    /// The last agreed entry of the log that the node has on disk.
     pub head: HeadId,
     pub forked: bool,
     pub nodes: BTreeMap<PublicKey, Sighting>,

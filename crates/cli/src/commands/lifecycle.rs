@@ -157,9 +157,9 @@ pub fn report(outcome: Outcome, subject: &str, session: &Session) -> Result<()> 
                 "✓ {subject} is as asked already, revision {revision}"
             ));
         }
-        Outcome::Done { durable_on, .. } => session.output.say(format!(
-            "✓ {subject}  revision {revision}, durable on {durable_on}"
-        )),
+        Outcome::Done { durable, .. } => session
+            .output
+            .say(format!("✓ {subject}  revision {revision}, {durable}")),
     }
     Ok(())
 }

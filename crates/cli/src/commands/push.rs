@@ -303,13 +303,15 @@ fn report(
     session: &Session,
 ) -> Result<()> {
     if session.output.json() {
-        let (changed, durable_on) = match outcome {
-            Outcome::Unchanged { .. } => (false, None),
-            Outcome::Done { durable_on, .. } => (true, Some(durable_on)),
+        let durable = match outcome {
+            Outcome::Unchanged { .. } => None,
+            Outcome::Done { durable, .. } => Some(durable),
         };
         return session.output.json_line(&serde_json::json!({
             "component": name, "digest": artifact.sha256, "size": artifact.size,
-            "revision": outcome.revision(), "changed": changed, "durable_on": durable_on,
+            "revision": outcome.revision(), "changed": durable.is_some(),
+            "durable_on": durable.map(|durable| durable.nodes),
+            "durable_of": durable.and_then(|durable| durable.of),
         }));
     }
     match outcome {
@@ -318,11 +320,8 @@ fn report(
                 .output
                 .say(format!("✓ {name} is as asked already, revision {revision}"));
         }
-        Outcome::Done {
-            revision,
-            durable_on,
-        } => session.output.say(format!(
-            "✓ {name}  sha256:{}  revision {revision}, durable on {durable_on}",
+        Outcome::Done { revision, durable } => session.output.say(format!(
+            "✓ {name}  sha256:{}  revision {revision}, {durable}",
             artifact.sha256.short()
         )),
     }

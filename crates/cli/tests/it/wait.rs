@@ -68,7 +68,13 @@ fn a_wait_outlives_the_node_that_was_asked() {
     realm.wait_ready("one");
     // So that both have the program.
     let (ticker, one) = (guest("ticker.wasm"), realm.address("one"));
-    realm.ok(&["push", "other", &ticker, "--wait", "--via", &one]);
+    let other = ["push", "other", &ticker, "--wait", "-o", "json"];
+    let pushed = realm.ok(&[&other[..], &["--via", &one]].concat());
+    let pushed: serde_json::Value = serde_json::from_str(&pushed).unwrap();
+    assert_eq!(pushed["durable_on"], 2, "a wait wants two nodes to have it");
+    assert_eq!(pushed["durable_of"], 2);
+    let scaled = realm.run(&["scale", "other=1", "--via", &one]);
+    assert!(scaled.stderr.contains(" of 2\n"), "{}", scaled.stderr);
     let mut waiting = Following::push(&realm, "60s");
     let mut watching = Following::start(&realm, &["status", "--watch", "--via", &one]);
     let mut logs = Following::start(&realm, &["logs", "--all", "-f", "--via", &one]);
