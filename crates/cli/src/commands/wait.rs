@@ -14,6 +14,9 @@ use crate::{
     survey::Follower,
 };
 
+/// Cells that are missing, of those that an error names.
+const MAX_CAUSES: usize = 10;
+
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Args {
@@ -192,11 +195,12 @@ fn line(component: &Component) -> String {
 /// Who is missing, and why.
 fn missing(code: ExitCode, status: &Status, component: &Component) -> CliError {
     let mut error = CliError::new(code, line(component));
-    for drift in status
+    let of_this = status
         .drift
         .iter()
-        .filter(|drift| drift.component == component.name)
-    {
+        .filter(|drift| drift.component == component.name);
+    let more = of_this.clone().count().saturating_sub(MAX_CAUSES);
+    for drift in of_this.take(MAX_CAUSES) {
         let node = drift.node.as_deref().unwrap_or("no node");
         let reason = drift
             .reason
@@ -206,6 +210,10 @@ fn missing(code: ExitCode, status: &Status, component: &Component) -> CliError {
             "{node}: {}, wants {}: {reason}",
             drift.have, drift.want
         ));
+    }
+    if more > 0 {
+        let all = format!("and {more} more: realm status {}", component.name);
+        error.causes.push(all);
     }
     let help = component
         .reason
@@ -233,5 +241,38 @@ fn late(name: &ComponentName, timeout: Duration, last: Option<Status>) -> CliErr
             format!("{name} did not appear in the status within {timeout}"),
         )
         .help("look again: realm status"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_names_some_of_the_missing_and_counts_the_rest() {
+        let component = json!({
+            "name": "web", "digest": "00".repeat(32), "desired": 30, "running": 0,
+            "state": "pending", "reason": null, "set_by": { "by": "push", "revision": 1 },
+            "desired_nodes": [], "cells": [],
+        });
+        let drift = |index| {
+            json!({
+                "component": if index % 2 == 0 { "web" } else { "other" }, "node": "one",
+                "index": index, "want": "running", "have": "nothing", "reason": null,
+            })
+        };
+        let status: Status = serde_json::from_value(json!({
+            "apiVersion": "realm/v1", "realm": { "id": "00".repeat(32), "name": "home" },
+            "revision": 1, "forked": false, "nodes": [], "components": [component],
+            "drift": (0..60).map(drift).collect::<Vec<_>>(),
+        }))
+        .unwrap();
+        let error = missing(ExitCode::Partial, &status, &status.components[0]);
+        assert_eq!(error.causes.len(), MAX_CAUSES + 1);
+        assert_eq!(error.causes[MAX_CAUSES], "and 20 more: realm status web");
     }
 }
