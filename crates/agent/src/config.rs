@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use realm_manifest::{NodeName, Tag};
+use realm_manifest::{NodeName, Tag, report::MAX_CELLS};
 use serde::Deserialize;
 
 use crate::local::Local;
@@ -54,8 +54,9 @@ pub struct Config {
 pub const DEFAULT_PORT: u16 = 2020;
 pub const DEFAULT_HTTP: &str = "127.0.0.1:9920";
 
-/// Cells of one node: its signed report holds so many.
-pub const MAX_CELLS: u32 = 200;
+/// Cells of one node where its config says nothing else. The room for one costs address space, not
+/// memory: an idle agent with a thousand has 1 MiB more than with 200.
+pub const DEFAULT_CELLS: u32 = 1000;
 
 /// Memory for cells where the machine's own is not known.
 const UNKNOWN_MEMORY_MB: u64 = 1024;
@@ -96,7 +97,7 @@ impl Config {
             trust_first_use: None,
             volume_prefixes: Vec::new(),
             memory_mb: half_of_memory_mb(),
-            max_cells: MAX_CELLS,
+            max_cells: DEFAULT_CELLS,
             artifact_bytes: 10 * 1024 * 1024 * 1024,
             cache_bytes: 1024 * 1024 * 1024,
             local: None,
@@ -273,7 +274,7 @@ mod tests {
         assert_eq!(config.memory_mb, 20);
         assert_eq!(config.name.unwrap().as_str(), "one");
         assert_eq!(config.tags.len(), 1);
-        assert_eq!(config.max_cells, MAX_CELLS);
+        assert_eq!(config.max_cells, DEFAULT_CELLS);
     }
 
     #[test]

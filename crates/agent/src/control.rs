@@ -7,8 +7,8 @@ use realm_identity::{Artifact, Hash, PublicKey, RealmId};
 use realm_p2p::{BlobSource, NetworkHandle, RpcServe, Stream};
 use realm_rpc::{
     Control, ErrorCode, Event, EventSink, Fork, Head, HeadId, Host, Intent, Limits, LogLine,
-    LogQuery, LogSink, LogStream, PendingNode, PublicInfo, RpcError, StatusSink, Submitted, Upload,
-    status::Status,
+    LogQuery, LogSink, LogStream, PendingNode, PublicInfo, RpcError, Submitted, Survey, SurveySink,
+    Upload,
 };
 use realm_store::{BlobError, Blobs};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,8 +25,10 @@ use crate::{
 const MAX_UPLOAD: u64 = 512 * 1024 * 1024;
 /// Lines sent at once.
 const LINES: usize = 256;
-/// How often a watched status is looked at again.
+/// How often a watched survey is made again.
 const WATCH: Duration = Duration::from_millis(500);
+/// One is sent so often in any case: who hears nothing for longer knows that this node is gone.
+const ALIVE: Duration = Duration::from_secs(2);
 /// How often followed logs look for cells that are new.
 const RESCAN: Duration = Duration::from_millis(500);
 
@@ -126,10 +128,10 @@ impl Operator {
         self.0.network.get().ok_or_else(stopping)
     }
 
-    async fn read_status(&self) -> Result<Status, RpcError> {
+    async fn read_survey(&self) -> Result<Survey, RpcError> {
         let peers = self.network()?.peers().await.map_err(|_| stopping())?;
         let (reply, answer) = oneshot::channel();
-        let command = Command::Status { peers, reply };
+        let command = Command::Survey { peers, reply };
         self.0
             .commands
             .send(command)
@@ -243,20 +245,23 @@ impl Control for Operator {
         })
     }
 
-    fn status(&self) -> Answer<'_, Status> {
-        Box::pin(self.read_status())
+    fn survey(&self) -> Answer<'_, Survey> {
+        Box::pin(self.read_survey())
     }
 
-    fn watch(&self, sink: StatusSink) -> Answer<'_, ()> {
+    fn watch(&self, mut sink: SurveySink) -> Answer<'_, ()> {
         Box::pin(async move {
-            let mut last = None;
+            let mut last: Option<(Survey, tokio::time::Instant)> = None;
             loop {
-                let status = self.read_status().await?;
-                if last.as_ref() != Some(&status) {
-                    if sink.send(&status).await.is_err() {
+                let survey = self.read_survey().await?;
+                let fresh = |(last, at): &(Survey, tokio::time::Instant)| {
+                    *last == survey && at.elapsed() < ALIVE
+                };
+                if !last.as_ref().is_some_and(fresh) {
+                    if sink.send(&survey).await.is_err() {
                         return Ok(());
                     }
-                    last = Some(status);
+                    last = Some((survey, tokio::time::Instant::now()));
                 }
                 tokio::time::sleep(WATCH).await;
             }

@@ -11,9 +11,9 @@ use std::{
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
-use realm_planner::{NodeView, Nodes, PlanInput, State, plan};
+use realm_planner::{Nodes, PlanInput, State, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
-use realm_rpc::{ErrorCode, RpcError, Submitted, status::Status};
+use realm_rpc::{ErrorCode, RpcError, Submitted, Survey};
 use realm_store::{Blobs, Op};
 use tokio::{
     sync::{mpsc, watch},
@@ -126,6 +126,8 @@ pub(crate) struct Core {
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub report: Signed<NodeReport>,
+    /// The report as on the wire, for who asks.
+    pub wire: Arc<[u8]>,
     pub at: Timestamp,
 }
 
@@ -277,42 +279,32 @@ impl Core {
     /// The approved nodes as placement sees them.
     pub(crate) fn nodes(&self) -> Nodes {
         let now = self.clock.now();
-        let me = self.key.public();
         self.approved
             .iter()
             .map(|(key, approval)| {
-                let report = self
-                    .reports
-                    .get(key)
-                    .map(|seen| seen.report.clone().into_inner());
-                let mut tags = approval.tags.clone();
-                // A node's own tags count once it is approved.
-                tags.extend(report.iter().flat_map(|report| report.tags.clone()));
-                tags.sort();
-                tags.dedup();
-                let name = self
-                    .node_name(key)
-                    .parse()
-                    .unwrap_or_else(|_| self.reporter.node_name());
-                let member = self.node.members().get(key).map(|member| member.state);
-                let present = *key == me || member.is_some_and(|state| state != MemberState::Lost);
-                let settled = *key == me || self.is_settled(key, now);
-                (
-                    *key,
-                    NodeView {
-                        name,
-                        tags,
-                        present,
-                        settled,
-                        boot_id: self.node.boot_id(*key),
-                        report,
-                    },
-                )
+                let report = self.reports.get(key).map(|seen| &*seen.report);
+                let view = realm_rpc::View {
+                    present: self.is_present(key),
+                    settled: self.is_settled(key, now),
+                    boot_id: self.node.boot_id(*key),
+                    ..realm_rpc::View::default()
+                };
+                let node = crate::status::node_view(approval, report.cloned(), &view);
+                (*key, node)
             })
             .collect()
     }
 
-    fn is_settled(&self, key: &PublicKey, now: Now) -> bool {
+    /// Whether a node answers; this one always does.
+    pub(crate) fn is_present(&self, key: &PublicKey) -> bool {
+        let member = self.node.members().get(key).map(|member| member.state);
+        *key == self.key.public() || member.is_some_and(|state| state != MemberState::Lost)
+    }
+
+    pub(crate) fn is_settled(&self, key: &PublicKey, now: Now) -> bool {
+        if *key == self.key.public() {
+            return true;
+        }
         let Some(member) = self.node.members().get(key) else {
             return false;
         };
@@ -364,13 +356,8 @@ impl Core {
         };
         if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
             let wire = report.to_wire();
-            self.reports.insert(
-                self.key.public(),
-                Seen {
-                    report,
-                    at: now.wall,
-                },
-            );
+            let seen = Seen::new(report, now.wall);
+            self.reports.insert(self.key.public(), seen);
             self.node.handle(
                 Event::OwnReport {
                     report: wire,
@@ -448,13 +435,12 @@ impl Core {
         });
     }
 
-    /// Whole status of the realm, as this node knows it.
-    pub(crate) fn status(&self, peers: &[PeerInfo]) -> Result<Status, RpcError> {
-        let Some(state) = &self.state else {
-            let error = RpcError::new(ErrorCode::NotFound, "this node is in no realm yet");
-            return Err(error.help("let it join: realm invite, then realm enroll on the node"));
-        };
-        Ok(crate::status::status(self, state, peers))
+    /// What this node knows of its realm.
+    pub(crate) fn survey(&self, peers: &[PeerInfo]) -> Result<Survey, RpcError> {
+        crate::survey::survey(self, peers).ok_or_else(|| {
+            RpcError::new(ErrorCode::NotFound, "this node is in no realm yet")
+                .help("let it join: realm invite, then realm enroll on the node")
+        })
     }
 
     /// No new work, then the cells, then the disk, then the network.
@@ -487,11 +473,16 @@ impl Core {
 }
 
 impl Seen {
+    pub fn new(report: Signed<NodeReport>, at: Timestamp) -> Self {
+        let wire = report.to_wire().into();
+        Self { report, wire, at }
+    }
+
     fn op(&self, key: &PublicKey) -> Op {
         Op::Report {
             node: *key.as_bytes(),
             seen_ms: self.at.as_millis(),
-            wire: self.report.to_wire(),
+            wire: self.wire.to_vec(),
         }
     }
 }

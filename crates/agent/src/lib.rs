@@ -25,13 +25,15 @@ mod http;
 mod leave;
 mod ledger;
 mod local;
+mod naming;
 mod offenders;
 mod reason;
 mod report;
 mod sealing;
 mod start;
-mod status;
+pub mod status;
 mod supervisor;
+mod survey;
 pub mod trust;
 mod volumes;
 

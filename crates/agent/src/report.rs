@@ -2,28 +2,44 @@
 
 use std::collections::HashSet;
 
-use realm_identity::{
-    Hash, MAX_SIGNED_BYTES, PublicKey, RealmId, SecretKey, Signed, Timestamp, canonical,
-};
+use realm_identity::{Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp, canonical};
 use realm_manifest::{
     NodeName, Tag,
     report::{
-        Capacity, CellReport, CellState, Declined, Held, NodeReport, NodeState, StatusDigest,
+        Capacity, CellReport, CellState, Declined, Held, MAX_CELLS, MAX_REPORT_BYTES, NodeReport,
+        NodeState, StatusDigest,
     },
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::{VERSION, config::MAX_CELLS};
+use crate::VERSION;
 
-/// A report that says nothing new is made this seldom; numbers such as memory wait for it.
-const CALM_MS: u64 = 5_000;
+/// A report of more cells is large: every node of the realm pulls it, at some 80 bytes a cell.
+const LARGE_CELLS: usize = 100;
 /// Codes of the worst problems in the digest.
 const MAX_PROBLEMS: usize = 4;
 
 /// A signed report is at most so long; the signature and the envelope need the rest.
-const MAX_BYTES: usize = MAX_SIGNED_BYTES - 512;
+const MAX_BYTES: usize = MAX_REPORT_BYTES - 512;
 /// Letters of a message where there are too many.
 const SHORT_CHARS: usize = 40;
+
+/// How often reports are made, in milliseconds.
+struct Pace {
+    /// Between two reports that differ in what others act on.
+    changed: u64,
+    /// Between two that differ in nothing but numbers, such as memory.
+    calm: u64,
+}
+
+const SMALL: Pace = Pace {
+    changed: 0,
+    calm: 5_000,
+};
+const LARGE: Pace = Pace {
+    changed: 1_000,
+    calm: 30_000,
+};
 
 /// What changes from report to report.
 #[derive(Debug)]
@@ -101,10 +117,8 @@ impl Reporter {
         anyway: bool,
     ) -> Option<(Signed<NodeReport>, Vec<u8>)> {
         let mut report = self.report(key.public(), facts, now);
-        let due = self.last.as_ref().is_none_or(|last| {
-            now.millis_since(last.at) >= CALM_MS || last.at > now || differs(last, &report)
-        });
-        if !due && !anyway {
+        let due = |last| is_due(last, &report, now);
+        if !anyway && !self.last.as_ref().is_none_or(due) {
             return None;
         }
         self.seq += 1;
@@ -207,6 +221,18 @@ impl Reporter {
     }
 }
 
+/// Whether it is time for the next report.
+fn is_due(last: &NodeReport, next: &NodeReport, now: Timestamp) -> bool {
+    let pace = if next.cells.len() > LARGE_CELLS {
+        LARGE
+    } else {
+        SMALL
+    };
+    let age = now.millis_since(last.at);
+    // A clock that was set back says nothing about how old the last one is.
+    last.at > now || age >= pace.calm || (age >= pace.changed && differs(last, next))
+}
+
 /// Whether two reports differ in what others act on; numbers that always move do not count.
 fn differs(last: &NodeReport, next: &NodeReport) -> bool {
     let essence = |report: &NodeReport| {
@@ -259,10 +285,17 @@ fn fit(report: &mut NodeReport) {
         declined.reason.message.clear();
         declined.reason.help = None;
     }
-    let mut left_out = 0;
-    while too_large(report) && (report.declined.pop().is_some() || report.cells.pop().is_some()) {
-        left_out += 1;
+    let all = report.cells.len() + report.declined.len();
+    while too_large(report) && all > 0 {
+        // An eighth at a time, since each look costs as much as the report is long.
+        let fewer = |length: usize| length - length.div_ceil(8);
+        if report.declined.is_empty() {
+            report.cells.truncate(fewer(report.cells.len()));
+        } else {
+            report.declined.truncate(fewer(report.declined.len()));
+        }
     }
+    let left_out = all - report.cells.len() - report.declined.len();
     if left_out > 0 {
         tracing::error!(left_out, "a report is too large even without reasons");
     }
@@ -274,47 +307,71 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_report_is_sent_whatever_its_cells_have_to_say() {
-        let key = SecretKey::from_seed(&[1; 32]);
+    const START: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn reporter() -> Reporter {
         let name: NodeName = "one".parse().expect("a name");
-        let mut reporter = Reporter::new(name, Vec::new(), Capacity::default(), 1);
-        let cell = |index| CellReport {
-            component: "a-component-with-a-rather-long-name"
-                .parse()
-                .expect("a name"),
-            index,
-            spec: Hash::of(b"spec"),
-            generation: 1,
-            state: CellState::Failed,
-            reason: Some(Reason {
-                code: "trap".into(),
-                message: "m".repeat(700),
-                help: Some("h".repeat(700)),
-            }),
-            restarts: 3,
-            memory_bytes: 1 << 20,
-            fuel_used: Some(7),
-            preemptions: 9,
-            started_at: Some(Timestamp(1)),
-            exit_code: Some(1),
-        };
-        let facts = Facts {
+        Reporter::new(name, Vec::new(), Capacity::default(), 1)
+    }
+
+    fn facts(cells: Vec<CellReport>) -> Facts {
+        Facts {
             realm: Hash::of(b"realm"),
             revision: 1,
             head: Hash::of(b"head"),
             approved: true,
             incompatible: false,
             addresses: Vec::new(),
-            cells: (0..MAX_CELLS).map(cell).collect(),
+            cells,
             declined: Vec::new(),
             holds: Vec::new(),
             sealing: Vec::new(),
+        }
+    }
+
+    fn calm(component: &str, index: u32) -> CellReport {
+        CellReport {
+            component: component.parse().expect("a name"),
+            index,
+            spec: Hash::of(b"spec"),
+            generation: 1,
+            state: CellState::Running,
+            reason: None,
+            restarts: 0,
+            memory_bytes: 9 << 20,
+            fuel_used: None,
+            preemptions: 70_000,
+            started_at: Some(START),
+            exit_code: None,
+        }
+    }
+
+    fn key() -> SecretKey {
+        SecretKey::from_seed(&[1; 32])
+    }
+
+    #[test]
+    fn a_report_is_sent_whatever_its_cells_have_to_say() {
+        let longest = "n".repeat(63);
+        let failed = |index| CellReport {
+            state: CellState::Failed,
+            reason: Some(Reason {
+                code: "trap".into(),
+                message: "m".repeat(700),
+                help: Some("h".repeat(700)),
+            }),
+            restarts: u32::MAX,
+            memory_bytes: u64::MAX,
+            fuel_used: Some(u64::MAX),
+            preemptions: u64::MAX,
+            exit_code: Some(i32::MIN),
+            ..calm(&longest, index)
         };
-        let (report, _) = reporter
-            .make(&key, facts, Timestamp(5), true)
+        let facts = facts((0..MAX_CELLS).map(failed).collect());
+        let (report, _) = reporter()
+            .make(&key(), facts, START, true)
             .expect("a report");
-        assert!(report.to_wire().len() <= MAX_SIGNED_BYTES);
+        assert!(report.to_wire().len() <= MAX_REPORT_BYTES);
         assert_eq!(
             report.cells.len(),
             MAX_CELLS as usize,
@@ -322,5 +379,64 @@ mod tests {
         );
         let read = Signed::<NodeReport>::from_wire(&report.to_wire());
         assert!(read.is_ok(), "and it can be read");
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_report_that_is_too_long_is_no_more_than_needed() {
+        let mut facts = facts((0..MAX_CELLS).map(|index| calm("web", index)).collect());
+        facts.declined = (0..20_000)
+            .map(|n| Declined {
+                component: format!("component-{n}").parse().expect("a name"),
+                spec: Hash::of(b"spec"),
+                reason: Reason {
+                    code: "no-room".into(),
+                    message: "m".repeat(100),
+                    help: None,
+                },
+            })
+            .collect();
+        let (report, _) = reporter()
+            .make(&key(), facts, START, true)
+            .expect("a report");
+        let bytes = report.to_wire().len();
+        assert!(bytes <= MAX_REPORT_BYTES && bytes > MAX_REPORT_BYTES * 3 / 4);
+        assert_eq!(report.cells.len(), MAX_CELLS as usize, "cells go last");
+    }
+
+    #[test]
+    fn a_calm_cell_takes_few_bytes_of_a_report() {
+        let cells = (0..1000).map(|index| calm("a-component-of-mine", index));
+        let (report, _) = reporter()
+            .make(&key(), facts(cells.collect()), START, true)
+            .expect("a report");
+        let bytes = report.to_wire().len();
+        assert!(bytes <= 1000 * 100, "{bytes} bytes");
+    }
+
+    #[test]
+    fn a_large_report_waits_with_its_numbers_and_gathers_changes() {
+        let cells = |count: u32, generation| {
+            let of = |index| CellReport {
+                generation,
+                ..calm("web", index)
+            };
+            facts((0..count).map(of).collect())
+        };
+        let cases = [(10, 0, 5_000), (1_000, 1_000, 30_000)];
+        for (count, changed, calm) in cases {
+            let mut reporter = reporter();
+            let mut made = |facts, after| {
+                let at = START.plus_millis(after);
+                reporter.make(&key(), facts, at, false).is_some()
+            };
+            assert!(made(cells(count, 1), 0), "the first one goes at once");
+            assert!(!made(cells(count, 1), calm - 1), "nothing new");
+            if changed > 0 {
+                assert!(!made(cells(count, 2), changed - 1), "too soon");
+            }
+            assert!(made(cells(count, 2), changed), "a change");
+            assert!(made(cells(count, 2), changed + calm), "numbers");
+            assert!(made(cells(count, 2), 0), "a clock that was set back");
+        }
     }
 }

@@ -400,13 +400,7 @@ fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError>
 fn reports(contents: &LedgerContents) -> BTreeMap<PublicKey, Seen> {
     let read = |(_, seen_ms, wire): &([u8; 32], u64, Vec<u8>)| {
         let report = Signed::<NodeReport>::from_wire(wire).ok()?;
-        Some((
-            report.node,
-            Seen {
-                report,
-                at: Timestamp(*seen_ms),
-            },
-        ))
+        Some((report.node, Seen::new(report, Timestamp(*seen_ms))))
     };
     contents.reports.iter().filter_map(read).collect()
 }

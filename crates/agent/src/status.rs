@@ -1,232 +1,422 @@
-//! The status as operators read it, put together from the log, the reports and the network.
+//! The status as people and programs read it, put together from the log and from a survey.
+//!
+//! What is asked comes from the folded log, what runs from the reports, and each report counts only
+//! if the node that it is about has signed it. Whether a node answers, and how it is reached, is the
+//! word of the node that was asked.
 
-use realm_identity::PublicKey;
-use realm_manifest::report::{self, CellReport};
-use realm_p2p::PeerInfo;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use realm_identity::{PublicKey, RealmId, Signed, WitnessedClaim};
+use realm_manifest::report::{self, CellReport, NodeReport};
 use realm_planner::{
-    SetBy, Standing, State,
+    NodeView, Nodes, SetBy, Standing, State,
     status::{ComponentStatus, components},
 };
-use realm_protocol::MemberState;
-use realm_rpc::status::{
-    API_VERSION, Cell, CellState, Component, ComponentState, Drift, Link, Node, NodeState, Realm,
-    Setter, Status, time,
+use realm_rpc::{
+    Sighting, Survey, View,
+    status::{
+        API_VERSION, Alarm, Cell, CellState, Component, ComponentState, Drift, Node, NodeState,
+        Realm, Setter, Status, time,
+    },
 };
 
-use crate::core::Core;
+use crate::{
+    alarms,
+    approvals::{Approval, ByChain, approved},
+    fold::chain,
+    naming,
+};
 
-pub(crate) fn status(core: &Core, state: &State, peers: &[PeerInfo]) -> Status {
-    let statuses = components(state, &core.nodes());
-    let mut keys: Vec<PublicKey> = core.approved.keys().copied().collect();
-    keys.extend(
-        state
-            .nodes
-            .iter()
-            .filter(|(key, node)| {
-                // Who was taken out shows only where it asks to come back.
-                node.standing != Standing::Removed && !core.approved.contains_key(key)
-            })
-            .map(|(key, _)| *key),
-    );
-    keys.extend(
-        core.node
-            .joins()
-            .map(|join| join.node)
-            .filter(|key| !keys.contains(key))
-            .collect::<Vec<_>>(),
-    );
-    let known = keys.clone();
-    let waiting = core.contested().into_iter();
-    keys.extend(waiting.filter(|key| !known.contains(key)));
-    let me = core.key.public();
-    if !keys.contains(&me) {
-        keys.push(me);
+/// Makes a status of each survey, and keeps what it checked for the next one.
+#[derive(Debug, Default)]
+pub struct Reader {
+    reports: BTreeMap<PublicKey, Checked>,
+    approvals: Option<Approvals>,
+}
+
+/// What was handed over as a node's report, and what it is, or why it does not count.
+#[derive(Debug)]
+struct Checked {
+    wire: Arc<[u8]>,
+    report: Result<NodeReport, String>,
+}
+
+/// What a survey shows.
+#[derive(Debug)]
+pub struct Picture {
+    pub status: Status,
+    /// Words that were handed over as a node's and are not: nothing of them is in the status.
+    pub unsigned: Vec<Unsigned>,
+}
+
+/// A report that does not prove that it is the node's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsigned {
+    pub node: String,
+    pub why: String,
+}
+
+/// Which nodes are approved, with what that was found from.
+#[derive(Debug)]
+struct Approvals {
+    owners: Vec<PublicKey>,
+    chain: ByChain,
+    claims: Vec<Vec<u8>>,
+    read: Vec<WitnessedClaim>,
+    approved: BTreeMap<PublicKey, Approval>,
+}
+
+impl Reader {
+    /// `state` must be verified, `asked` is the node that the survey is from.
+    pub fn read(&mut self, state: &State, asked: PublicKey, survey: &Survey) -> Picture {
+        self.check_reports(state.realm, survey);
+        let found = self.approvals(state, survey);
+        let (approved, claims) = (found.approved.clone(), found.read.clone());
+        let scene = Scene {
+            state,
+            asked,
+            survey,
+            approved,
+            claims,
+            reports: &self.reports,
+        };
+        Picture {
+            unsigned: scene.unsigned(),
+            status: scene.status(),
+        }
     }
-    let mut nodes: Vec<Node> = keys
-        .iter()
-        .map(|key| node(core, state, *key, peers))
-        .collect();
-    nodes.sort_by(|a, b| (&a.name, a.key).cmp(&(&b.name, b.key)));
-    let drift = statuses
-        .iter()
-        .flat_map(|status| drift(core, status))
-        .collect();
-    Status {
-        api_version: API_VERSION.to_owned(),
-        realm: Realm {
-            id: state.realm,
-            name: state.name.clone(),
-        },
-        revision: state.revision,
-        forked: core.forked,
-        nodes,
-        components: statuses
-            .iter()
-            .map(|status| component(core, state, status))
-            .collect(),
-        drift,
-        alarms: core.alarms(),
+
+    fn check_reports(&mut self, realm: RealmId, survey: &Survey) {
+        let mut before = std::mem::take(&mut self.reports);
+        for (key, sighting) in &survey.nodes {
+            let Some(wire) = &sighting.report else {
+                continue;
+            };
+            let known = before.remove(key).filter(|known| known.wire == *wire);
+            let checked = known.unwrap_or_else(|| Checked {
+                wire: wire.clone(),
+                report: check(wire, *key, realm),
+            });
+            self.reports.insert(*key, checked);
+        }
+    }
+
+    fn approvals(&mut self, state: &State, survey: &Survey) -> &Approvals {
+        let owners = state.owners();
+        let chain = ByChain::of(state);
+        let claims: Vec<Vec<u8>> = survey
+            .nodes
+            .values()
+            .flat_map(|sighting| sighting.claims.iter().cloned())
+            .collect();
+        let known = self.approvals.take().filter(|known| {
+            known.owners == owners && known.chain == chain && known.claims == claims
+        });
+        let known = known.unwrap_or_else(|| {
+            let read: Vec<WitnessedClaim> = claims
+                .iter()
+                .filter_map(|wire| WitnessedClaim::from_wire(wire).ok())
+                .collect();
+            Approvals {
+                approved: approved(state.realm, &owners, &chain, &read),
+                read,
+                owners,
+                chain,
+                claims,
+            }
+        });
+        self.approvals.insert(known)
     }
 }
 
-fn node(core: &Core, state: &State, key: PublicKey, peers: &[PeerInfo]) -> Node {
-    let me = core.key.public();
-    let seen = core.reports.get(&key);
-    let report = seen.map(|seen| &seen.report);
-    let peer = peers.iter().find(|peer| peer.key == key);
-    let draining = state.is_draining(&key);
-    let standing = state.nodes.get(&key).map(|node| node.standing);
-    let here = is_here(core, &key);
-    let state = if standing == Some(Standing::Revoked) {
-        NodeState::Revoked
-    } else if !core.approved.contains_key(&key) {
-        NodeState::Pending
-    } else if !here {
-        NodeState::Lost
-    } else {
-        match report.map(|report| report.state) {
+fn check(wire: &[u8], node: PublicKey, realm: RealmId) -> Result<NodeReport, String> {
+    let report = Signed::<NodeReport>::from_wire(wire).map_err(|error| chain(&error))?;
+    if report.node != node {
+        return Err(format!("it is the word of {}", report.node));
+    }
+    if report.realm != realm {
+        return Err("it is of another realm".to_owned());
+    }
+    Ok(report.into_inner())
+}
+
+/// How a node looks to placement: its own tags count beside those its owner gave it.
+pub(crate) fn node_view(approval: &Approval, report: Option<NodeReport>, view: &View) -> NodeView {
+    NodeView {
+        tags: tags(Some(approval), report.as_ref()),
+        present: view.present,
+        settled: view.settled,
+        boot_id: view.boot_id,
+        report,
+    }
+}
+
+fn tags(approval: Option<&Approval>, report: Option<&NodeReport>) -> Vec<realm_manifest::Tag> {
+    let approval = approval.into_iter().flat_map(|approval| &approval.tags);
+    let report = report.into_iter().flat_map(|report| &report.tags);
+    let tags: BTreeSet<_> = approval.chain(report).cloned().collect();
+    tags.into_iter().collect()
+}
+
+/// Everything one status is made from.
+struct Scene<'a> {
+    state: &'a State,
+    asked: PublicKey,
+    survey: &'a Survey,
+    approved: BTreeMap<PublicKey, Approval>,
+    claims: Vec<WitnessedClaim>,
+    reports: &'a BTreeMap<PublicKey, Checked>,
+}
+
+impl Scene<'_> {
+    fn status(&self) -> Status {
+        let statuses = components(self.state, &self.placed());
+        let mut nodes: Vec<Node> = self.keys().into_iter().map(|key| self.node(key)).collect();
+        nodes.sort_by(|a, b| (&a.name, a.key).cmp(&(&b.name, b.key)));
+        Status {
+            api_version: API_VERSION.to_owned(),
+            realm: Realm {
+                id: self.state.realm,
+                name: self.state.name.clone(),
+            },
+            revision: self.state.revision,
+            forked: self.survey.forked,
+            nodes,
+            components: statuses
+                .iter()
+                .map(|status| self.component(status))
+                .collect(),
+            drift: statuses
+                .iter()
+                .flat_map(|status| self.drift(status))
+                .collect(),
+            alarms: self.alarms(),
+        }
+    }
+
+    /// What the owner must look at, by the claims that were shown.
+    fn alarms(&self) -> Vec<Alarm> {
+        let decided =
+            |key: &PublicKey| self.approved.contains_key(key) || self.state.nodes.contains_key(key);
+        let names = self.approved.keys().map(|key| (*key, self.name(key)));
+        let mut alarms = alarms::invites(&self.claims, decided);
+        alarms.extend(alarms::names(names));
+        alarms
+    }
+
+    fn unsigned(&self) -> Vec<Unsigned> {
+        let bad = self.reports.iter().filter_map(|(key, checked)| {
+            let why = checked.report.as_ref().err()?.clone();
+            let node = self.name(key);
+            Some(Unsigned { node, why })
+        });
+        bad.collect()
+    }
+
+    /// Every node to speak of. Who was taken out shows only where it asks to come back.
+    fn keys(&self) -> BTreeSet<PublicKey> {
+        let named = self.state.nodes.iter();
+        let named = named.filter(|(_, node)| node.standing != Standing::Removed);
+        let mut keys: BTreeSet<PublicKey> = named.map(|(key, _)| *key).collect();
+        keys.extend(self.approved.keys());
+        let seen = self.survey.nodes.iter();
+        let shown = seen.filter(|(key, sighting)| {
+            let record = self.state.nodes.get(key);
+            let removed = record.is_some_and(|node| node.standing == Standing::Removed);
+            // It says what it calls itself when it asks.
+            !removed || sighting.view.name.is_some()
+        });
+        keys.extend(shown.map(|(key, _)| *key));
+        keys.insert(self.asked);
+        keys
+    }
+
+    /// The approved nodes as placement sees them.
+    fn placed(&self) -> Nodes {
+        let nodes = self.approved.iter().map(|(key, approval)| {
+            let report = self.report(key).cloned();
+            (*key, node_view(approval, report, &self.view(key)))
+        });
+        nodes.collect()
+    }
+
+    fn report(&self, key: &PublicKey) -> Option<&NodeReport> {
+        self.reports.get(key)?.report.as_ref().ok()
+    }
+
+    fn view(&self, key: &PublicKey) -> View {
+        let sighting: Option<&Sighting> = self.survey.nodes.get(key);
+        let view = sighting.map(|sighting| sighting.view.clone());
+        View {
+            present: self.is_here(key),
+            ..view.unwrap_or_default()
+        }
+    }
+
+    /// The name the owner gave, else the one the node reports, else what it calls itself to those
+    /// it asks to let it join, else the start of its key.
+    fn name(&self, key: &PublicKey) -> String {
+        let approval = self.approved.get(key);
+        if let Some(name) = approval.and_then(|approval| approval.name.as_ref()) {
+            return name.to_string();
+        }
+        let given = naming::recorded(self.state, &self.claims, key)
+            .or_else(|| naming::invited(&self.claims, key));
+        if let Some(name) = given {
+            return name.to_string();
+        }
+        if let Some(report) = self.report(key) {
+            return report.name.to_string();
+        }
+        self.view(key).name.unwrap_or_else(|| key.short())
+    }
+
+    fn is_here(&self, key: &PublicKey) -> bool {
+        let sighting = self.survey.nodes.get(key);
+        // Who was asked answers, after all.
+        *key == self.asked || sighting.is_some_and(|sighting| sighting.view.present)
+    }
+
+    /// Why nothing of a node counts, where that is so.
+    fn not_signed(&self, key: &PublicKey) -> Option<report::Reason> {
+        let why = self.reports.get(key)?.report.as_ref().err()?;
+        let node = self.name(key);
+        Some(report::Reason {
+            code: "unsigned".into(),
+            message: format!("what was handed over as {node}'s word is not signed by it: {why}"),
+            help: Some("ask another node: --via ADDR".into()),
+        })
+    }
+
+    fn node_state(&self, key: &PublicKey) -> NodeState {
+        let standing = self.state.nodes.get(key).map(|node| node.standing);
+        if standing == Some(Standing::Revoked) {
+            return NodeState::Revoked;
+        }
+        if !self.approved.contains_key(key) {
+            return NodeState::Pending;
+        }
+        if !self.is_here(key) {
+            return NodeState::Lost;
+        }
+        match self.report(key).map(|report| report.state) {
             Some(report::NodeState::Incompatible) => NodeState::Incompatible,
-            _ if draining => NodeState::Draining,
             Some(report::NodeState::Draining) => NodeState::Draining,
+            _ if self.state.is_draining(key) => NodeState::Draining,
             _ => NodeState::Ready,
         }
-    };
-    let mut tags: Vec<String> = core
-        .approved
-        .get(&key)
-        .iter()
-        .flat_map(|approval| approval.tags.iter())
-        .chain(report.iter().flat_map(|report| report.tags.iter()))
-        .map(ToString::to_string)
-        .collect();
-    tags.sort();
-    tags.dedup();
-    let link = if key == me {
-        Some(Link::Itself)
-    } else {
-        peer.map(|peer| match peer.link {
-            realm_p2p::Link::Quic => Link::Quic,
-            realm_p2p::Link::Tcp => Link::Tcp,
-            realm_p2p::Link::Relay => Link::Relay,
-        })
-    };
-    let address = if key == me {
-        core.addresses.first().cloned()
-    } else {
-        let known = peer.and_then(|peer| peer.addresses.first().cloned());
-        known.or_else(|| report.and_then(|report| report.addresses.first().cloned()))
-    };
-    Node {
-        name: core.node_name(&key),
-        key,
-        state,
-        version: report.map(|report| report.version.clone()),
-        tags,
-        address,
-        link,
-        rtt_ms: peer
-            .and_then(|peer| peer.rtt)
-            .map(|rtt| rtt.as_secs_f64() * 1000.0),
-        cpu_percent: report
-            .and_then(|report| report.cpu_hundredths)
-            .map(|hundredths| f64::from(hundredths) / 100.0),
-        memory_bytes: report.and_then(|report| report.memory_bytes),
-        cell_count: report.map(|report| report.cells.len() as u64),
-        sealing_certificate: report
-            .and_then(|report| Some(realm_identity::sealing::to_text(report.sealing.as_ref()?))),
-        last_seen: seen.and_then(|seen| {
-            time(if key == me {
-                crate::clock::wall()
-            } else {
-                seen.at
+    }
+
+    fn node(&self, key: PublicKey) -> Node {
+        let view = self.view(&key);
+        let report = self.report(&key);
+        let tags = tags(self.approved.get(&key), report);
+        let reported = || report.and_then(|report| report.addresses.first().cloned());
+        Node {
+            name: self.name(&key),
+            key,
+            state: self.node_state(&key),
+            version: report.map(|report| report.version.clone()),
+            tags: tags.iter().map(ToString::to_string).collect(),
+            address: view.address.or_else(reported),
+            link: view.link,
+            rtt_ms: view.rtt_micros.map(|micros| micros as f64 / 1000.0),
+            cpu_percent: report
+                .and_then(|report| report.cpu_hundredths)
+                .map(|hundredths| f64::from(hundredths) / 100.0),
+            memory_bytes: report.and_then(|report| report.memory_bytes),
+            cell_count: report.map(|report| report.cells.len() as u64),
+            sealing_certificate: report.and_then(|report| {
+                Some(realm_identity::sealing::to_text(report.sealing.as_ref()?))
+            }),
+            last_seen: view.last_seen.and_then(time),
+        }
+    }
+
+    fn component(&self, status: &ComponentStatus) -> Component {
+        let asked = &self.state.components[&status.name];
+        let limits = &asked.spec.limits;
+        Component {
+            name: status.name.to_string(),
+            digest: asked.spec.artifact.sha256,
+            desired: u64::from(status.desired),
+            running: u64::from(status.running),
+            state: component_state(status.state),
+            reason: status.reason.clone(),
+            set_by: realm_rpc::status::SetBy {
+                by: match asked.set_by {
+                    SetBy::Push => Setter::Push,
+                    SetBy::Apply => Setter::Apply,
+                },
+                revision: asked.revision,
+            },
+            desired_nodes: status
+                .desired_nodes
+                .iter()
+                .map(|key| self.name(key))
+                .collect(),
+            cells: status
+                .cells
+                .iter()
+                .map(|(key, report)| self.cell(key, report, limits.memory_max_bytes()))
+                .collect(),
+        }
+    }
+
+    fn cell(&self, key: &PublicKey, report: &CellReport, memory_max: u64) -> Cell {
+        let node = self.name(key);
+        let here = self.is_here(key);
+        let lost = || report::Reason {
+            code: "lost".into(),
+            message: format!("{node} is away: what runs there is not known"),
+            help: Some(format!(
+                "see when it was last seen: realm nodes show {node}"
+            )),
+        };
+        let reason = match here {
+            true => report.reason.clone(),
+            false => Some(lost()),
+        };
+        Cell {
+            id: format!("{node}/{}#{}", report.component, report.index),
+            node,
+            index: report.index,
+            state: here.then(|| cell_state(report.state)),
+            reason,
+            restarts: u64::from(report.restarts),
+            memory_bytes: Some(report.memory_bytes),
+            memory_max_bytes: Some(memory_max),
+            fuel_used: report.fuel_used,
+            preemptions: Some(report.preemptions),
+            started_at: report.started_at.and_then(time),
+            exit_code: report.exit_code,
+        }
+    }
+
+    fn drift(&self, status: &ComponentStatus) -> Vec<Drift> {
+        status
+            .drift
+            .iter()
+            .map(|drift| Drift {
+                component: status.name.to_string(),
+                node: drift.node.map(|key| self.name(&key)),
+                index: drift.index,
+                want: if drift.want { "running" } else { "stopped" }.to_owned(),
+                have: match (drift.node, drift.have) {
+                    (Some(key), _) if !self.is_here(&key) => "lost".to_owned(),
+                    (_, Some(have)) => cell_state(have).to_string(),
+                    (_, None) => "nothing".to_owned(),
+                },
+                reason: drift
+                    .reason
+                    .clone()
+                    .or_else(|| self.not_signed(&drift.node?)),
             })
-        }),
+            .collect()
     }
-}
-
-/// Whether a node answers; this one always does.
-fn is_here(core: &Core, key: &PublicKey) -> bool {
-    let member = core.node.members().get(key).map(|member| member.state);
-    *key == core.key.public() || matches!(member, Some(MemberState::Up | MemberState::Suspect))
-}
-
-fn component(core: &Core, state: &State, status: &ComponentStatus) -> Component {
-    let asked = &state.components[&status.name];
-    let limits = &asked.spec.limits;
-    Component {
-        name: status.name.to_string(),
-        digest: asked.spec.artifact.sha256,
-        desired: u64::from(status.desired),
-        running: u64::from(status.running),
-        state: component_state(status.state),
-        reason: status.reason.clone(),
-        set_by: realm_rpc::status::SetBy {
-            by: match asked.set_by {
-                SetBy::Push => Setter::Push,
-                SetBy::Apply => Setter::Apply,
-            },
-            revision: asked.revision,
-        },
-        desired_nodes: status
-            .desired_nodes
-            .iter()
-            .map(|key| core.node_name(key))
-            .collect(),
-        cells: status
-            .cells
-            .iter()
-            .map(|(key, report)| cell(core, *key, report, limits.memory_max_bytes()))
-            .collect(),
-    }
-}
-
-fn cell(core: &Core, key: PublicKey, report: &CellReport, memory_max: u64) -> Cell {
-    let node = core.node_name(&key);
-    let here = is_here(core, &key);
-    let lost = || report::Reason {
-        code: "lost".into(),
-        message: format!("{node} is away: what runs there is not known"),
-        help: Some(format!(
-            "see when it was last seen: realm nodes show {node}"
-        )),
-    };
-    let reason = match here {
-        true => report.reason.clone(),
-        false => Some(lost()),
-    };
-    Cell {
-        id: format!("{node}/{}#{}", report.component, report.index),
-        node,
-        index: report.index,
-        state: here.then(|| cell_state(report.state)),
-        reason,
-        restarts: u64::from(report.restarts),
-        memory_bytes: Some(report.memory_bytes),
-        memory_max_bytes: Some(memory_max),
-        fuel_used: report.fuel_used,
-        preemptions: Some(report.preemptions),
-        started_at: report.started_at.and_then(time),
-        exit_code: report.exit_code,
-    }
-}
-
-fn drift(core: &Core, status: &ComponentStatus) -> Vec<Drift> {
-    status
-        .drift
-        .iter()
-        .map(|drift| Drift {
-            component: status.name.to_string(),
-            node: drift.node.map(|key| core.node_name(&key)),
-            index: drift.index,
-            want: if drift.want { "running" } else { "stopped" }.to_owned(),
-            have: match (drift.node, drift.have) {
-                (Some(key), _) if !is_here(core, &key) => "lost".to_owned(),
-                (_, Some(have)) => cell_state(have).to_string(),
-                (_, None) => "nothing".to_owned(),
-            },
-            reason: drift.reason.clone(),
-        })
-        .collect()
 }
 
 fn component_state(state: realm_planner::status::ComponentState) -> ComponentState {

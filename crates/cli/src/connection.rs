@@ -2,7 +2,11 @@
 
 use std::{path::Path, pin::pin, rc::Rc, time::Duration};
 
-use futures::future::{Either, select};
+use futures::{
+    StreamExt as _,
+    future::{Either, select},
+    stream::FuturesUnordered,
+};
 use realm_agent::agent_file::{self, AgentInfo};
 use realm_identity::{PublicKey, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
@@ -26,6 +30,9 @@ const DIAL: Duration = Duration::from_secs(5);
 const HEAD_START: Duration = Duration::from_millis(300);
 /// Nodes of the local network answer within this.
 const DISCOVERY: Duration = Duration::from_secs(2);
+/// Between two rounds of looking for any node.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// One node, with the owner's key proven to it.
 #[derive(Debug)]
 pub struct Connection {
@@ -94,6 +101,69 @@ pub async fn open_at(
                 .because(&error)
         })?;
     prove(owner, realm, transport).await
+}
+
+/// Connects to any node of the realm that answers, the one that was named or not; tries again and
+/// again until `patience` ends.
+pub async fn reopen(
+    session: &Session,
+    realm: &Realm,
+    owner: Rc<OwnerKey>,
+    patience: Duration,
+) -> Result<Connection> {
+    let connected = async {
+        loop {
+            if let Some(connection) = any_node(session, realm, &owner).await? {
+                return Ok(connection);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    tokio::time::timeout(patience, connected)
+        .await
+        .unwrap_or_else(|_| {
+            let patience = humantime::format_duration(patience);
+            Err(CliError::new(
+                ExitCode::NoAgent,
+                format!("no node of the realm could be reached within {patience}"),
+            )
+            .help("try again, or name one's address: --via /ip4/HOST/udp/2020/quic-v1"))
+        })
+}
+
+/// The first known node that answers and knows the owner; None where there is none.
+async fn any_node(
+    session: &Session,
+    realm: &Realm,
+    owner: &Rc<OwnerKey>,
+) -> Result<Option<Connection>> {
+    let secret = SecretKey::from_seed(&keystore::random()?);
+    let agents = agents_here(session).into_iter();
+    let mut known: Vec<String> = agents
+        .filter(|agent| agent.realm == Some(realm.id))
+        .flat_map(|agent| agent.addresses)
+        .chain(realm.peers()?)
+        .collect();
+    known.sort();
+    known.dedup();
+    let mut dials: FuturesUnordered<_> = known
+        .chunks(1)
+        .map(|address| dial_all(address, None, &secret))
+        .collect();
+    while let Some(dialled) = dials.next().await {
+        let proven = match dialled {
+            Ok(transport) => prove(owner.clone(), realm, transport).await,
+            Err(error) => {
+                tracing::debug!(%error, "not connected");
+                continue;
+            }
+        };
+        match proven {
+            Ok(connection) => return Ok(Some(connection)),
+            Err(error) => tracing::debug!(%error, "not a node to ask"),
+        }
+    }
+    Ok(None)
 }
 
 async fn prove(

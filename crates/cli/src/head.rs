@@ -13,6 +13,7 @@ use crate::{
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
     realms::Realm,
+    survey,
 };
 
 /// Nodes that are asked for their head before something is signed, the connected one included.
@@ -116,6 +117,27 @@ async fn is_let_in(connection: &Connection, state: &State, chain: &ByChain) -> R
 
 /// The state at the last entry that everybody agrees on, also during a fork.
 pub async fn agreed(connection: &Connection, realm: &Realm) -> Result<Base> {
+    Ok(newest(connection, realm).await?.base)
+}
+
+/// The head of a node, with the state before it.
+#[derive(Debug)]
+pub struct Newest {
+    base: Base,
+    /// None at the genesis.
+    before: Option<Base>,
+}
+
+impl Newest {
+    /// The state at `head`, where the node has that on disk and not yet what follows; else the
+    /// newest one.
+    pub fn at(self, head: Hash) -> Base {
+        let on_disk = self.before.filter(|before| before.head == head);
+        on_disk.unwrap_or(self.base)
+    }
+}
+
+pub async fn newest(connection: &Connection, realm: &Realm) -> Result<Newest> {
     let head = connection.operator.head().await;
     let head = head.map_err(|error| rpc_failed("the node does not tell its head", &error))?;
     read(&head, connection, realm).await
@@ -155,8 +177,7 @@ async fn newest_elsewhere(
     connection: &Connection,
     realm: &Realm,
 ) -> Result<Option<(String, Base)>> {
-    let status = connection.operator.status().await;
-    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    let status = survey::picture(connection, realm).await?.status;
     connection::remember(realm, &status)?;
     let others = status.nodes.into_iter().filter(|node| {
         matches!(node.state, NodeState::Ready | NodeState::Draining)
@@ -205,7 +226,7 @@ async fn head_of(
 
 /// Trusts the author of the head, who owned the realm, to have signed the state before it, and folds
 /// one step.
-async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<Base> {
+async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<Newest> {
     let described = || format!("the node's head, revision {}, cannot be trusted", head.seq);
     let refused = |why: &str| CliError::new(ExitCode::NotAuthorised, described()).help(why);
     if head.seq == 0 {
@@ -213,10 +234,11 @@ async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<Bas
         if genesis.realm_id() != realm.id {
             return Err(refused("its first entry is another realm's"));
         }
-        return Ok(Base {
+        let base = Base {
             state: State::genesis(&genesis),
             head: realm.id,
-        });
+        };
+        return Ok(Newest { base, before: None });
     }
     let link = Link::read(
         &Intent {
@@ -257,10 +279,17 @@ async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<Bas
         .iter()
         .map(|intent| Link::read(intent, realm))
         .collect::<Result<_>>()?;
-    let state = chain::apply(&parent, &link, &chain::by_hash(&named))?;
-    Ok(Base {
-        state,
+    let base = Base {
+        state: chain::apply(&parent, &link, &chain::by_hash(&named))?,
         head: link.entry.hash(),
+    };
+    let before = Base {
+        state: parent,
+        head: link.entry.prev,
+    };
+    Ok(Newest {
+        base,
+        before: Some(before),
     })
 }
 

@@ -13,6 +13,7 @@ use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     head::{self, Base},
     realms::Realm,
+    survey,
 };
 
 /// Another operator may be faster this often before we give up.
@@ -38,8 +39,26 @@ pub enum Outcome {
     },
     Done {
         revision: u64,
-        durable_on: u32,
+        durable: DurableOn,
     },
+}
+
+/// Where an intent is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DurableOn {
+    /// Nodes that are known to have it.
+    pub nodes: u32,
+    /// Approved nodes that are here; None where the node that was asked was gone before it told.
+    pub of: Option<u32>,
+}
+
+impl std::fmt::Display for DurableOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "durable on {}", self.nodes)?;
+        // A node that is on its way in may have it, and counts for itself.
+        self.of
+            .map_or(Ok(()), |of| write!(f, " of {}", of.max(self.nodes)))
+    }
 }
 
 impl Outcome {
@@ -112,28 +131,39 @@ pub async fn send(
     };
     realm.raise_mark(submitted.seq)?;
     realm.clear_outbox()?;
-    let mut durable_on = submitted.durable_on;
+    let of = match nodes_here(connection, realm).await {
+        Ok(count) => Some(count),
+        // The intent is on disk, whatever became of the node since.
+        Err(error) => {
+            tracing::debug!(%error, "how many nodes are here is not known");
+            None
+        }
+    };
+    let mut nodes = submitted.durable_on;
     if let Durable::OnTwo(time) = durable
-        && durable_on < 2
-        && others_are_here(connection).await?
+        && nodes < 2
+        && of.is_some_and(|of| of > 1)
     {
         let again = on_two(connection, &wire, &payload);
-        durable_on = tokio::time::timeout(time, again)
+        nodes = tokio::time::timeout(time, again)
             .await
             .unwrap_or_else(|_| Err(only_one(submitted.seq, time)))?;
     }
     Ok(Some(Outcome::Done {
         revision: submitted.seq,
-        durable_on,
+        durable: DurableOn { nodes, of },
     }))
 }
 
 /// Asks until a second node has the intent: submitting the same bytes again is harmless, and says where they are.
 async fn on_two(connection: &Connection, wire: &[u8], payload: &[u8]) -> Result<u32> {
     loop {
-        let submitted = connection.operator.submit(wire, payload).await;
-        let submitted =
-            submitted.map_err(|error| rpc_failed("the node does not say who has it", &error))?;
+        let submitted = match connection.operator.submit(wire, payload).await {
+            Ok(submitted) => submitted,
+            // It has it on disk. Whether others have it too shows when one of them is asked.
+            Err(error) if error.code == ErrorCode::Disconnected => return Ok(1),
+            Err(error) => return Err(rpc_failed("the node does not say who has it", &error)),
+        };
         if submitted.durable_on >= 2 {
             return Ok(submitted.durable_on);
         }
@@ -141,12 +171,13 @@ async fn on_two(connection: &Connection, wire: &[u8], payload: &[u8]) -> Result<
     }
 }
 
-async fn others_are_here(connection: &Connection) -> Result<bool> {
-    let status = connection.operator.status().await;
-    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+/// How many approved nodes answer.
+async fn nodes_here(connection: &Connection, realm: &Realm) -> Result<u32> {
+    let status = survey::picture(connection, realm).await?.status;
     let here = |state| matches!(state, NodeState::Ready | NodeState::Draining);
     let nodes = status.nodes.iter();
-    Ok(nodes.filter(|node| here(node.state)).count() > 1)
+    let count = nodes.filter(|node| here(node.state)).count();
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 fn only_one(revision: u64, time: Duration) -> CliError {

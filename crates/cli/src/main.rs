@@ -14,6 +14,7 @@ mod log;
 mod output;
 mod realms;
 mod settings;
+mod survey;
 
 use std::{ffi::OsString, path::Path};
 

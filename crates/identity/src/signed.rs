@@ -2,7 +2,7 @@
 
 use crate::{Hash, PublicKey, Signature, Signer, canonical};
 
-/// Largest signed message, its signature included: 64 KiB.
+/// Largest signed message of most kinds, its signature included: 64 KiB.
 pub const MAX_SIGNED_BYTES: usize = 64 * 1024;
 
 /// A value that is only ever seen with its author's signature on it.
@@ -11,6 +11,8 @@ pub const MAX_SIGNED_BYTES: usize = 64 * 1024;
 /// made for one kind of message means nothing for another.
 pub trait Message: Sized {
     const DOMAIN: &'static str;
+    /// Largest envelope that is read, its signature included.
+    const MAX_BYTES: usize = MAX_SIGNED_BYTES;
 
     /// The key whose signature makes this message valid. It is inside the signed bytes.
     fn author(&self) -> PublicKey;
@@ -22,11 +24,17 @@ pub trait Message: Sized {
 }
 
 /// Implements [`Message`] for a type with derived CBOR: `message!(Type, "domain", |m| m.author);`
+///
+/// A fourth argument is the largest envelope of this kind, in bytes, where 64 KiB are too few.
 #[macro_export]
 macro_rules! message {
     ($type:ty, $domain:literal, |$value:ident| $author:expr) => {
+        $crate::message!($type, $domain, |$value| $author, $crate::MAX_SIGNED_BYTES);
+    };
+    ($type:ty, $domain:literal, |$value:ident| $author:expr, $max:expr) => {
         impl $crate::Message for $type {
             const DOMAIN: &'static str = $domain;
+            const MAX_BYTES: usize = $max;
 
             fn author(&self) -> $crate::PublicKey {
                 let $value = self;
@@ -38,7 +46,7 @@ macro_rules! message {
             }
 
             fn from_bytes(bytes: &[u8]) -> Result<Self, $crate::canonical::Error> {
-                $crate::canonical::decode(bytes, $crate::MAX_SIGNED_BYTES)
+                $crate::canonical::decode(bytes, <Self as $crate::Message>::MAX_BYTES)
             }
         }
     };
@@ -62,8 +70,8 @@ pub enum VerifyError {
         domain: &'static str,
         source: canonical::Error,
     },
-    #[error("{size} bytes, at most {MAX_SIGNED_BYTES} are allowed")]
-    TooLarge { size: usize },
+    #[error("{size} bytes, at most {max} are allowed")]
+    TooLarge { size: usize, max: usize },
     #[error("envelope is not in canonical form")]
     NotCanonical,
     #[error("the signature on this {domain} is not {author}'s")]
@@ -97,8 +105,11 @@ impl<T: Message> Signed<T> {
 
     /// Reads and verifies an envelope made by [`Signed::to_wire`].
     pub fn from_wire(wire: &[u8]) -> Result<Self, VerifyError> {
-        if wire.len() > MAX_SIGNED_BYTES {
-            return Err(VerifyError::TooLarge { size: wire.len() });
+        if wire.len() > T::MAX_BYTES {
+            return Err(VerifyError::TooLarge {
+                size: wire.len(),
+                max: T::MAX_BYTES,
+            });
         }
         let mut decoder = minicbor::Decoder::new(wire);
         let (bytes, signature) = read_envelope(&mut decoder).map_err(VerifyError::Malformed)?;

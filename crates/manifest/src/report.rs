@@ -5,6 +5,12 @@ use realm_identity::{Hash, PublicKey, RealmId, Timestamp, message};
 
 use crate::{ComponentName, NodeName, Tag};
 
+/// Largest signed report, in bytes: [`MAX_CELLS`] cells with the longest names fit, and four reports
+/// of nobody's fault fill what a peer may have in flight.
+pub const MAX_REPORT_BYTES: usize = 512 * 1024;
+/// Most cells of one node, all of which its report names.
+pub const MAX_CELLS: u32 = 2048;
+
 /// A node's account of itself and its cells, signed by the node. A node reports only itself.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -61,7 +67,12 @@ pub struct NodeReport {
     pub sealing: Option<ByteVec>,
 }
 
-message!(NodeReport, "node-report", |report| report.node);
+message!(
+    NodeReport,
+    "node-report",
+    |report| report.node,
+    MAX_REPORT_BYTES
+);
 
 /// Ceilings a node declares; placement stays under them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]

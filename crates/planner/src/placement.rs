@@ -23,7 +23,7 @@
 use std::collections::BTreeMap;
 
 use realm_manifest::{
-    ComponentName, NodeName, Tag,
+    ComponentName, Tag,
     identity::{Hash, PublicKey},
     report::{CellState, NodeReport, NodeState},
 };
@@ -33,7 +33,6 @@ use crate::{Component, State, cell_digest, freed, room::Room};
 /// What is known of one approved node.
 #[derive(Debug, Clone)]
 pub struct NodeView {
-    pub name: NodeName,
     pub tags: Vec<Tag>,
     /// A member that answers.
     pub present: bool,

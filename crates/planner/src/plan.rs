@@ -123,6 +123,10 @@ fn make_room(input: &PlanInput<'_>, steps: &mut [Step]) {
     let Some(me) = input.nodes.get(&input.me) else {
         return;
     };
+    let replaces = |step: &Step| matches!(step, Step::Replace { .. });
+    if !steps.iter().any(replaces) {
+        return;
+    }
     let mut room = Room::of(me);
     let stays = |cell: &&OwnCell| {
         !steps.iter().any(|step| match step {

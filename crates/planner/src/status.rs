@@ -1,15 +1,14 @@
 //! How each component stands: what was asked, what the nodes report, and what lies between.
 
+use std::collections::BTreeMap;
+
 use realm_manifest::{
     ComponentName,
     identity::PublicKey,
     report::{CellReport, CellState, Reason},
 };
 
-use crate::{
-    Counts, Nodes, State, placement,
-    surplus::{is_current, live_cells, serves},
-};
+use crate::{Counts, Nodes, State, cell_digest, placement, surplus::serves};
 
 mod drift;
 
@@ -64,20 +63,22 @@ impl ComponentState {
 pub fn components(state: &State, nodes: &Nodes) -> Vec<ComponentStatus> {
     let assignment = placement::assign(state, nodes);
     let none = Counts::new();
+    let mut cells = reported(nodes);
     let scenes = state.components.iter().map(|(name, component)| Scene {
         state,
         name,
         component,
+        digest: cell_digest(&component.spec),
         nodes,
+        cells: cells.remove(name).unwrap_or_default(),
         counts: assignment.get(name).unwrap_or(&none),
     });
     scenes.map(|scene| one(&scene)).collect()
 }
 
 fn one(scene: &Scene<'_>) -> ComponentStatus {
-    let cells = reported(scene);
     let mut desired_nodes: Vec<PublicKey> = scene.counts.keys().copied().collect();
-    let (good, mut drift) = in_place(scene, &cells);
+    let (good, mut drift) = in_place(scene);
     let stuck = scene.stuck();
     desired_nodes.extend(stuck.iter().filter_map(|drift| drift.node));
     drift.extend(stuck);
@@ -94,9 +95,8 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
         good: &good,
         missing: &drift,
     };
-    let mut current = cells
-        .iter()
-        .filter(|(_, cell)| is_current(cell, scene.component));
+    let cells = scene.cells.iter();
+    let mut current = cells.clone().filter(|(_, cell)| scene.is_current(cell));
     let remark = current.find_map(|(_, cell)| cell.reason.clone());
     let (state, reason) = judge(scene, &tally, remark);
     let running = tally.running;
@@ -111,37 +111,34 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
         desired,
         running,
         desired_nodes,
-        cells,
+        cells: cells.map(|(key, cell)| (*key, (*cell).clone())).collect(),
         drift,
     }
 }
 
-/// Every reported cell, also of nodes that are away.
-fn reported(scene: &Scene<'_>) -> Vec<(PublicKey, CellReport)> {
-    let cells = scene.nodes.iter().flat_map(|(key, node)| {
-        let cells = node.report.iter().flat_map(|report| &report.cells);
-        cells.map(|cell| (*key, cell))
-    });
-    cells
-        .filter(|(_, cell)| cell.component == *scene.name)
-        .map(|(key, cell)| (key, cell.clone()))
-        .collect()
+/// Every reported cell by component, also of nodes that are away.
+fn reported(nodes: &Nodes) -> BTreeMap<&ComponentName, Vec<(PublicKey, &CellReport)>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (key, node) in nodes {
+        for cell in node.report.iter().flat_map(|report| &report.cells) {
+            found.entry(&cell.component).or_default().push((*key, cell));
+        }
+    }
+    found
 }
 
 /// States of the cells that are as asked and in their place, and what is missing there.
-fn in_place(scene: &Scene<'_>, cells: &[(PublicKey, CellReport)]) -> (Vec<CellState>, Vec<Drift>) {
+fn in_place(scene: &Scene<'_>) -> (Vec<CellState>, Vec<Drift>) {
     let (mut good, mut missing) = (Vec::new(), Vec::new());
+    let mut cells: BTreeMap<(PublicKey, u32), &CellReport> = BTreeMap::new();
+    for (key, cell) in &scene.cells {
+        cells.entry((*key, cell.index)).or_insert(cell);
+    }
     for (node, index) in scene.places() {
-        let cell = cells
-            .iter()
-            .find(|(key, cell)| *key == node && cell.index == index)
-            .map(|(_, cell)| cell);
-        let live = scene
-            .nodes
-            .get(&node)
-            .is_some_and(|view| view.live_report().is_some());
-        let as_asked =
-            |cell: &&CellReport| live && is_current(cell, scene.component) && serves(cell.state);
+        let cell = cells.get(&(node, index)).copied();
+        let as_asked = |cell: &&CellReport| {
+            scene.is_live(&node) && scene.is_current(cell) && serves(cell.state)
+        };
         match cell.filter(as_asked) {
             Some(cell) => good.push(cell.state),
             None => missing.push(scene.missing(node, index, cell)),
@@ -153,8 +150,9 @@ fn in_place(scene: &Scene<'_>, cells: &[(PublicKey, CellReport)]) -> (Vec<CellSt
 /// Cells that run as asked: where there is a number, wherever they are.
 fn running(scene: &Scene<'_>, good: &[CellState]) -> u32 {
     let count = match scene.component.spec.replicas {
-        Some(_) => live_cells(scene.name, scene.nodes)
-            .filter(|(_, cell)| serves(cell.state) && is_current(cell, scene.component))
+        Some(_) => scene
+            .live()
+            .filter(|(_, cell)| serves(cell.state) && scene.is_current(cell))
             .count(),
         None => good.len(),
     };

@@ -13,8 +13,8 @@ pub const MAX_ENTRIES_BYTES: usize = 256 * 1024;
 pub const MAX_ENTRIES: usize = 512;
 /// Largest folded state in a checkpoint; leaves room for the entry beside it.
 pub const MAX_STATE_BYTES: usize = 768 * 1024;
-/// Largest signed report of a node; the agent puts at most 200 cells into one.
-pub const MAX_REPORT_BYTES: usize = realm_identity::MAX_SIGNED_BYTES;
+/// Largest signed report of a node: half a frame.
+pub const MAX_REPORT_BYTES: usize = realm_manifest::report::MAX_REPORT_BYTES;
 /// Points in a locator: steps doubling back over 2^64 entries need 64.
 pub const MAX_SAMPLES: usize = 64;
 /// Heads of a fork that are told of in one message.

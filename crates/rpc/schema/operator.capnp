@@ -103,9 +103,55 @@ interface EventSink {
   events @0 (events :List(Event)) -> ();
 }
 
-interface StatusSink {
-  status @0 (json :Text) -> ();
-  # A whole status each time it changed; changes in between are folded into one.
+struct Sighting {
+  # What the asked node has of one node. Its own view is its word alone; the report and the claims
+  # carry the signatures of whom they are of.
+  key @0 :Data;
+  present @1 :Bool;
+  # A member that answers.
+  settled @2 :Bool;
+  # Present for long enough to be given work.
+  bootId @3 :UInt64;
+  # The newest boot it was heard of; all ones is not known.
+  link @4 :Link;
+  rttMicros @5 :UInt64;
+  # All ones is not known.
+  address @6 :Text;
+  # Empty is not known.
+  lastSeen @7 :UInt64;
+  # Milliseconds since 1970; 0 is never.
+  name @8 :Text;
+  # What a node that asks to join calls itself; empty for others.
+  kept @9 :Bool;
+  # The report and the claims that were sent before still hold, and are not sent again.
+  report @10 :Data;
+  # The signed report as on the wire; empty when there is none.
+  claims @11 :List(Data);
+  # The witnessed claims of this node.
+
+  enum Link {
+    none @0;
+    itself @1;
+    quic @2;
+    tcp @3;
+    relay @4;
+  }
+}
+
+struct SurveyPart {
+  head @0 :HeadId;
+  # The last agreed entry of the log that the node has.
+  forked @1 :Bool;
+  nodes @2 :List(Sighting);
+  # Those that changed since they were sent last; all of them at first.
+  gone @3 :List(Data);
+  # Keys that the node does not speak of any more.
+  more @4 :Bool;
+  # Whether further parts belong to this picture.
+}
+
+interface SurveySink {
+  part @0 (part :SurveyPart) -> ();
 }
 
 interface Upload {
@@ -119,8 +165,11 @@ interface Operator {
   heads @1 () -> (heads :List(HeadId), error :Error);
   # More than one during a fork.
   submit @2 (entry :Data, payload :Data) -> (seq :UInt64, durableOn :UInt32, error :Error);
-  status @3 () -> (json :Text, error :Error);
-  watch @4 (sink :StatusSink) -> (error :Error);
+  survey @3 (sink :SurveySink) -> (error :Error);
+  # What the node knows of its realm, once.
+  watch @4 (sink :SurveySink) -> (error :Error);
+  # The same, and again each time it changed; changes in between are folded into one. Something is
+  # sent every few seconds in any case, so that silence means that the node is gone.
   logs @5 (query :LogQuery, sink :LogSink) -> (error :Error);
   events @6 (after :UInt64, follow :Bool, sink :EventSink) -> (error :Error);
   history @7 (from :UInt64, to :UInt64) -> (intents :List(Intent), error :Error);

@@ -3,7 +3,7 @@
 use futures::future::LocalBoxFuture;
 use realm_identity::{Artifact, Hash, PublicKey, RealmId, Timestamp};
 
-use crate::{EventSink, LogSink, RpcError, StatusSink, status::Status};
+use crate::{EventSink, LogSink, RpcError, Survey, SurveySink};
 
 /// The answer of every method: a future of this thread.
 type Answer<'a, T> = LocalBoxFuture<'a, Result<T, RpcError>>;
@@ -20,10 +20,11 @@ pub trait Control {
     /// Verifies, appends durably, and only then answers. Submitting the same bytes again succeeds.
     fn submit(&self, entry: Vec<u8>, payload: Vec<u8>) -> Answer<'_, Submitted>;
 
-    fn status(&self) -> Answer<'_, Status>;
+    /// What the node knows of its realm, now.
+    fn survey(&self) -> Answer<'_, Survey>;
 
-    /// Sends the status now and whenever it changed, until the sink closes.
-    fn watch(&self, sink: StatusSink) -> Answer<'_, ()>;
+    /// Sends a survey now, whenever it changed, and every few seconds, until the sink closes.
+    fn watch(&self, sink: SurveySink) -> Answer<'_, ()>;
 
     /// Sends lines until there are no more, or with `follow` until the sink closes.
     fn logs(&self, query: LogQuery, sink: LogSink) -> Answer<'_, ()>;

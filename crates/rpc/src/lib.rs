@@ -19,6 +19,7 @@ mod operator_client;
 mod server;
 mod sink;
 pub mod status;
+mod survey;
 mod trace;
 
 // Made by `examples/generate.rs` from `schema/*.capnp`; `tests/it` compares their digests.
@@ -44,4 +45,5 @@ pub use limits::{CHUNK_BYTES, Limits};
 pub use membrane::Host;
 pub use operator_client::{Operator, UploadClient};
 pub use server::{ServeError, serve};
-pub use sink::{EventSink, LogSink, SinkClosed, StatusSink};
+pub use sink::{EventSink, LogSink, SinkClosed};
+pub use survey::{Sighting, Survey, SurveySink, View};

@@ -7,10 +7,9 @@ use std::{
 };
 
 use crate::{
-    CHUNK_BYTES, Control, ErrorCode, EventSink, Host, Limits, LogSink, RpcError, StatusSink,
+    CHUNK_BYTES, Control, ErrorCode, EventSink, Host, Limits, LogSink, RpcError, SurveySink,
     convert,
     schema::operator_capnp::{operator, upload},
-    sink::status_json,
 };
 
 /// Uploads open on one connection.
@@ -171,14 +170,18 @@ impl operator::Server for OperatorServer {
         Ok(())
     }
 
-    async fn status(
+    async fn survey(
         self: Rc<Self>,
-        _: operator::StatusParams,
-        mut results: operator::StatusResults,
+        params: operator::SurveyParams,
+        mut results: operator::SurveyResults,
     ) -> Answered {
-        let status = answer!(results, self.within(self.control.status()).await);
-        let json = answer!(results, status_json(&status, self.limits));
-        results.get().set_json(&*json);
+        let mut sink = SurveySink::new(params.get()?.get_sink()?, self.limits);
+        let survey = async {
+            let survey = self.control.survey().await?;
+            let sent = sink.send(&survey).await;
+            sent.map_err(|error| RpcError::new(ErrorCode::Disconnected, error.to_string()))
+        };
+        answer!(results, self.within(survey).await);
         Ok(())
     }
 
@@ -187,7 +190,7 @@ impl operator::Server for OperatorServer {
         params: operator::WatchParams,
         mut results: operator::WatchResults,
     ) -> Answered {
-        let sink = StatusSink::new(params.get()?.get_sink()?, self.limits);
+        let sink = SurveySink::new(params.get()?.get_sink()?, self.limits);
         let watch = self.control.watch(sink);
         answer!(results, self.while_it_stands(watch).await);
         Ok(())

@@ -10,8 +10,8 @@ use crate::{
     PendingNode, RpcError, Submitted,
     client::{Driver, within},
     convert,
-    schema::operator_capnp::{event_sink, log_sink, operator, status_sink, upload},
-    status::Status,
+    schema::operator_capnp::{event_sink, log_sink, operator, upload},
+    survey::{Gathering, Survey},
 };
 
 /// What the grafted key may do on the node. Dropping a call gives it up; what was acknowledged stays.
@@ -77,15 +77,24 @@ impl Operator {
         })
     }
 
-    pub async fn status(&self) -> Result<Status, RpcError> {
-        let answer = within(self.limits, self.cap.status_request().send().promise).await?;
-        read_status(&convert::text(checked!(answer).get_json())?)
+    /// What the node knows of its realm.
+    pub async fn survey(&self) -> Result<Survey, RpcError> {
+        // The node answers once its one survey was taken.
+        let (to, mut from) = mpsc::channel(1);
+        let mut request = self.cap.survey_request();
+        let sink = capnp_rpc::new_client(Gathering::new(to));
+        request.get().set_sink(sink);
+        let answer = within(self.limits, request.send().promise).await?;
+        checked!(answer);
+        from.try_recv()
+            .map_err(|_| RpcError::malformed("survey: it has no end"))
     }
 
-    /// Sends each status to `to` until its receiver is dropped or the node ends it.
-    pub async fn watch(&self, to: mpsc::Sender<Status>) -> Result<(), RpcError> {
+    /// Sends each survey to `to` until its receiver is dropped or the node ends it.
+    pub async fn watch(&self, to: mpsc::Sender<Survey>) -> Result<(), RpcError> {
         let mut request = self.cap.watch_request();
-        request.get().set_sink(capnp_rpc::new_client(Receiver(to)));
+        let sink = capnp_rpc::new_client(Gathering::new(to));
+        request.get().set_sink(sink);
         let answer = request.send().promise.await?;
         checked!(answer);
         Ok(())
@@ -250,15 +259,6 @@ impl UploadClient {
     }
 }
 
-fn read_status(json: &str) -> Result<Status, RpcError> {
-    serde_json::from_str(json).map_err(|error| {
-        RpcError::new(
-            ErrorCode::Invalid,
-            format!("the status cannot be read: {error}"),
-        )
-    })
-}
-
 /// Hands what arrives to a channel, and answers once it was taken.
 struct Receiver<T>(mpsc::Sender<T>);
 
@@ -299,17 +299,6 @@ impl event_sink::Server for Receiver<Vec<Event>> {
             .map(convert::read_event)
             .collect();
         self.take(events).await
-    }
-}
-
-impl status_sink::Server for Receiver<Status> {
-    async fn status(
-        self: Rc<Self>,
-        params: status_sink::StatusParams,
-        _: status_sink::StatusResults,
-    ) -> Result<(), capnp::Error> {
-        let json = convert::text(params.get()?.get_json());
-        self.take(json.and_then(|json| read_status(&json))).await
     }
 }
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    Event, Limits, LogLine, RpcError, convert,
-    schema::operator_capnp::{event_sink, log_sink, status_sink},
-    status::Status,
+    Event, Limits, LogLine, convert,
+    schema::operator_capnp::{event_sink, log_sink},
 };
 
 /// Most items in one message, so that many small ones stay within what a message may hold.
@@ -47,10 +46,6 @@ sink!(
     /// Takes events.
     EventSink, event_sink::Client
 );
-sink!(
-    /// Takes the status, whole each time.
-    StatusSink, status_sink::Client
-);
 
 impl LogSink {
     /// Sends `lines` and returns once the receiver took them.
@@ -85,32 +80,7 @@ impl EventSink {
     }
 }
 
-impl StatusSink {
-    /// Sends `status` and returns once the receiver took it.
-    pub async fn send(&self, status: &Status) -> Result<(), SinkClosed> {
-        let json = status_json(status, self.limits).map_err(|_| SinkClosed)?;
-        let mut request = self.client.status_request();
-        request.get().set_json(&*json);
-        wait(self.limits.call, request.send().promise).await
-    }
-}
-
-pub(crate) fn status_json(status: &Status, limits: Limits) -> Result<String, RpcError> {
-    let json = serde_json::to_string(status)
-        .map_err(|_| RpcError::new(crate::ErrorCode::Failed, "the status cannot be written"))?;
-    if json.len() > limits.message_bytes() - 1024 {
-        return Err(RpcError::new(
-            crate::ErrorCode::Limit,
-            format!(
-                "the status is {} bytes, more than one message may hold",
-                json.len()
-            ),
-        ));
-    }
-    Ok(json)
-}
-
-async fn wait<T>(
+pub(crate) async fn wait<T>(
     deadline: Duration,
     call: impl Future<Output = Result<T, capnp::Error>>,
 ) -> Result<(), SinkClosed> {
@@ -121,7 +91,7 @@ async fn wait<T>(
 }
 
 /// Cuts a list into runs that each fit a message; one item alone is always a run.
-fn split<T>(items: &[T], max: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+pub(crate) fn split<T>(items: &[T], max: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
     let mut runs = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (index, item) in items.iter().enumerate() {

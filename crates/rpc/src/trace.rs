@@ -56,7 +56,7 @@ fn interface(id: u64) -> String {
         (membrane::membrane::Client::TYPE_ID, "membrane"),
         (operator::log_sink::Client::TYPE_ID, "log_sink"),
         (operator::event_sink::Client::TYPE_ID, "event_sink"),
-        (operator::status_sink::Client::TYPE_ID, "status_sink"),
+        (operator::survey_sink::Client::TYPE_ID, "survey_sink"),
         (operator::upload::Client::TYPE_ID, "upload"),
         (operator::operator::Client::TYPE_ID, "operator"),
     ];

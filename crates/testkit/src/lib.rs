@@ -134,6 +134,8 @@ impl Cluster {
         let mut config = realm_agent::Config::new(self.data(name), self.realm.clone());
         config.enroll = Some(token.trim().to_owned());
         config.mdns = false;
+        // All agents here share one address space, of which a cell's memories take 16 GiB.
+        config.max_cells = 64;
         config.http = "127.0.0.1:0".parse().unwrap();
         config.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
         let here = self.here.get_or_insert_with(Here::new);

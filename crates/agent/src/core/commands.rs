@@ -4,7 +4,7 @@ use realm_identity::{Claim, Entry, Genesis, Hash, Signed, VerifiedClaim};
 use realm_p2p::PeerInfo;
 use realm_protocol::{Event, Now};
 use realm_rpc::{
-    Branch, ErrorCode, Fork, Head, HeadId, Intent, PendingNode, RpcError, Submitted, status::Status,
+    Branch, ErrorCode, Fork, Head, HeadId, Intent, PendingNode, RpcError, Submitted, Survey,
 };
 use tokio::sync::oneshot;
 
@@ -31,9 +31,9 @@ pub enum Command {
         payload: Vec<u8>,
         reply: Reply<Submitted>,
     },
-    Status {
+    Survey {
         peers: Vec<PeerInfo>,
-        reply: Reply<Status>,
+        reply: Reply<Survey>,
     },
     History {
         from: u64,
@@ -68,7 +68,7 @@ impl Core {
                 payload,
                 reply,
             } => self.submit(entry, payload, reply, now),
-            Command::Status { peers, reply } => answer(reply, self.status(&peers)),
+            Command::Survey { peers, reply } => answer(reply, self.survey(&peers)),
             Command::History {
                 from,
                 to,

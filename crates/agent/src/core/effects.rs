@@ -189,10 +189,7 @@ impl Core {
             return;
         };
         let addresses = report.addresses.clone();
-        let seen = Seen {
-            report,
-            at: now.wall,
-        };
+        let seen = Seen::new(report, now.wall);
         let op = seen.op(&node);
         let before = self.reports.insert(node, seen);
         // Where a node is reached must survive a crash; the rest is soon reported again.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use realm_identity::{Invite, PublicKey, Signed};
+use realm_identity::PublicKey;
 use realm_manifest::{NodeName, Tag};
 use realm_planner::Standing;
 use realm_protocol::Now;
 use realm_rpc::{PendingNode, status::Alarm};
 
 use super::Core;
-use crate::{alarms, clock};
+use crate::{alarms, clock, naming};
 
 impl Core {
     /// The name the owner gave, else the one the node reports or asks for, else the start of its key.
@@ -17,40 +17,12 @@ impl Core {
         let approval = self.approved.get(key);
         let given = approval.and_then(|approval| approval.name.clone());
         let name = given
-            .or_else(|| self.recorded_name(key))
-            .or_else(|| self.invited_name(key))
+            .or_else(|| naming::recorded(self.state.as_ref()?, &self.claims, key))
+            .or_else(|| naming::invited(&self.claims, key))
             .or_else(|| (*key == self.key.public()).then(|| self.reporter.node_name()))
             .or_else(|| Some(self.reports.get(key)?.report.name.clone()))
             .or_else(|| self.asked_name(key));
         name.map_or_else(|| key.short(), |name| name.to_string())
-    }
-
-    /// The log's name for it. Of a node that only an invite had approved, the log notes no more than
-    /// that it was taken out.
-    fn recorded_name(&self, key: &PublicKey) -> Option<NodeName> {
-        let record = self.state.as_ref()?.nodes.get(key)?;
-        let noted = match record.standing {
-            Standing::Approved => None,
-            Standing::Removed => Some("removed"),
-            Standing::Revoked => Some("revoked"),
-        };
-        let is_known = noted != Some(record.name.as_str()) || !self.is_claimed(key);
-        is_known.then(|| record.name.clone())
-    }
-
-    fn is_claimed(&self, key: &PublicKey) -> bool {
-        self.claims.iter().any(|claim| claim.claim.node == *key)
-    }
-
-    /// The invite that the node used last, whether or not that made it a node of the realm.
-    fn used_invite(&self, key: &PublicKey) -> Option<Signed<Invite>> {
-        let used = self.claims.iter().filter(|claim| claim.claim.node == *key);
-        let last = used.max_by_key(|claim| claim.claim.at)?;
-        Signed::from_wire(&last.claim.invite).ok()
-    }
-
-    fn invited_name(&self, key: &PublicKey) -> Option<NodeName> {
-        self.used_invite(key)?.name.as_ref()?.parse().ok()
     }
 
     fn asked_name(&self, key: &PublicKey) -> Option<NodeName> {
@@ -138,7 +110,7 @@ impl Core {
     }
 
     fn invited_tags(&self, key: &PublicKey) -> Vec<String> {
-        let invite = self.used_invite(key);
+        let invite = naming::used_invite(&self.claims, key);
         invite.map_or_else(Vec::new, |invite| checked(&invite.tags))
     }
 

@@ -71,7 +71,7 @@ async fn list(
         for link in &links {
             session.output.json_line(&json!({
                 "revision": link.entry.seq, "time": time(link), "kind": link.kind_name(),
-                "target": link.subject(), "hash": link.entry.hash().short(), "message": link.note(),
+                "target": link.subject(), "hash": link.entry.hash(), "message": link.note(),
             }))?;
         }
         return Ok(ExitCode::Ok);

@@ -133,7 +133,10 @@ fn change(
         .await?;
         report(outcome, name.as_str(), session)?;
         match wait {
-            Some(args) => wait::finish(args, &connection, name, outcome.revision(), session).await,
+            Some(args) => {
+                let asked = (&connection, &realm);
+                wait::finish(args, asked, name, outcome.revision(), session).await
+            }
             None => Ok(ExitCode::Ok),
         }
     })
@@ -154,9 +157,9 @@ pub fn report(outcome: Outcome, subject: &str, session: &Session) -> Result<()> 
                 "✓ {subject} is as asked already, revision {revision}"
             ));
         }
-        Outcome::Done { durable_on, .. } => session.output.say(format!(
-            "✓ {subject}  revision {revision}, durable on {durable_on}"
-        )),
+        Outcome::Done { durable, .. } => session
+            .output
+            .say(format!("✓ {subject}  revision {revision}, {durable}")),
     }
     Ok(())
 }

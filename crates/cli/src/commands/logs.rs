@@ -16,6 +16,7 @@ use crate::{
     error::{CliError, ExitCode, Result},
     output::Output,
     realms::Realm,
+    survey,
 };
 
 #[derive(Debug, clap::Args)]
@@ -64,8 +65,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     connection::block_on(async {
         let realm = session.realm()?;
         let first = connection::open(session, &realm).await?;
-        let status = first.operator.status().await;
-        let status = status.map_err(|error| rpc_failed("the node gives no status", &error))?;
+        let status = survey::status(&first, &realm, &session.output).await?;
         let (sources, silent) = sources(args, &realm, first, &status).await?;
         let lines = read(&sources, &query, &session.output).await?;
         if let Some(name) = &args.name
@@ -154,9 +154,17 @@ async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Resu
         kept.iter().try_for_each(|line| show(line, output))?;
         Ok(count)
     };
-    let logs = sources
-        .iter()
-        .map(|source| source.operator.logs(query, to.clone()));
+    let logs = sources.iter().map(|source| {
+        let to = to.clone();
+        async move {
+            let ended = source.operator.logs(query, to).await;
+            if query.follow && ended.is_err() {
+                let node = source.node().short();
+                output.say(format!("no more lines from {node}: it is gone"));
+            }
+            ended
+        }
+    });
     let logs = futures::future::join_all(logs);
     drop(to);
     let (ended, printed) = tokio::join!(logs, print);

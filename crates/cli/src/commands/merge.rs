@@ -100,12 +100,9 @@ pub async fn run(
     // The number after every branch, so that no revision exists twice again.
     entry.seq = newest(&forked).saturating_add(1);
     match intent::send(connection, realm, Durable::OnOne, entry, &payload).await? {
-        Some(Outcome::Done {
-            revision,
-            durable_on,
-        }) => {
+        Some(Outcome::Done { revision, durable }) => {
             session.output.say(format!(
-                "✓ the fork is ended: revision {revision}, durable on {durable_on}"
+                "✓ the fork is ended: revision {revision}, {durable}"
             ));
             Ok(ExitCode::Ok)
         }

@@ -10,7 +10,7 @@ use realm_manifest::{
 use realm_planner::State;
 use realm_rpc::{
     PendingNode,
-    status::{CellState, Node, Status},
+    status::{CellState, Node, NodeState, Status},
 };
 
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     intent::{self, Durable},
     output::confirm,
+    realms::Realm,
+    survey,
 };
 
 /// Between two looks at a node that is drained.
@@ -125,8 +127,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
     connection::block_on(async {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
-        let now = status_of(&connection).await?;
-        connection::remember(&realm, &now)?;
+        let now = survey::status(&connection, &realm, &session.output).await?;
         let (key, act) = match command {
             Command::Ls => return ls(&now, &connection, session).await,
             Command::Show { node } => return show(&now, node, session),
@@ -182,7 +183,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 wait: true,
                 timeout,
                 ..
-            } => drained(&key, *timeout, &connection, session).await,
+            } => drained(&key, *timeout, (&connection, &realm), session).await,
             _ => Ok(ExitCode::Ok),
         }
     })
@@ -230,13 +231,13 @@ impl Act {
 async fn drained(
     key: &PublicKey,
     timeout: Duration,
-    connection: &Connection,
+    (connection, realm): (&Connection, &Realm),
     session: &Session,
 ) -> Result<ExitCode> {
     let mut left = Vec::new();
     let empty = async {
         loop {
-            let now = status_of(connection).await?;
+            let now = survey::picture(connection, realm).await?.status;
             left = cells_on(key, &now);
             if left.is_empty() {
                 return Ok(());
@@ -261,8 +262,14 @@ async fn drained(
 }
 
 fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
-    let name = now.nodes.iter().find(|node| node.key == *key);
-    let name = name.map(|node| node.name.as_str());
+    let node = now.nodes.iter().find(|node| node.key == *key);
+    let name = node.map(|node| node.name.as_str());
+    if let Some(node) = node
+        && node.cell_count.is_none()
+        && matches!(node.state, NodeState::Ready | NodeState::Draining)
+    {
+        return vec![format!("what {} itself says of its cells", node.name)];
+    }
     let cells = now.components.iter().flat_map(|one| &one.cells);
     cells
         .filter(|cell| Some(cell.node.as_str()) == name)
@@ -293,11 +300,6 @@ fn check_free(name: &NodeName, key: &PublicKey, now: &Status) -> Result<()> {
             node.key.short()
         ))),
     }
-}
-
-async fn status_of(connection: &Connection) -> Result<Status> {
-    let status = connection.operator.status().await;
-    status.map_err(|error| rpc_failed("the node does not tell its status", &error))
 }
 
 async fn pending(connection: &Connection) -> Result<Vec<PendingNode>> {

@@ -25,6 +25,8 @@ use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     head,
     intent::{self, Outcome},
+    realms::Realm,
+    survey,
 };
 
 #[derive(Debug, clap::Args)]
@@ -114,7 +116,7 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     let local = LocalArtifact::open(path)?;
     let realm = session.realm()?;
     let connection = connection::open(session, &realm).await?;
-    let nodes = resolve(&args.nodes, &connection).await?;
+    let nodes = resolve(&args.nodes, (&connection, &realm), session).await?;
     let patch = patch(args, path.display().to_string(), nodes, session)?;
 
     let base = head::base(&connection, &realm).await?;
@@ -130,7 +132,8 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
     if args.no_start {
         return Ok(ExitCode::Ok);
     }
-    wait::finish(&args.wait, &connection, name, outcome.revision(), session).await
+    let asked = (&connection, &realm);
+    wait::finish(&args.wait, asked, name, outcome.revision(), session).await
 }
 
 fn payload(
@@ -200,12 +203,15 @@ fn patch(
 }
 
 /// Names and keys of nodes as keys.
-async fn resolve(wanted: &[String], connection: &Connection) -> Result<Vec<PublicKey>> {
+async fn resolve(
+    wanted: &[String],
+    (connection, realm): (&Connection, &Realm),
+    session: &Session,
+) -> Result<Vec<PublicKey>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let status = connection.operator.status().await;
-    let status = status.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    let status = survey::status(connection, realm, &session.output).await?;
     wanted
         .iter()
         .map(|wanted| node_key(&status, wanted))
@@ -308,13 +314,15 @@ fn report(
     session: &Session,
 ) -> Result<()> {
     if session.output.json() {
-        let (changed, durable_on) = match outcome {
-            Outcome::Unchanged { .. } => (false, None),
-            Outcome::Done { durable_on, .. } => (true, Some(durable_on)),
+        let durable = match outcome {
+            Outcome::Unchanged { .. } => None,
+            Outcome::Done { durable, .. } => Some(durable),
         };
         return session.output.json_line(&serde_json::json!({
             "component": name, "digest": artifact.sha256, "size": artifact.size,
-            "revision": outcome.revision(), "changed": changed, "durable_on": durable_on,
+            "revision": outcome.revision(), "changed": durable.is_some(),
+            "durable_on": durable.map(|durable| durable.nodes),
+            "durable_of": durable.and_then(|durable| durable.of),
         }));
     }
     match outcome {
@@ -323,11 +331,8 @@ fn report(
                 .output
                 .say(format!("✓ {name} is as asked already, revision {revision}"));
         }
-        Outcome::Done {
-            revision,
-            durable_on,
-        } => session.output.say(format!(
-            "✓ {name}  sha256:{}  revision {revision}, durable on {durable_on}",
+        Outcome::Done { revision, durable } => session.output.say(format!(
+            "✓ {name}  sha256:{}  revision {revision}, {durable}",
             artifact.sha256.short()
         )),
     }

@@ -1,14 +1,19 @@
 //! `realm status`: what runs where, what is away, and why.
 
+use std::{convert::Infallible, ops::ControlFlow, time::Duration};
+
 use realm_rpc::status::{Alarm, Component, Node, Status};
-use tokio::sync::mpsc;
 
 use crate::{
     commands::Session,
-    connection::{self, Connection, rpc_failed},
+    connection,
     error::{CliError, ExitCode, Result},
     output::Output,
+    survey::{self, Follower},
 };
+
+/// How long `--watch` looks for another node when the one that it asks is gone.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -30,11 +35,10 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
         if args.watch {
-            watch(args, &connection, &session.output).await?;
-            return Ok(ExitCode::Ok);
+            let mut follower = Follower::new(session, &realm, &connection, PATIENCE);
+            return watch(args, &mut follower, &session.output).await;
         }
-        let status = connection.operator.status().await;
-        let status = status.map_err(failed)?;
+        let status = survey::status(&connection, &realm, &session.output).await?;
         connection::remember(&realm, &status)?;
         show(args, &status, &session.output)?;
         let mark = realm.mark()?;
@@ -58,21 +62,13 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     })
 }
 
-fn failed(error: realm_rpc::RpcError) -> CliError {
-    rpc_failed("the node does not tell its status", &error)
-}
-
-async fn watch(args: &Args, connection: &Connection, output: &Output) -> Result<()> {
-    let (to, mut from) = mpsc::channel::<Status>(1);
-    let show_all = async {
-        while let Some(status) = from.recv().await {
-            output.clear()?;
-            show(args, &status, output)?;
-        }
-        Ok(())
+async fn watch(args: &Args, follower: &mut Follower<'_>, output: &Output) -> Result<ExitCode> {
+    let show = |status: Status| -> Result<ControlFlow<Infallible>> {
+        output.clear()?;
+        show(args, &status, output)?;
+        Ok(ControlFlow::Continue(()))
     };
-    let (ended, shown) = tokio::join!(connection.operator.watch(to), show_all);
-    shown.and(ended.map_err(failed))
+    match follower.follow(show).await? {}
 }
 
 fn show(args: &Args, status: &Status, output: &Output) -> Result<()> {

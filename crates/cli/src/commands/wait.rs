@@ -1,17 +1,21 @@
 //! `--wait`: until a component is everywhere as asked, or a reason why not.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use realm_manifest::ComponentName;
 use realm_rpc::status::{Cell, CellState, Component, ComponentState, NodeState, Status};
-use tokio::sync::mpsc;
 
 use crate::{
     commands::Session,
-    connection::{Connection, rpc_failed},
+    connection::Connection,
     error::{CliError, ExitCode, Result},
     intent::Durable,
+    realms::Realm,
+    survey::Follower,
 };
+
+/// Cells that are missing, of those that an error names.
+const MAX_CAUSES: usize = 10;
 
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
@@ -45,7 +49,7 @@ impl Args {
 /// Waits if that was asked; otherwise says what to do next.
 pub async fn finish(
     args: &Args,
-    connection: &Connection,
+    (connection, realm): (&Connection, &Realm),
     name: &ComponentName,
     revision: u64,
     session: &Session,
@@ -57,43 +61,32 @@ pub async fn finish(
         return Ok(ExitCode::Ok);
     };
     let mut last = None;
-    let watched = watch(connection, name, revision, which, session, &mut last);
+    let mut follower = Follower::new(session, realm, connection, args.timeout);
+    let watched = watch(&mut follower, name, revision, which, session, &mut last);
     match tokio::time::timeout(args.timeout, watched).await {
         Ok(done) => done,
-        Err(_) => Err(late(name, args.timeout, last)),
+        Err(_) => Err(follower
+            .gone()
+            .map_or_else(|| late(name, args.timeout, last), no_node)),
     }
 }
 
 async fn watch(
-    connection: &Connection,
+    follower: &mut Follower<'_>,
     name: &ComponentName,
     revision: u64,
     which: Which,
     session: &Session,
     last: &mut Option<Status>,
 ) -> Result<ExitCode> {
-    let (to, mut from) = mpsc::channel::<Status>(1);
-    let mut following = Box::pin(connection.operator.watch(to));
     let mut said = String::new();
-    loop {
-        let status = tokio::select! {
-            status = from.recv() => status,
-            ended = &mut following => {
-                let gone = || CliError::new(ExitCode::NoAgent, "the node ended the status");
-                return Err(match ended {
-                    Ok(()) => gone(),
-                    Err(error) => rpc_failed("the node does not tell its status", &error),
-                });
-            }
-        };
-        let Some(status) = status else { continue };
+    let look = |status: Status| {
         let component = status
             .components
             .iter()
-            .find(|one| one.name == name.as_str());
-        if status.revision >= revision
-            && let Some(component) = component
-        {
+            .find(|one| one.name == name.as_str())
+            .filter(|_| status.revision >= revision);
+        if let Some(component) = component {
             let line = line(component);
             if line != said {
                 session.output.say(&line);
@@ -101,22 +94,38 @@ async fn watch(
             }
             match verdict(&status, component, which) {
                 Some(ExitCode::Ok) => {
-                    session.output.say(format!("✓ {name} is as asked"));
-                    let lost = lost_nodes(&status);
-                    if which == Which::Present && !lost.is_empty() {
-                        session.output.say(format!(
-                            "not counted, for they are lost: {}",
-                            lost.join(", ")
-                        ));
-                    }
-                    return Ok(ExitCode::Ok);
+                    done(name, &status, which, session);
+                    return Ok(ControlFlow::Break(ExitCode::Ok));
                 }
                 Some(code) => return Err(missing(code, &status, component)),
                 None => {}
             }
         }
         *last = Some(status);
+        Ok(ControlFlow::Continue(()))
+    };
+    follower.follow(look).await
+}
+
+fn done(name: &ComponentName, status: &Status, which: Which, session: &Session) {
+    session.output.say(format!("✓ {name} is as asked"));
+    let lost = lost_nodes(status);
+    if which == Which::Present && !lost.is_empty() {
+        session.output.say(format!(
+            "not counted, for they are lost: {}",
+            lost.join(", ")
+        ));
     }
+}
+
+/// The time is over, and no node was left to ask.
+fn no_node(mut gone: CliError) -> CliError {
+    gone.code = ExitCode::NoAgent;
+    gone.message = format!(
+        "{}, and no other node could be reached in time",
+        gone.message
+    );
+    gone.help("what was asked goes on: look again with realm status --via ADDR")
 }
 
 /// Whether the wait is over, and how.
@@ -186,11 +195,12 @@ fn line(component: &Component) -> String {
 /// Who is missing, and why.
 fn missing(code: ExitCode, status: &Status, component: &Component) -> CliError {
     let mut error = CliError::new(code, line(component));
-    for drift in status
+    let of_this = status
         .drift
         .iter()
-        .filter(|drift| drift.component == component.name)
-    {
+        .filter(|drift| drift.component == component.name);
+    let more = of_this.clone().count().saturating_sub(MAX_CAUSES);
+    for drift in of_this.take(MAX_CAUSES) {
         let node = drift.node.as_deref().unwrap_or("no node");
         let reason = drift
             .reason
@@ -200,6 +210,10 @@ fn missing(code: ExitCode, status: &Status, component: &Component) -> CliError {
             "{node}: {}, wants {}: {reason}",
             drift.have, drift.want
         ));
+    }
+    if more > 0 {
+        let all = format!("and {more} more: realm status {}", component.name);
+        error.causes.push(all);
     }
     let help = component
         .reason
@@ -227,5 +241,38 @@ fn late(name: &ComponentName, timeout: Duration, last: Option<Status>) -> CliErr
             format!("{name} did not appear in the status within {timeout}"),
         )
         .help("look again: realm status"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_names_some_of_the_missing_and_counts_the_rest() {
+        let component = json!({
+            "name": "web", "digest": "00".repeat(32), "desired": 30, "running": 0,
+            "state": "pending", "reason": null, "set_by": { "by": "push", "revision": 1 },
+            "desired_nodes": [], "cells": [],
+        });
+        let drift = |index| {
+            json!({
+                "component": if index % 2 == 0 { "web" } else { "other" }, "node": "one",
+                "index": index, "want": "running", "have": "nothing", "reason": null,
+            })
+        };
+        let status: Status = serde_json::from_value(json!({
+            "apiVersion": "realm/v1", "realm": { "id": "00".repeat(32), "name": "home" },
+            "revision": 1, "forked": false, "nodes": [], "components": [component],
+            "drift": (0..60).map(drift).collect::<Vec<_>>(),
+        }))
+        .unwrap();
+        let error = missing(ExitCode::Partial, &status, &status.components[0]);
+        assert_eq!(error.causes.len(), MAX_CAUSES + 1);
+        assert_eq!(error.causes[MAX_CAUSES], "and 20 more: realm status web");
     }
 }

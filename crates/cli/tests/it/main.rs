@@ -6,6 +6,7 @@ mod disk;
 mod floor;
 mod history;
 mod hostile;
+mod liar;
 mod nat;
 mod node;
 mod picture;
@@ -13,6 +14,7 @@ mod placement;
 mod realm;
 mod settings;
 mod trust;
+mod wait;
 
 use std::{path::PathBuf, process::Child};
 

@@ -50,6 +50,10 @@ fn a_push_runs_on_every_node_and_every_verb_works() {
         assert!(lines.contains(&format!("{name}/ticker#0")), "{lines}");
     }
     assert!(verb(&["history"]).contains("push"));
+    let first: serde_json::Value =
+        serde_json::from_str(verb(&["history", "-o", "json"]).lines().next().unwrap()).unwrap();
+    let hash = first["hash"].as_str().unwrap();
+    assert_eq!(hash.len(), 64, "a whole digest, for programs");
     verb(&["history", "verify"]);
 
     // The same push again is no new revision.

@@ -3,10 +3,11 @@
 use std::fmt::Debug;
 
 use realm_identity::{Claim, Consent, Kind, Message, Signed};
+use realm_manifest::report::{CellReport, MAX_CELLS, MAX_REPORT_BYTES, NodeReport};
 
 use crate::{
     cbor,
-    scene::{challenge, entry, genesis, invite, report, sealing, status, witnessed},
+    scene::{challenge, entry, genesis, invite, node, report, sealing, status, witnessed},
 };
 
 /// Domains that [`every_message`] goes through; the inventory in `coverage` compares it with the sources.
@@ -121,4 +122,32 @@ fn every_field<T: Message + Debug + PartialEq>(signed: &Signed<T>) {
 fn a_status_digest_fits_gossip() {
     let size = status().to_wire().len();
     assert!(size <= 1024, "{size} bytes");
+}
+
+#[test]
+fn a_report_may_name_every_cell_and_has_a_bound() {
+    let sized = |count: usize| {
+        let mut all = (*report()).clone();
+        let calm = CellReport {
+            reason: None,
+            fuel_used: None,
+            exit_code: None,
+            ..all.cells[0].clone()
+        };
+        all.cells = vec![calm; count];
+        Signed::sign(all, &node()).unwrap().to_wire()
+    };
+    let full = sized(MAX_CELLS as usize);
+    assert!(full.len() > realm_identity::MAX_SIGNED_BYTES);
+    let read = Signed::<NodeReport>::from_wire(&full).unwrap();
+    assert_eq!(read.cells.len(), MAX_CELLS as usize);
+    let beyond = sized(MAX_REPORT_BYTES / 50);
+    let refused = Signed::<NodeReport>::from_wire(&beyond).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "{} bytes, at most {MAX_REPORT_BYTES} are allowed",
+            beyond.len()
+        )
+    );
 }

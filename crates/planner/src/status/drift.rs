@@ -2,14 +2,13 @@
 
 use realm_manifest::{
     ComponentName,
-    identity::PublicKey,
+    identity::{Hash, PublicKey},
     report::{Capacity, CellReport, CellState, Reason},
 };
 
 use crate::{
     Component, Counts, Nodes, State,
     placement::{chosen, declines, eligible, held, kept, matches_placement},
-    surplus::{is_current, live_cells},
 };
 
 /// A cell that should be there and is not as asked, or is there and should not be.
@@ -29,12 +28,33 @@ pub(super) struct Scene<'a> {
     pub state: &'a State,
     pub name: &'a ComponentName,
     pub component: &'a Component,
+    /// Of what its cells are made from.
+    pub digest: Hash,
     pub nodes: &'a Nodes,
+    /// Every reported cell of it, also of nodes that are away.
+    pub cells: Vec<(PublicKey, &'a CellReport)>,
     /// How many cells each node should have.
     pub counts: &'a Counts,
 }
 
 impl Scene<'_> {
+    /// Whether what the node reports may be alive.
+    pub fn is_live(&self, node: &PublicKey) -> bool {
+        let view = self.nodes.get(node);
+        view.is_some_and(|view| view.live_report().is_some())
+    }
+
+    /// Whether the cell is made from what is asked now.
+    pub fn is_current(&self, cell: &CellReport) -> bool {
+        cell.spec == self.digest && cell.generation >= self.component.generation
+    }
+
+    /// Every cell that may be alive.
+    pub fn live(&self) -> impl Iterator<Item = (PublicKey, &CellReport)> {
+        let cells = self.cells.iter().copied();
+        cells.filter(|(node, _)| self.is_live(node))
+    }
+
     /// Every cell that should be there.
     pub fn places(&self) -> impl Iterator<Item = (PublicKey, u32)> {
         self.counts
@@ -51,7 +71,7 @@ impl Scene<'_> {
             let help = "bring the node back, or let its data go: realm nodes rm";
             let message = "its data is on a node that is away, and it does not move without it";
             Some(reason("node-lost", message, Some(help)))
-        } else if cell.is_some_and(|cell| is_current(cell, self.component)) {
+        } else if cell.is_some_and(|cell| self.is_current(cell)) {
             cell.and_then(|cell| cell.reason.clone())
         } else {
             have.map(|_| {
@@ -76,7 +96,7 @@ impl Scene<'_> {
                 | CellState::Stopped
                 | CellState::Library
         );
-        (is_current(cell, self.component) || !ended).then_some(cell.state)
+        (self.is_current(cell) || !ended).then_some(cell.state)
     }
 
     /// Cells that belong to a node which cannot run them, and so start nowhere else.
@@ -169,7 +189,7 @@ impl Scene<'_> {
             self.nodes,
             self.counts,
         );
-        live_cells(self.name, self.nodes)
+        self.live()
             .filter(|(node, cell)| {
                 let refuses = self.nodes.get(node).is_some_and(|view| {
                     declines(view, self.name, self.component)
@@ -244,7 +264,7 @@ impl Scene<'_> {
     }
 
     fn have(&self, node: PublicKey, index: u32) -> Option<CellState> {
-        live_cells(self.name, self.nodes)
+        self.live()
             .find(|(key, cell)| *key == node && cell.index == index)
             .and_then(|(_, cell)| self.counts_as(cell))
     }

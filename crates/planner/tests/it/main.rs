@@ -62,7 +62,6 @@ pub fn fold(
 
 pub fn node(seed: u8) -> (PublicKey, NodeView) {
     let view = NodeView {
-        name: format!("node-{seed}").parse().unwrap(),
         tags: vec!["edge".parse().unwrap()],
         present: true,
         settled: true,

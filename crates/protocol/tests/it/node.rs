@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use realm_identity::{Claim, Hash, Invite, PublicKey, Signed, Timestamp, VerifiedClaim};
-use realm_manifest::report::{Capacity, NodeReport, NodeState, StatusDigest};
+use realm_manifest::report::{
+    Capacity, CellReport, CellState, MAX_CELLS, NodeReport, NodeState, StatusDigest,
+};
 use realm_protocol::{
     Accepted, Config, Effect, Event, Frame, HeadAnnounce, JoinRequest, MemberState, Node, Now,
     Offence, Refusal, Restored, Topic, Verdict, limits,
@@ -453,6 +455,20 @@ fn gossip_is_judged_before_it_is_forwarded() {
 #[test]
 fn reports_are_pulled_once_and_from_anybody() {
     let mut net = Net::new(3);
+    let cell = |index| CellReport {
+        component: "a-component-with-a-long-name".parse().unwrap(),
+        index,
+        spec: Hash::of(b"spec"),
+        generation: 1,
+        state: CellState::Running,
+        reason: None,
+        restarts: 0,
+        memory_bytes: 9 << 20,
+        fuel_used: None,
+        preemptions: 70_000,
+        started_at: Some(Timestamp::from_millis(WALL)),
+        exit_code: None,
+    };
     let report = |seq| NodeReport {
         node: name(0),
         realm: genesis().realm_id(),
@@ -469,7 +485,11 @@ fn reports_are_pulled_once_and_from_anybody() {
         cpu_hundredths: None,
         memory_bytes: None,
         capacity: Capacity::default(),
-        cells: vec![],
+        // The second one names as many cells as a report may.
+        cells: match seq {
+            2 => (0..MAX_CELLS).map(cell).collect(),
+            _ => vec![],
+        },
         declined: vec![],
         holds: vec![],
         sealing: None,

@@ -6,7 +6,7 @@ use realm_identity::{Artifact, Hash};
 use realm_rpc::{CHUNK_BYTES, ErrorCode, HeadId, Limits, LogQuery};
 use tokio::sync::mpsc;
 
-use crate::scene::{key, run, scene, status};
+use crate::scene::{key, run, scene, survey};
 
 #[test]
 fn intents_are_submitted_and_refused() {
@@ -28,7 +28,7 @@ fn what_is_asked_is_answered() {
     run(async {
         let scene = scene(Limits::default());
         let operator = scene.operator().await;
-        assert_eq!(operator.status().await.unwrap(), status(7));
+        assert_eq!(operator.survey().await.unwrap(), survey(7));
         let heads = operator.heads().await.unwrap();
         assert_eq!(
             heads,

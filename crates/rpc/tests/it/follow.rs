@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use realm_rpc::{ErrorCode, Limits, LogQuery};
+use realm_rpc::{ErrorCode, Limits, LogQuery, Sighting};
 use tokio::sync::mpsc;
 
-use crate::scene::{line, run, scene};
+use crate::scene::{key, line, run, scene, survey};
 
 #[test]
 fn logs_arrive_in_order_and_end() {
@@ -115,14 +115,14 @@ fn what_is_followed_ends_with_the_authority() {
 }
 
 #[test]
-fn status_and_events_are_followed_too() {
+fn surveys_and_events_are_followed_too() {
     run(async {
         let scene = scene(Limits::default());
         let operator = scene.operator().await;
-        let (to, mut from) = mpsc::channel::<realm_rpc::status::Status>(1);
+        let (to, mut from) = mpsc::channel::<realm_rpc::Survey>(1);
         let read = async {
             for revision in 0..3 {
-                assert_eq!(from.recv().await.unwrap().revision, revision);
+                assert_eq!(from.recv().await.unwrap(), survey(revision));
             }
             drop(from);
         };
@@ -133,5 +133,51 @@ fn status_and_events_are_followed_too() {
         operator.events(41, false, to).await.unwrap();
         let events = from.recv().await.unwrap();
         assert_eq!((events[0].seq, events[0].kind.as_str()), (42, "joined"));
+    });
+}
+
+#[test]
+fn a_watched_survey_is_whole_however_it_came() {
+    run(async {
+        let scene = scene(Limits::default());
+        let told = &scene.node.control.surveys;
+        // Too much for one message: five nodes with the largest report.
+        let mut first = survey(0);
+        for n in 20..25 {
+            let report = vec![n; realm_manifest::report::MAX_REPORT_BYTES];
+            let sighting = Sighting {
+                report: Some(report.into()),
+                ..Sighting::default()
+            };
+            first.nodes.insert(key(n).public(), sighting);
+        }
+        // One leaves, one has a new view, one a new report, one a new claim, and one comes.
+        let mut second = first.clone();
+        second.forked = true;
+        second.nodes.remove(&key(20).public());
+        let changed = |n: u8| key(n).public();
+        second.nodes.entry(changed(21)).and_modify(|one| {
+            one.view.present = true;
+        });
+        second.nodes.entry(changed(22)).and_modify(|one| {
+            one.report = None;
+        });
+        second.nodes.entry(changed(23)).and_modify(|one| {
+            one.claims.push(vec![7; 9000]);
+        });
+        second.nodes.insert(key(30).public(), Sighting::default());
+        *told.borrow_mut() = vec![first.clone(), second.clone(), first.clone()];
+        let operator = scene.operator().await;
+        assert_eq!(operator.survey().await.unwrap(), first);
+        let (to, mut from) = mpsc::channel::<realm_rpc::Survey>(1);
+        let read = async {
+            for wanted in [&first, &second, &first, &survey(0), &survey(1)] {
+                let came = from.recv().await.unwrap();
+                assert!(came == *wanted, "a survey came otherwise than it was told");
+            }
+            drop(from);
+        };
+        let (ended, ()) = tokio::join!(operator.watch(to), read);
+        ended.unwrap();
     });
 }

@@ -10,9 +10,8 @@ use futures::{FutureExt as _, future::LocalBoxFuture};
 use realm_identity::{Artifact, Hash, PublicKey, RealmId, SecretKey, Timestamp};
 use realm_rpc::{
     Client, Control, ErrorCode, Event, EventSink, Fork, Head, HeadId, Host, Intent, Limits,
-    LogLine, LogQuery, LogSink, LogStream, PendingNode, PublicInfo, RpcError, ServeError,
-    StatusSink, Submitted, Upload, connect, serve,
-    status::{API_VERSION, Realm, Status},
+    LogLine, LogQuery, LogSink, LogStream, PendingNode, PublicInfo, RpcError, ServeError, Sighting,
+    Submitted, Survey, SurveySink, Upload, View, connect, serve, status::Link,
 };
 use tokio::{
     sync::watch,
@@ -48,6 +47,8 @@ pub(crate) struct Memory {
     pub(crate) uploaded: Rc<RefCell<Vec<u8>>>,
     pub(crate) lines_taken: Cell<usize>,
     pub(crate) stuck: Cell<bool>,
+    /// What is told before the usual surveys.
+    pub(crate) surveys: RefCell<Vec<Survey>>,
 }
 
 impl Host for Node {
@@ -86,19 +87,40 @@ impl Host for Node {
     }
 }
 
-pub(crate) fn status(revision: u64) -> Status {
-    Status {
-        api_version: API_VERSION.into(),
-        realm: Realm {
-            id: realm(),
-            name: "home".into(),
+/// Two nodes, of which the asked one changes with every revision.
+pub(crate) fn survey(revision: u64) -> Survey {
+    let view = View {
+        present: true,
+        settled: true,
+        boot_id: Some(3),
+        link: Some(Link::Quic),
+        rtt_micros: Some(700),
+        address: Some("/ip4/192.0.2.1/tcp/2020".into()),
+        last_seen: Some(Timestamp(9)),
+        name: None,
+    };
+    let own = View {
+        link: Some(Link::Itself),
+        last_seen: Some(Timestamp(10 + revision)),
+        name: Some("one".into()),
+        ..View::default()
+    };
+    let other = Sighting {
+        view,
+        report: Some(b"report"[..].into()),
+        claims: vec![b"claim".to_vec()],
+    };
+    let own = Sighting {
+        view: own,
+        ..Sighting::default()
+    };
+    Survey {
+        head: HeadId {
+            seq: revision,
+            hash: Hash::of(&revision.to_be_bytes()),
         },
-        revision,
         forked: false,
-        nodes: Vec::new(),
-        components: Vec::new(),
-        drift: Vec::new(),
-        alarms: Vec::new(),
+        nodes: [(key(9).public(), other), (node_key(), own)].into(),
     }
 }
 
@@ -165,14 +187,16 @@ impl Control for Memory {
         .boxed_local()
     }
 
-    fn status(&self) -> Answer<'_, Status> {
-        async { Ok(status(7)) }.boxed_local()
+    fn survey(&self) -> Answer<'_, Survey> {
+        let told = self.surveys.borrow().first().cloned();
+        async { Ok(told.unwrap_or_else(|| survey(7))) }.boxed_local()
     }
 
-    fn watch(&self, sink: StatusSink) -> Answer<'_, ()> {
+    fn watch(&self, mut sink: SurveySink) -> Answer<'_, ()> {
+        let told = self.surveys.borrow().clone();
         async move {
-            for revision in 0.. {
-                if sink.send(&status(revision)).await.is_err() {
+            for survey in told.into_iter().chain((0..).map(survey)) {
+                if sink.send(&survey).await.is_err() {
                     break;
                 }
             }

@@ -1,0 +1,176 @@
+//! What runs where, as the nodes themselves have signed it: the status of a realm, once or followed.
+//!
+//! What is asked comes from the verified head, what runs from reports that each node has signed. The
+//! node that is asked can leave something out; it cannot speak for another one.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use realm_agent::status::{Picture, Reader};
+use realm_rpc::{ErrorCode, RpcError, Survey, status::Status};
+use tokio::sync::mpsc;
+
+use crate::{
+    commands::Session,
+    connection::{self, Connection, rpc_failed},
+    error::{CliError, ExitCode, Result},
+    head::{self, Base},
+    output::Output,
+    realms::Realm,
+};
+
+/// A node that is followed says something every few seconds; silence for longer means that it is gone.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The status as it is now.
+pub async fn picture(connection: &Connection, realm: &Realm) -> Result<Picture> {
+    let survey = async { connection.operator.survey().await.map_err(failed) };
+    let (newest, survey) = tokio::try_join!(head::newest(connection, realm), survey)?;
+    let base = newest.at(survey.head.hash);
+    Ok(Reader::default().read(&base.state, connection.node(), &survey))
+}
+
+/// The status as it is now, with a word about what does not verify.
+pub async fn status(connection: &Connection, realm: &Realm, output: &Output) -> Result<Status> {
+    let picture = picture(connection, realm).await?;
+    warn(&picture, output);
+    Ok(picture.status)
+}
+
+/// Says which node's word was handed over without that node's signature.
+fn warn(picture: &Picture, output: &Output) {
+    for unsigned in &picture.unsigned {
+        output.say(format!(
+            "warning: what was handed over as the word of {} is not signed by it and does not count: {}; ask another node: --via ADDR",
+            unsigned.node, unsigned.why
+        ));
+    }
+}
+
+fn failed(error: RpcError) -> CliError {
+    rpc_failed("the node does not tell its status", &error)
+}
+
+/// Follows the status of a realm; goes on with another node when the one that it asks is gone.
+#[derive(Debug)]
+pub struct Follower<'a> {
+    session: &'a Session,
+    realm: &'a Realm,
+    first: &'a Connection,
+    /// The node that took the place of the first one.
+    other: Option<Connection>,
+    /// How long another node is looked for.
+    patience: Duration,
+    /// Why nobody is asked at present.
+    gone: Option<CliError>,
+    warned: bool,
+}
+
+/// Why one node is not followed any longer.
+enum End<T> {
+    Found(T),
+    Gone(CliError),
+}
+
+impl<'a> Follower<'a> {
+    pub const fn new(
+        session: &'a Session,
+        realm: &'a Realm,
+        first: &'a Connection,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            session,
+            realm,
+            first,
+            other: None,
+            patience,
+            gone: None,
+            warned: false,
+        }
+    }
+
+    /// Why nobody is asked at present; None while somebody is.
+    pub fn gone(&mut self) -> Option<CliError> {
+        self.gone.take()
+    }
+
+    /// Shows each status to `visit` until that breaks.
+    pub async fn follow<T>(
+        &mut self,
+        mut visit: impl FnMut(Status) -> Result<ControlFlow<T>>,
+    ) -> Result<T> {
+        loop {
+            match self.follow_one(&mut visit).await? {
+                End::Found(value) => return Ok(value),
+                End::Gone(why) => self.go_on_elsewhere(why).await?,
+            }
+        }
+    }
+
+    async fn go_on_elsewhere(&mut self, why: CliError) -> Result<()> {
+        let left = self.other.as_ref().unwrap_or(self.first);
+        let (node, owner) = (left.node(), left.owner.clone());
+        let output = &self.session.output;
+        output.say(format!(
+            "{} does not answer any more: looking for another node",
+            node.short()
+        ));
+        self.gone = Some(why);
+        let other = connection::reopen(self.session, self.realm, owner, self.patience).await?;
+        output.say(format!("going on with {}", other.node().short()));
+        self.gone = None;
+        self.other = Some(other);
+        Ok(())
+    }
+
+    async fn follow_one<T>(
+        &mut self,
+        visit: &mut impl FnMut(Status) -> Result<ControlFlow<T>>,
+    ) -> Result<End<T>> {
+        let connection = self.other.as_ref().unwrap_or(self.first);
+        let (to, mut from) = mpsc::channel::<Survey>(1);
+        let mut following = std::pin::pin!(connection.operator.watch(to));
+        let mut reader = Reader::default();
+        let mut base: Option<Base> = None;
+        loop {
+            let survey = tokio::select! {
+                survey = from.recv() => survey,
+                ended = &mut following => match ended {
+                    Err(error) if error.code != ErrorCode::Disconnected => return Err(failed(error)),
+                    Err(error) => return Ok(End::Gone(failed(error))),
+                    Ok(()) => {
+                        let ended = CliError::new(ExitCode::NoAgent, "the node ended the status");
+                        return Ok(End::Gone(ended));
+                    }
+                },
+                () = tokio::time::sleep(SILENCE) => {
+                    let silent = CliError::new(ExitCode::NoAgent, "the node says nothing any more");
+                    return Ok(End::Gone(silent));
+                }
+            };
+            let Some(survey) = survey else { continue };
+            let moved = base
+                .as_ref()
+                .is_none_or(|base| base.head != survey.head.hash);
+            if moved {
+                match head::newest(connection, self.realm).await {
+                    Ok(now) => base = Some(now.at(survey.head.hash)),
+                    Err(error) if error.code == ExitCode::NoAgent => return Ok(End::Gone(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(base) = &base else { continue };
+            let picture = reader.read(&base.state, connection.node(), &survey);
+            if !self.warned && !picture.unsigned.is_empty() {
+                self.warned = true;
+                warn(&picture, &self.session.output);
+            }
+            if moved {
+                connection::remember(self.realm, &picture.status)?;
+            }
+            if let ControlFlow::Break(value) = visit(picture.status)? {
+                return Ok(End::Found(value));
+            }
+        }
+    }
+}
