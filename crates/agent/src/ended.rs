@@ -27,16 +27,11 @@ struct Ends {
 }
 
 impl Ended {
-    /// A damaged file is an error: running a job twice may do harm.
+    /// A damaged file counts as none: the node starts, and what ended here may run once more.
     pub fn open(file: StateFile) -> Result<Self, StateFileError> {
-        let reports = match file.read()? {
-            Some(bytes) => {
-                canonical::decode(&bytes, MAX_BYTES).map_err(|_| StateFileError::Damaged {
-                    path: file.path().to_owned(),
-                })?
-            }
-            None => Vec::new(),
-        };
+        let loss = "jobs of this node that have ended may run once more";
+        let ends = file.read_or_lose(loss, |bytes| canonical::decode(&bytes, MAX_BYTES).ok())?;
+        let reports = ends.unwrap_or_default();
         Ok(Self(Arc::new(Mutex::new(Ends { file, reports }))))
     }
 
@@ -79,4 +74,25 @@ impl Ends {
 
 fn is_of(end: &CellReport, (component, index): &Key) -> bool {
     end.component == *component && end.index == *index
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_is_written_anew() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = StateFile::new(temp.path().join("ended"));
+        // Cut short, and whole with a content that is none.
+        std::fs::write(file.path(), b"cut").unwrap();
+        Ended::open(file.clone()).unwrap();
+        file.write(b"whole, and not CBOR").unwrap();
+        let ended = Ended::open(file.clone()).unwrap();
+        assert!(lock(&ended.0).reports.is_empty());
+        lock(&ended.0).write().unwrap();
+        assert!(file.read().unwrap().is_some());
+    }
 }

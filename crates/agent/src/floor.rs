@@ -23,14 +23,9 @@ pub struct Floor {
 impl Floor {
     pub fn load(dir: &DataDir) -> Result<Self, StateFileError> {
         let file = dir.state_file("floor");
-        let damaged = || StateFileError::Damaged {
-            path: file.path().to_owned(),
-        };
-        let at = match file.read()? {
-            Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| damaged())?),
-            None => 0,
-        };
-        let at = Timestamp(at);
+        let loss = "where the clock stands behind, an invite that has expired may be taken";
+        let read = |bytes: Vec<u8>| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+        let at = Timestamp(file.read_or_lose(loss, read)?.unwrap_or(0));
         Ok(Self {
             at,
             file,

@@ -1,39 +1,24 @@
 //! The read-only HTTP endpoints on loopback: whether the agent lives, and whether it is ready.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::net::SocketAddr;
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{StatusCode, header::HOST},
+    extract::{ConnectInfo, Request, State},
+    http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinHandle,
-    time::Sleep,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-/// Connections open at once.
-const MAX_CONNECTIONS: usize = 64;
-/// What one connection may last: every answer is short.
-const MAX_TIME: Duration = Duration::from_secs(10);
-/// After a connection could not be accepted, as when no file is left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+mod host;
+mod listener;
 
-/// Why the agent is not ready; None when it is.
+use listener::{Bounded, Exchange};
+
+/// Why the agent is not ready; None when it is. Its sender is the core's.
 pub type Readiness = watch::Receiver<Option<String>>;
 
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +44,9 @@ impl HttpServer {
         let bind_error = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let router = router(readiness);
+        let service = router(readiness).into_make_service_with_connect_info::<Exchange>();
         let task = tokio::spawn(async move {
-            let served = axum::serve(Bounded::new(listener), router)
+            let served = axum::serve(Bounded::new(listener), service)
                 .with_graceful_shutdown(async move { cancel.cancelled().await })
                 .await;
             if let Err(error) = served {
@@ -77,102 +62,33 @@ impl HttpServer {
     }
 }
 
-/// Accepts so many connections at once, each for so long: nobody can hold the agent's files by
-/// saying nothing.
-struct Bounded {
-    listener: TcpListener,
-    free: Arc<Semaphore>,
-}
-
-/// A connection that ends with its time.
-struct Timed {
-    stream: TcpStream,
-    until: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Bounded {
-    fn new(listener: TcpListener) -> Self {
-        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { listener, free }
-    }
-}
-
-impl axum::serve::Listener for Bounded {
-    type Io = Timed;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Timed, SocketAddr) {
-        loop {
-            let place = self.free.clone().acquire_owned().await;
-            // The semaphore is never closed.
-            let Ok(place) = place else { continue };
-            match self.listener.accept().await {
-                Ok((stream, address)) => {
-                    let timed = Timed {
-                        stream,
-                        until: Box::pin(tokio::time::sleep(MAX_TIME)),
-                        _place: place,
-                    };
-                    return (timed, address);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "an http connection was not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl AsyncRead for Timed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.until.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Timed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.until.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 fn router(readiness: Readiness) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .layer(middleware::from_fn(known_host))
+        .layer(middleware::from_fn(host::known_host))
+        .layer(middleware::from_fn(answering))
         .with_state(readiness)
 }
 
+/// Who has asked keeps its place until the answer is there.
+async fn answering(
+    ConnectInfo(exchange): ConnectInfo<Exchange>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _answering = exchange.begin();
+    next.run(request).await
+}
+
 async fn ready(State(readiness): State<Readiness>) -> Response {
-    match readiness.borrow().clone() {
+    let reason = if readiness.has_changed().is_err() {
+        // What the core said last is no longer so.
+        Some("the agent's core has ended: see its log, and start it again".to_owned())
+    } else {
+        readiness.borrow().clone()
+    };
+    match reason {
         None => (StatusCode::OK, "ready\n").into_response(),
         Some(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -182,66 +98,142 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     }
 }
 
-/// Refuses names that are not this machine's loopback, so that a web page cannot read this
-/// endpoint by pointing its own name here.
-async fn known_host(request: Request, next: Next) -> Response {
-    let host = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or("");
-    if is_local(host) {
-        next.run(request).await
-    } else {
-        (
-            StatusCode::MISDIRECTED_REQUEST,
-            "unknown host: use an address or localhost\n",
-        )
-            .into_response()
-    }
-}
-
-fn is_local(host: &str) -> bool {
-    if host.parse::<SocketAddr>().is_ok() {
-        return true;
-    }
-    let name = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(host);
-    let name = match name.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.contains(':') => {
-            name
-        }
-        _ => name,
-    };
-    name == "localhost" || name.parse::<IpAddr>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::is_local;
+    #![allow(clippy::unwrap_used)]
 
-    #[test]
-    fn only_addresses_and_localhost_are_hosts() {
-        for host in [
-            "localhost",
-            "localhost:9920",
-            "127.0.0.1",
-            "127.0.0.1:1",
-            "[::1]:9920",
-            "::1",
-        ] {
-            assert!(is_local(host), "{host}");
+    use std::time::{Duration, Instant};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        task::JoinSet,
+    };
+
+    use super::*;
+
+    /// Far more than an answer takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Scene {
+        server: HttpServer,
+        readiness: Option<watch::Sender<Option<String>>>,
+        cancel: CancellationToken,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let (readiness, receiver) = watch::channel(None);
+            let cancel = CancellationToken::new();
+            let address = ([127, 0, 0, 1], 0).into();
+            let server = HttpServer::start(address, receiver, cancel.clone());
+            Self {
+                server: server.await.unwrap(),
+                readiness: Some(readiness),
+                cancel,
+            }
         }
-        for host in [
-            "",
-            "evil.example",
-            "evil.example:9920",
-            "localhost.evil.example",
-            "a:b:c",
-        ] {
-            assert!(!is_local(host), "{host}");
+
+        /// The answer to these bytes, which asked to close.
+        async fn say(&self, request: &str) -> String {
+            let mut stream = TcpStream::connect(self.server.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            let read = stream.read_to_string(&mut answer);
+            tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+            answer
         }
+
+        async fn get(&self, target: &str, headers: &[&str]) -> String {
+            let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+            let request = format!("GET {target} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+            self.say(&request).await
+        }
+
+        async fn stop(self) {
+            self.cancel.cancel();
+            self.server.stopped().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_has_one_name_and_it_is_of_this_machine() {
+        let scene = Scene::new().await;
+        for (target, headers, expected) in [
+            ("/readyz", &["Host: localhost"][..], "200"),
+            ("/readyz", &["Host: LOCALHOST"], "200"),
+            ("http://localhost/readyz", &["Host: localhost"], "200"),
+            ("http://evil/readyz", &["Host: localhost"], "421"),
+            ("http://evil/readyz", &["Host: evil"], "421"),
+            ("http://localhost/readyz", &["Host: evil"], "421"),
+            ("/readyz", &["Host: evil"], "421"),
+            ("/readyz", &[], "421"),
+            ("/readyz", &["Host: localhost", "Host: evil"], "400"),
+            ("/readyz", &["Host: localhost", "Host: localhost"], "400"),
+        ] {
+            let answer = scene.get(target, headers).await;
+            let expected = format!("HTTP/1.1 {expected}");
+            assert!(
+                answer.starts_with(&expected),
+                "{target} {headers:?}: {answer}"
+            );
+        }
+        scene.stop().await;
+    }
+
+    #[tokio::test]
+    async fn nobody_is_ready_after_the_core_is_gone() {
+        let mut scene = Scene::new().await;
+        let host = &["Host: localhost"][..];
+        assert!(scene.get("/readyz", host).await.contains("200 OK"));
+        scene.readiness = None;
+        let answer = scene.get("/readyz", host).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("core has ended"), "{answer}");
+        scene.stop().await;
+    }
+
+    #[tokio::test]
+    async fn slow_connections_keep_nobody_out() {
+        let scene = Scene::new().await;
+        let address = scene.server.address;
+        let mut slow = JoinSet::new();
+        for number in 0..300 {
+            // Half of them say nothing at all.
+            let says = if number % 2 == 0 { "" } else { "GET /hea" };
+            slow.spawn(async move {
+                loop {
+                    let Ok(mut stream) = TcpStream::connect(address).await else {
+                        continue;
+                    };
+                    if stream.write_all(says.as_bytes()).await.is_ok() {
+                        // Ends when the agent does not want it any more.
+                        let _ = stream.read_to_end(&mut Vec::new()).await;
+                    }
+                }
+            });
+        }
+        for _ in 0..20 {
+            let began = Instant::now();
+            let answer = scene.get("/healthz", &["Host: localhost"]).await;
+            assert!(answer.contains("200 OK"), "{answer}");
+            assert!(began.elapsed() < PATIENCE / 10, "{:?}", began.elapsed());
+        }
+        slow.shutdown().await;
+        scene.stop().await;
+    }
+
+    #[tokio::test]
+    async fn half_a_header_ends_before_a_whole_connection_does() {
+        let scene = Scene::new().await;
+        let began = Instant::now();
+        let answer = scene.say("GET /healthz HTTP/1.1\r\nHost:").await;
+        assert_eq!(answer, "");
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            began.elapsed()
+        );
+        scene.stop().await;
     }
 }

@@ -41,7 +41,7 @@ pub use config::{Config, ConfigError, DEFAULT_HTTP, DEFAULT_PORT, default_listen
 pub use fold::PlannerFold;
 pub use leave::{LeaveError, leave};
 pub use local::{Local, LocalError};
-pub use start::{Agent, StartError};
+pub use start::{Agent, CoreEnded, StartError};
 
 /// What a node tells others of its program.
 pub(crate) const VERSION: &str = concat!("realm/", env!("CARGO_PKG_VERSION"));

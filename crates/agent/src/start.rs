@@ -21,7 +21,7 @@ use realm_store::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    task::{JoinHandle, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,11 +59,21 @@ pub struct Agent {
     readiness: watch::Receiver<Option<String>>,
     network: realm_p2p::NetworkHandle,
     cancel: CancellationToken,
-    core: JoinHandle<()>,
+    /// None once it has ended by itself.
+    core: Option<JoinHandle<()>>,
     server: HttpServer,
     runtime: Runtime,
     /// Locked until the agent is gone.
     dir: DataDir,
+}
+
+/// Why an agent stopped working although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreEnded {
+    #[error("the agent's core panicked: report this with the agent's log, and start it again")]
+    Panicked(#[source] JoinError),
+    #[error("the agent's core ended, as it does when the network's thread is gone: see the log")]
+    Alone,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +121,11 @@ impl Agent {
         let key = trust::node_key(&dir)?;
         let sealing = Sealing::load(&dir, &key)?;
         let mut trust = Trust::load(&dir)?;
+        let ledger = Ledger::open(&dir.path().join("ledger.redb"))?;
+        let contents = ledger.load()?;
+        if contents.genesis.is_some() || contents.checkpoint.is_some() {
+            trust.check_pin("ledger.redb")?;
+        }
         if let Some(window) = config.trust_first_use {
             trust.open_window(window)?;
         }
@@ -118,10 +133,10 @@ impl Agent {
             enroll(&mut trust, token, &key)?;
         }
 
-        let boot_id = trust::next_boot(&dir)?;
+        let seen = reports(&contents);
+        let reported = seen.get(&key.public()).map(|own| own.report.boot_id);
+        let boot_id = trust::next_boot(&dir, reported)?;
         let pinned = trust.pin().owner().is_some();
-        let ledger = Ledger::open(&dir.path().join("ledger.redb"))?;
-        let contents = ledger.load()?;
         let node = restore(&trust, &key, boot_id, &contents, &clock)?;
         let (ledger, written) = LedgerTask::start(ledger).map_err(StartError::Thread)?;
 
@@ -247,7 +262,7 @@ impl Agent {
             state: None,
             claims: Vec::new(),
             approved: BTreeMap::new(),
-            reports: reports(&contents),
+            reports: seen,
             submits: HashMap::new(),
             claimants: Vec::new(),
             adopters: Vec::new(),
@@ -283,7 +298,7 @@ impl Agent {
             readiness,
             network,
             cancel,
-            core,
+            core: Some(core),
             server,
             runtime,
             dir,
@@ -295,11 +310,25 @@ impl Agent {
         self.network.listen_addresses().await.unwrap_or_default()
     }
 
-    /// Waits until the node is in a realm and approved.
-    pub async fn ready(&self) {
+    /// Waits until the node is in a realm and approved; false where the core ended before that.
+    pub async fn ready(&self) -> bool {
         let mut readiness = self.readiness.clone();
-        // The sender is the core's: it goes only when the agent does.
-        let _ = readiness.wait_for(Option::is_none).await;
+        // The sender is the core's.
+        readiness.wait_for(Option::is_none).await.is_ok()
+    }
+
+    /// Waits until the core ends although nobody told it to: from then on the node does nothing.
+    /// May be dropped midway; told once.
+    pub async fn failed(&mut self) -> CoreEnded {
+        let Some(core) = &mut self.core else {
+            return std::future::pending().await;
+        };
+        let ended = core.await;
+        self.core = None;
+        match ended {
+            Ok(()) => CoreEnded::Alone,
+            Err(error) => CoreEnded::Panicked(error),
+        }
     }
 
     /// Whether this node knows whom to trust.
@@ -310,9 +339,13 @@ impl Agent {
     /// Stops everything in order: no new work, the cells, the disk, the network.
     pub async fn shutdown(self) {
         self.cancel.cancel();
-        if self.core.await.is_err() {
-            tracing::error!("the core panicked");
+        if let Some(core) = self.core
+            && let Err(error) = core.await
+        {
+            tracing::error!(%error, "the core panicked");
         }
+        // A core that did not end in order has left it open.
+        self.network.shutdown().await;
         self.runtime.shutdown().await;
         self.server.stopped().await;
         drop(self.dir);
@@ -390,8 +423,9 @@ fn raise_file_limit() {
 }
 
 fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError> {
-    let bytes = file.read()?.unwrap_or_default();
-    Ok(String::from_utf8_lossy(&bytes)
+    let loss = "addresses of peers that were saved here";
+    let bytes = file.read_or_lose(loss, Some)?;
+    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default())
         .lines()
         .map(str::to_owned)
         .collect())
@@ -412,4 +446,116 @@ fn default_name(key: &PublicKey) -> NodeName {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     NodeName::new(format!("node-{digits}")).expect("hexadecimal digits are allowed in names")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use realm_identity::SecretKey;
+
+    use super::*;
+
+    fn config(data: &Path) -> Config {
+        let mut config = Config::new(data.to_owned(), "/proc/self/exe".into());
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        config.http = ([127, 0, 0, 1], 0).into();
+        config.mdns = false;
+        config.allow_unsandboxed_compile = true;
+        config
+    }
+
+    #[tokio::test]
+    async fn a_core_that_ends_by_itself_is_told() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut agent = Agent::start(config(temp.path())).await.unwrap();
+        agent.network.shutdown().await;
+        assert!(matches!(agent.failed().await, CoreEnded::Alone));
+        assert!(!agent.ready().await);
+        agent.shutdown().await;
+
+        let mut agent = Agent::start(config(temp.path())).await.unwrap();
+        agent.core.as_ref().unwrap().abort();
+        assert!(matches!(agent.failed().await, CoreEnded::Panicked(_)));
+        assert!(!agent.ready().await);
+        agent.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn damage_that_costs_little_does_not_keep_a_node_from_starting() {
+        let temp = tempfile::tempdir().unwrap();
+        Agent::start(config(temp.path()))
+            .await
+            .unwrap()
+            .shutdown()
+            .await;
+        for name in ["cache.key", "peers", "ended", "boot"] {
+            std::fs::write(temp.path().join(name), b"damaged").unwrap();
+            let agent = Agent::start(config(temp.path())).await;
+            agent
+                .unwrap_or_else(|error| panic!("{name}: {error}"))
+                .shutdown()
+                .await;
+        }
+        // Without these it would be another node, or trust another owner.
+        for name in ["claim", "owner.pin", "node.key"] {
+            let path = temp.path().join(name);
+            let before = std::fs::read(&path).ok();
+            // In place: a key keeps its mode.
+            std::fs::write(&path, b"damaged").unwrap();
+            let error = Agent::start(config(temp.path())).await.unwrap_err();
+            let said = format!("{name} is damaged");
+            assert!(error.to_string().contains(&said), "{name}: {error}");
+            match before {
+                Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+                None => std::fs::remove_file(&path).unwrap(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pin_that_is_gone_is_not_taken_for_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let owner = SecretKey::from_seed(&[1; 32]);
+        let genesis = realm_identity::Genesis::new(owner.public(), "home".into(), [0; 32]);
+        let genesis = Signed::sign(genesis, &owner).unwrap();
+        // A node that nobody owns has a ledger, too.
+        Agent::start(config(temp.path()))
+            .await
+            .unwrap()
+            .shutdown()
+            .await;
+        Agent::start(config(temp.path()))
+            .await
+            .unwrap()
+            .shutdown()
+            .await;
+        {
+            let dir = DataDir::open(temp.path()).unwrap();
+            Trust::load(&dir)
+                .unwrap()
+                .configure(owner.public())
+                .unwrap();
+            let mut ledger = Ledger::open(&temp.path().join("ledger.redb")).unwrap();
+            let wire = genesis.to_wire();
+            ledger.commit(&[realm_store::Op::Genesis { wire }]).unwrap();
+        }
+        Agent::start(config(temp.path()))
+            .await
+            .unwrap()
+            .shutdown()
+            .await;
+        std::fs::remove_file(temp.path().join("owner.pin")).unwrap();
+        let mut open = config(temp.path());
+        open.trust_first_use = Some(std::time::Duration::from_secs(60));
+        let error = Agent::start(open).await.unwrap_err().to_string();
+        assert!(error.contains("owner.pin is gone"), "{error}");
+        assert!(error.contains("ledger.redb"), "{error}");
+        assert!(
+            !temp.path().join("owner.pin").exists(),
+            "nothing is made anew"
+        );
+    }
 }

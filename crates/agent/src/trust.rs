@@ -1,6 +1,6 @@
 //! Whom this node trusts, on disk: the pin, and the invite it took up.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use realm_identity::{
     Claim, InviteError, InviteToken, OwnerPin, PinError, PublicKey, SecretKey, Signed, Timestamp,
@@ -17,6 +17,8 @@ pub struct Trust {
     pin_file: realm_store::StateFile,
     claim_file: realm_store::StateFile,
     pub floor: Floor,
+    /// There was no pin on disk: nobody has been trusted yet, or the file is lost.
+    pinless: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,13 @@ pub enum TrustError {
     File(#[from] StateFileError),
     #[error("the owner pin is damaged")]
     Pin(#[source] canonical::Error),
+    #[error(
+        "{path} is gone, and {because} says that this node has an owner: put it back from a backup of this node, or let the node join anew: realm leave, then realm enroll"
+    )]
+    PinGone {
+        path: PathBuf,
+        because: &'static str,
+    },
     #[error(transparent)]
     Refused(#[from] PinError),
     #[error("the invite cannot be used")]
@@ -38,15 +47,34 @@ pub enum TrustError {
 impl Trust {
     pub fn load(dir: &DataDir) -> Result<Self, TrustError> {
         let pin_file = dir.state_file("owner.pin");
-        let pin = match pin_file.read()? {
+        let stored = pin_file.read()?;
+        let pinless = stored.is_none();
+        let pin = match stored {
             Some(bytes) => OwnerPin::from_bytes(&bytes).map_err(TrustError::Pin)?,
             None => OwnerPin::default(),
         };
-        Ok(Self {
+        let trust = Self {
             pin,
             pin_file,
             claim_file: dir.state_file("claim"),
             floor: Floor::load(dir)?,
+            pinless,
+        };
+        if trust.claim_file.read()?.is_some() {
+            trust.check_pin("claim")?;
+        }
+        Ok(trust)
+    }
+
+    /// Refuses a pin that is not there, where `because` cannot be without one: a node that forgot
+    /// its owner would take another one.
+    pub fn check_pin(&self, because: &'static str) -> Result<(), TrustError> {
+        if !self.pinless {
+            return Ok(());
+        }
+        Err(TrustError::PinGone {
+            path: self.pin_file.path().to_owned(),
+            because,
         })
     }
 
@@ -72,8 +100,10 @@ impl Trust {
         let pin = self.pin.pin_by_invite(invite.owner, invite.realm)?;
         let claim =
             Claim::sign(invite, token.secret(), node, now).unwrap_or_else(|never| match never {});
+        // In this order: a claim without a pin is a pin that was lost.
+        self.set(pin)?;
         self.claim_file.write(&claim.to_wire())?;
-        self.set(pin)
+        Ok(())
     }
 
     /// `realm agent --trust-first-use`: opens the window. A pinned node stays pinned.
@@ -106,16 +136,15 @@ impl Trust {
         let Some(wire) = self.claim_file.read()? else {
             return Ok(None);
         };
-        let damaged = || StateFileError::Damaged {
-            path: self.claim_file.path().to_owned(),
-        };
-        Ok(Some(Signed::from_wire(&wire).map_err(|_| damaged())?))
+        let claim = Signed::from_wire(&wire);
+        Ok(Some(claim.map_err(|_| self.claim_file.damaged())?))
     }
 
     fn set(&mut self, pin: OwnerPin) -> Result<(), TrustError> {
         if pin != self.pin {
             self.pin_file.write(&pin.to_bytes())?;
             self.pin = pin;
+            self.pinless = false;
         }
         Ok(())
     }
@@ -137,16 +166,25 @@ fn random() -> std::io::Result<[u8; 32]> {
     Ok(bytes)
 }
 
+/// More than the starts that a node makes without putting a report on disk, which it does when it
+/// stops in order.
+const UNREPORTED_STARTS: u64 = 1_000_000;
+
 /// The number of this start, durable before anybody hears it: it rises with every start, also
-/// when the clock was set back, and when the directory was restored from a copy.
-pub fn next_boot(dir: &DataDir) -> Result<u64, TrustError> {
+/// when the clock was set back, and when the directory was restored from a copy. Others do not
+/// hear a node whose number fell.
+///
+/// `reported` is the number in the node's own report in the ledger. Where the file is lost or
+/// damaged the number goes on from there, well above the starts that left no report; without a
+/// report the clock has to do.
+pub fn next_boot(dir: &DataDir, reported: Option<u64>) -> Result<u64, TrustError> {
     let file = dir.state_file("boot");
-    let damaged = || StateFileError::Damaged {
-        path: file.path().to_owned(),
-    };
-    let last = match file.read()? {
-        Some(bytes) => u64::from_be_bytes(bytes.try_into().map_err(|_| damaged())?),
-        None => 0,
+    let loss = "the number of this start is taken from the clock and the node's last report";
+    let last = file.read_or_lose(loss, |bytes| bytes.try_into().ok().map(u64::from_be_bytes))?;
+    let last = match (last, reported) {
+        (Some(last), reported) => last.max(reported.unwrap_or_default()),
+        (None, Some(reported)) => reported.saturating_add(UNREPORTED_STARTS),
+        (None, None) => 0,
     };
     let next = last.saturating_add(1).max(clock::wall().as_millis());
     file.write(&next.to_be_bytes())?;
@@ -220,6 +258,28 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_without_a_pin_is_a_pin_that_was_lost() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let node = node_key(&dir).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        trust.enroll(&token(&key(1), clock::wall()), &node).unwrap();
+        std::fs::remove_file(temp.path().join("owner.pin")).unwrap();
+        let error = Trust::load(&dir).unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                TrustError::PinGone {
+                    because: "claim",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(error.to_string().contains("owner.pin is gone"), "{error}");
+    }
+
+    #[test]
     fn an_expired_invite_changes_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();
@@ -289,12 +349,39 @@ mod tests {
     fn boots_rise_also_when_the_clock_falls() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();
-        let first = next_boot(&dir).unwrap();
+        let first = next_boot(&dir, None).unwrap();
         assert!(first >= clock::wall().as_millis() - 60_000);
         let far_ahead = first + 1_000_000_000;
         dir.state_file("boot")
             .write(&far_ahead.to_be_bytes())
             .unwrap();
-        assert_eq!(next_boot(&dir).unwrap(), far_ahead + 1);
+        assert_eq!(next_boot(&dir, None).unwrap(), far_ahead + 1);
+        // An older copy of the file knows less than the ledger.
+        assert_eq!(
+            next_boot(&dir, Some(far_ahead + 9)).unwrap(),
+            far_ahead + 10
+        );
+    }
+
+    #[test]
+    fn boots_rise_also_when_their_file_is_damaged_or_gone() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let path = temp.path().join("boot");
+        // The clock was far ahead once; the starts after the last report went on from there.
+        let reported = clock::wall().as_millis() + 1_000_000_000;
+        let mut last = reported + 100;
+        for spoiled in [&b"short"[..], &[7; 40]] {
+            std::fs::write(&path, spoiled).unwrap();
+            let next = next_boot(&dir, Some(reported)).unwrap();
+            assert!(next > last, "{next} is not above {last}");
+            last = next_boot(&dir, Some(reported)).unwrap();
+            assert_eq!(last, next + 1);
+            last = reported + 100;
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(next_boot(&dir, Some(reported)).unwrap() > last);
+        std::fs::write(&path, b"short").unwrap();
+        assert!(next_boot(&dir, None).unwrap() >= clock::wall().as_millis() - 60_000);
     }
 }

@@ -49,12 +49,16 @@ pub struct NetLimits {
     pub stranger_out: usize,
     /// Connections from and to approved peers together: their budget of their own.
     pub approved: usize,
-    /// Handshakes under way, in each direction; this machine's own are counted apart.
-    pub pending: usize,
+    /// Handshakes with strangers that this node began.
+    pub pending_out: usize,
+    /// Handshakes that others began: of strangers elsewhere, as many again of approved peers'
+    /// addresses, and of this machine. Beyond it an old one goes.
+    pub pending_in: usize,
     pub per_peer: usize,
     /// Approved peers may hold a direct connection beside a relayed one, in both directions.
     pub per_approved_peer: usize,
-    /// Connections from strangers at one address; loopback is exempt.
+    /// Connections from strangers at one address or IPv6 network (/64), and as many handshakes;
+    /// loopback is exempt.
     pub per_ip: usize,
     /// Streams a peer may hold open on one connection.
     pub streams: usize,
@@ -92,7 +96,8 @@ impl Default for NetLimits {
             stranger_in: 128,
             stranger_out: 64,
             approved: 512,
-            pending: 32,
+            pending_out: 32,
+            pending_in: 512,
             per_peer: 2,
             per_approved_peer: 4,
             per_ip: 16,

@@ -20,6 +20,7 @@ mod for_approved;
 mod frames;
 mod gossip;
 mod handle;
+mod handshakes;
 mod key;
 mod limits;
 mod network;

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
-    net::IpAddr,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -17,7 +16,11 @@ use libp2p::{
     },
 };
 
-use crate::{NetLimits, address, key};
+use crate::{
+    NetLimits, address,
+    handshakes::{Handshakes, Source},
+    key,
+};
 
 /// Bans kept at once; the one that ends first makes room.
 const BANS: usize = 1024;
@@ -30,7 +33,7 @@ pub(crate) enum Refused {
     StrangersOut { max: usize },
     #[error("{max} connections with approved peers are open already")]
     Approved { max: usize },
-    #[error("{max} connections are being made already")]
+    #[error("{max} connections to strangers are being made already")]
     Pending { max: usize },
     #[error("{max} connections with this peer are open already")]
     Peer { max: usize },
@@ -45,14 +48,16 @@ pub(crate) enum Refused {
 struct Open {
     peer: PeerId,
     outbound: bool,
-    ip: Option<IpAddr>,
+    source: Source,
 }
 
 pub(crate) struct Behaviour {
     limits: NetLimits,
+    pub handshakes: Handshakes,
     approved: HashSet<PeerId>,
+    /// Where each approved peer was connected from or to the last time.
+    seen: HashMap<PeerId, Source>,
     banned: HashMap<PeerId, Instant>,
-    pending_in: HashMap<ConnectionId, Option<IpAddr>>,
     pending_out: HashSet<ConnectionId>,
     open: HashMap<ConnectionId, Open>,
     pub refused: u64,
@@ -61,10 +66,11 @@ pub(crate) struct Behaviour {
 impl Behaviour {
     pub fn new(limits: NetLimits) -> Self {
         Self {
+            handshakes: Handshakes::new(&limits),
             limits,
             approved: HashSet::new(),
+            seen: HashMap::new(),
             banned: HashMap::new(),
-            pending_in: HashMap::new(),
             pending_out: HashSet::new(),
             open: HashMap::new(),
             refused: 0,
@@ -75,6 +81,17 @@ impl Behaviour {
     pub fn set_approved(&mut self, peers: HashSet<PeerId>) {
         self.banned.retain(|peer, _| !peers.contains(peer));
         self.approved = peers;
+        self.seen.retain(|peer, _| self.approved.contains(peer));
+        for open in self.open.values() {
+            if self.approved.contains(&open.peer) {
+                self.seen.insert(open.peer, open.source);
+            }
+        }
+    }
+
+    /// Where approved peers were connected from or to.
+    pub fn seen(&self) -> impl Iterator<Item = Source> {
+        self.seen.values().copied()
     }
 
     pub fn approved(&self) -> &HashSet<PeerId> {
@@ -103,30 +120,11 @@ impl Behaviour {
         self.banned.insert(peer, end);
     }
 
-    fn check_pending(&self, ip: Option<IpAddr>) -> Result<(), Refused> {
-        let max = self.limits.pending;
-        let beside = |pending: &&Option<IpAddr>| capped(**pending) == capped(ip);
-        if self.pending_in.values().filter(beside).count() >= max {
-            return Err(Refused::Pending { max });
-        }
-        let same = self
-            .pending_in
-            .values()
-            .filter(|pending| **pending == ip)
-            .count();
-        let max = self.limits.per_ip;
-        if capped(ip) && same >= max {
-            Err(Refused::Address { max })
-        } else {
-            Ok(())
-        }
-    }
-
     fn check_established(
         &self,
         peer: &PeerId,
         outbound: bool,
-        ip: Option<IpAddr>,
+        source: Source,
     ) -> Result<(), Refused> {
         self.check_known(peer)?;
         let approved = self.is_approved(peer);
@@ -159,18 +157,18 @@ impl Behaviour {
         }
         // Strangers from elsewhere cannot lock out a command on this machine, which is a stranger too.
         let max = self.limits.stranger_in;
-        let beside = |open: &Open| capped(open.ip) == capped(ip);
+        let beside = |open: &Open| capped(open.source) == capped(source);
         count(
             &|o| !o.outbound && stranger(o) && beside(o),
             max,
             Refused::StrangersIn { max },
         )?;
-        if !capped(ip) {
+        if !capped(source) {
             return Ok(());
         }
         let max = self.limits.per_ip;
         count(
-            &|o| !o.outbound && stranger(o) && o.ip == ip,
+            &|o| !o.outbound && stranger(o) && o.source == source,
             max,
             Refused::Address { max },
         )
@@ -197,37 +195,23 @@ impl Behaviour {
 }
 
 /// Many peers of one machine are normal on loopback, where a stranger is a local user.
-fn capped(ip: Option<IpAddr>) -> bool {
-    ip.is_some_and(|ip| !ip.is_loopback())
+fn capped(source: Source) -> bool {
+    matches!(source, Source::Net(_))
 }
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        _: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        let ip = address::ip_of(remote);
-        let checked = self.check_pending(ip);
-        if checked.is_ok() {
-            self.pending_in.insert(connection, ip);
-        }
-        self.answer(checked, ())
-    }
-
     fn handle_established_inbound_connection(
         &mut self,
-        connection: ConnectionId,
+        _: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
-        self.pending_in.remove(&connection);
-        let checked = self.check_established(&peer, false, address::ip_of(remote));
+        let source = Source::of(address::ip_of(remote));
+        let checked = self.check_established(&peer, false, source);
         self.answer(checked, dummy::ConnectionHandler)
     }
 
@@ -238,7 +222,7 @@ impl NetworkBehaviour for Behaviour {
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        let max = self.limits.pending;
+        let max = self.limits.pending_out;
         let checked = match peer {
             Some(peer) if self.is_approved(&peer) => Ok(()),
             Some(peer) if self.check_known(&peer).is_err() => self.check_known(&peer),
@@ -260,18 +244,23 @@ impl NetworkBehaviour for Behaviour {
         _: PortUse,
     ) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
         self.pending_out.remove(&connection);
-        let checked = self.check_established(&peer, true, address::ip_of(remote));
+        let source = Source::of(address::ip_of(remote));
+        let checked = self.check_established(&peer, true, source);
         self.answer(checked, dummy::ConnectionHandler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
+                let address = established.endpoint.get_remote_address();
                 let open = Open {
                     peer: established.peer_id,
                     outbound: established.endpoint.is_dialer(),
-                    ip: address::ip_of(established.endpoint.get_remote_address()),
+                    source: Source::of(address::ip_of(address)),
                 };
+                if self.is_approved(&open.peer) {
+                    self.seen.insert(open.peer, open.source);
+                }
                 self.open.insert(established.connection_id, open);
             }
             FromSwarm::ConnectionClosed(closed) => {
@@ -279,9 +268,6 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::DialFailure(failure) => {
                 self.pending_out.remove(&failure.connection_id);
-            }
-            FromSwarm::ListenFailure(failure) => {
-                self.pending_in.remove(&failure.connection_id);
             }
             _ => {}
         }
@@ -310,19 +296,25 @@ mod tests {
             .to_peer_id()
     }
 
-    fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().expect("an address"))
+    fn source(text: &str) -> Source {
+        Source::of(Some(text.parse().expect("an address")))
     }
 
     /// Opens connections of different peers until one is refused.
     fn fill(limits: &mut Behaviour, outbound: bool, ips: &[&str]) -> (usize, Refused) {
         for number in 0..2000 {
-            let (peer, ip) = (peer(number), ip(ips[usize::from(number) % ips.len()]));
-            if let Err(refused) = limits.check_established(&peer, outbound, ip) {
+            let source = source(ips[usize::from(number) % ips.len()]);
+            let peer = peer(number);
+            if let Err(refused) = limits.check_established(&peer, outbound, source) {
                 return (usize::from(number), refused);
             }
             let id = ConnectionId::new_unchecked(usize::from(number) + limits.open.len() * 10_000);
-            limits.open.insert(id, Open { peer, outbound, ip });
+            let open = Open {
+                peer,
+                outbound,
+                source,
+            };
+            limits.open.insert(id, open);
         }
         panic!("no bound");
     }
@@ -342,6 +334,11 @@ mod tests {
             (false, &["2001:db8::1"], (16, Refused::Address { max: 16 })),
             (
                 false,
+                &["2001:db8::1", "2001:db8::2"],
+                (16, Refused::Address { max: 16 }),
+            ),
+            (
+                false,
                 &["127.0.0.1"],
                 (128, Refused::StrangersIn { max: 128 }),
             ),
@@ -358,7 +355,7 @@ mod tests {
         let mut limits = Behaviour::new(NetLimits::default());
         assert_eq!(fill(&mut limits, false, &many).0, 128);
         assert_eq!(
-            limits.check_established(&peer(5000), false, ip("127.0.0.1")),
+            limits.check_established(&peer(5000), false, source("127.0.0.1")),
             Ok(())
         );
     }
@@ -373,31 +370,8 @@ mod tests {
         let expected = (512, Refused::Approved { max: 512 });
         assert_eq!(fill(&mut limits, false, &["192.0.2.1"]), expected);
         assert_eq!(
-            limits.check_established(&peer(5000), false, ip("192.0.2.1")),
+            limits.check_established(&peer(5000), false, source("192.0.2.1")),
             Ok(())
-        );
-    }
-
-    #[test]
-    fn one_address_cannot_take_all_handshakes() {
-        let mut limits = Behaviour::new(NetLimits::default());
-        let full = |limits: &mut Behaviour, ip: Option<IpAddr>| {
-            for number in 0.. {
-                if let Err(refused) = limits.check_pending(ip) {
-                    return (number, refused);
-                }
-                let id = ConnectionId::new_unchecked(limits.pending_in.len());
-                limits.pending_in.insert(id, ip);
-            }
-            unreachable!("counts for ever")
-        };
-        assert_eq!(
-            full(&mut limits, ip("192.0.2.1")),
-            (16, Refused::Address { max: 16 })
-        );
-        assert_eq!(
-            full(&mut limits, ip("127.0.0.1")),
-            (32, Refused::Pending { max: 32 })
         );
     }
 

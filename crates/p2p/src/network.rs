@@ -9,7 +9,10 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, core::transport::ListenerId, identity, multiaddr::Protocol,
+    Multiaddr, StreamProtocol, Swarm, Transport as _,
+    core::transport::{ListenerId, TransportError},
+    identity,
+    multiaddr::Protocol,
     noise, relay, swarm,
 };
 use tokio::{
@@ -23,6 +26,7 @@ use crate::{
     blob, frames,
     gossip::Topics,
     handle::Command,
+    handshakes::Gate,
     key, rpc,
     task::{Parts, Task},
     transport,
@@ -153,6 +157,7 @@ fn build_swarm(
         .map_err(|error: noise::Error| StartError::Settings(error.to_string()))?;
     let behaviour = behaviour::build(config, keypair, relay_client, served(services))
         .map_err(StartError::Settings)?;
+    let transport = Gate::new(transport, behaviour.limits.handshakes.clone()).boxed();
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(config.limits.idle)
         .with_max_negotiating_inbound_streams(config.limits.streams);
@@ -189,7 +194,7 @@ fn listen_all(
     for address in addresses {
         let listener = swarm
             .listen_on(address.clone())
-            .map_err(|error| listen_error(address, io::Error::other(error)))?;
+            .map_err(|error| listen_error(address, cause(&error)))?;
         listeners.insert(listener);
     }
     Ok(listeners)
@@ -216,23 +221,35 @@ fn check_free(address: &Multiaddr) -> io::Result<()> {
 
 fn listen_error(address: &Multiaddr, source: io::Error) -> StartError {
     let address = address.to_string();
-    if in_use(&source) {
+    if source.kind() == io::ErrorKind::AddrInUse {
         StartError::InUse { address }
     } else {
         StartError::Listen { address, source }
     }
 }
 
-fn in_use(error: &io::Error) -> bool {
-    if error.kind() == io::ErrorKind::AddrInUse {
-        return true;
-    }
-    let mut cause = error.get_ref().map(|inner| inner as &(dyn Error + 'static));
-    while let Some(inner) = cause {
-        if inner.downcast_ref::<io::Error>().is_some_and(in_use) {
-            return true;
+/// What the operating system said, out of the layers of transports, which say it again each or
+/// nothing at all.
+fn cause(error: &TransportError<io::Error>) -> io::Error {
+    let mut deepest: &(dyn Error + 'static) = match error {
+        TransportError::MultiaddrNotSupported(_) => {
+            return io::Error::other("no transport is known for this address");
         }
-        cause = inner.source();
+        TransportError::Other(error) => error,
+    };
+    loop {
+        // What an io::Error holds is not its source.
+        let inner = match deepest.downcast_ref::<io::Error>() {
+            Some(error) if error.raw_os_error().is_some() => break,
+            Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => deepest.source(),
+        };
+        let Some(inner) = inner else { break };
+        deepest = inner;
     }
-    false
+    let said = deepest.downcast_ref::<io::Error>();
+    match said.and_then(io::Error::raw_os_error) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(deepest.to_string()),
+    }
 }

@@ -26,13 +26,15 @@ use tokio::{
 };
 
 use crate::{
-    BlobSource, Link, NetLimits, NetworkEvent, RpcServe, Stats,
+    BlobSource, Link, NetLimits, NetworkEvent, RpcServe, Stats, address,
     behaviour::Behaviour,
     blob,
     book::Book,
     frames,
     gossip::Topics,
     handle::Command,
+    handshakes::Source,
+    key,
     slots::Slots,
     streams::{OpenError, Opened},
     task::dial::{Bootstrap, Dial, Waiting},
@@ -317,6 +319,7 @@ impl Task {
 
     fn on_tick(&mut self, now: Instant) -> Flow {
         self.dial_bootstrap(now);
+        self.reserve_places();
         let mut told = Vec::new();
         for (to, writer) in &mut self.writers {
             writer.full = false;
@@ -332,6 +335,16 @@ impl Task {
         self.frame_budgets
             .retain(|key, left| peers.contains_key(key) || left.available_permits() < part);
         Flow::Go
+    }
+
+    /// Approved peers come in although strangers fill the node: their addresses have places apart.
+    fn reserve_places(&self) {
+        let limits = &self.swarm.behaviour().limits;
+        let keys = limits.approved().iter().filter_map(key::key_of);
+        let told = keys.flat_map(|key| self.book.of(&key));
+        let told = told.filter_map(|address| address::ip_of(&address));
+        let known = told.map(|ip| Source::of(Some(ip))).chain(limits.seen());
+        limits.handshakes.set_known(known.collect());
     }
 
     fn frames_dropped(&mut self, to: PublicKey, count: u64, reason: String) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use realm_identity::Hash;
 
-use crate::{NetLimits, Topic, behaviour, blob, frames, gossip, rpc, transport};
+use crate::{NetLimits, Topic, behaviour, blob, frames, gossip, handshakes, rpc, transport};
 
 const PAGE: &str = include_str!("../../../docs/protocols/wire.md");
 
@@ -20,8 +20,10 @@ fn bytes(count: u64) -> String {
 }
 
 fn time(time: Duration) -> String {
-    assert_eq!(time.subsec_nanos(), 0);
-    format!("{} s", time.as_secs())
+    match time.subsec_millis() {
+        0 => format!("{} s", time.as_secs()),
+        _ => format!("{} ms", time.as_millis()),
+    }
 }
 
 fn constants() -> Vec<(&'static str, String)> {
@@ -54,6 +56,8 @@ fn constants() -> Vec<(&'static str, String)> {
         ("blob::SPEED_MIN", bytes(blob::SPEED_MIN)),
         ("blob::SPEED_GRACE", time(blob::SPEED_GRACE)),
         ("transport::HANDSHAKE", time(transport::HANDSHAKE)),
+        ("handshakes::BURST", handshakes::BURST.to_string()),
+        ("handshakes::BURST_TIME", time(handshakes::BURST_TIME)),
         (
             "transport::QUIC_STREAM_WINDOW",
             bytes(transport::QUIC_STREAM_WINDOW.into()),
@@ -84,7 +88,8 @@ fn limits() -> Vec<(&'static str, String)> {
         stranger_in,
         stranger_out,
         approved,
-        pending,
+        pending_out,
+        pending_in,
         per_peer,
         per_approved_peer,
         per_ip,
@@ -109,7 +114,8 @@ fn limits() -> Vec<(&'static str, String)> {
         ("limits.stranger_in", stranger_in.to_string()),
         ("limits.stranger_out", stranger_out.to_string()),
         ("limits.approved", approved.to_string()),
-        ("limits.pending", pending.to_string()),
+        ("limits.pending_out", pending_out.to_string()),
+        ("limits.pending_in", pending_in.to_string()),
         ("limits.per_peer", per_peer.to_string()),
         ("limits.per_approved_peer", per_approved_peer.to_string()),
         ("limits.per_ip", per_ip.to_string()),

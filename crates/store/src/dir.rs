@@ -103,15 +103,28 @@ impl DataDir {
     }
 
     /// Reads a secret of `N` bytes, or makes it with `make` the first time. For one that may be
-    /// made anew whenever it is lost.
+    /// made anew whenever it is lost or damaged.
     pub fn secret<const N: usize>(
         &self,
         name: &str,
         make: impl FnOnce() -> io::Result<[u8; N]>,
     ) -> Result<[u8; N], DirError> {
-        if let Some(secret) = self.read_secret(name)? {
-            return Ok(secret);
+        match self.read_secret(name) {
+            Ok(Some(secret)) => return Ok(secret),
+            Ok(None) => {}
+            Err(DirError::State(StateFileError::Damaged { path, .. })) => {
+                tracing::warn!(path = %path.display(), "a damaged secret is made anew: what it protected is made again");
+            }
+            Err(error) => return Err(error),
         }
+        self.make_secret(name, make)
+    }
+
+    fn make_secret<const N: usize>(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> io::Result<[u8; N]>,
+    ) -> Result<[u8; N], DirError> {
         let secret = make().map_err(|source| DirError::Open {
             path: self.path.join(name),
             source,
@@ -149,7 +162,7 @@ impl DataDir {
                 }
             }
         }
-        self.secret(name, make)
+        self.make_secret(name, make)
     }
 
     fn read_secret<const N: usize>(&self, name: &str) -> Result<Option<[u8; N]>, DirError> {
@@ -167,10 +180,9 @@ impl DataDir {
         let Some(bytes) = file.read()? else {
             return Ok(None);
         };
-        let damaged = StateFileError::Damaged {
-            path: file.path().into(),
-        };
-        Ok(Some(<[u8; N]>::try_from(bytes).map_err(|_| damaged)?))
+        Ok(Some(
+            <[u8; N]>::try_from(bytes).map_err(|_| file.damaged())?,
+        ))
     }
 }
 

@@ -16,7 +16,10 @@ use std::{
 use realm_manifest::identity::{Hash, RealmId, VerifyError};
 use redb::{Database, ReadableDatabase as _, TableDefinition};
 
-use crate::dir::{is_full, sync_dir, temporary};
+use crate::{
+    dir::{is_full, sync_dir, temporary},
+    quiet,
+};
 use mark::MarkFile;
 use storage::{Files, Watched};
 
@@ -192,10 +195,8 @@ impl Ledger {
                     "the ledger has no mark beside it: what it holds now counts as all there was"
                 );
             }
-            make_whole(&files.mark, |new| {
-                MarkFile::open(storage::open(new)?).map(drop)
-            })
-            .map_err(LedgerError::Mark)?;
+            make_whole(&files.mark, |new| MarkFile::create(storage::open(new)?))
+                .map_err(LedgerError::Mark)?;
         }
         if !here {
             let mark = open_mark(&files)?.mark();
@@ -212,11 +213,16 @@ impl Ledger {
             })
             .map_err(unusable)?;
         }
-        Self::open_storage(files)
+        Self::open_made(files)
     }
 
     /// The same over other storage: memory, or one that fails on purpose.
     pub fn open_storage(storage: impl LedgerStorage) -> Result<Self, LedgerError> {
+        make_mark(&storage).map_err(LedgerError::Mark)?;
+        Self::open_made(storage)
+    }
+
+    fn open_made(storage: impl LedgerStorage) -> Result<Self, LedgerError> {
         let mut ledger = Self {
             mark: open_mark(&storage)?,
             storage: Box::new(storage),
@@ -342,12 +348,10 @@ fn open_checked(backend: Watched) -> Result<(Database, bool), LedgerError> {
         Ok((database, clean))
     };
     // Nothing is shared with the closure: after a panic all it had is gone.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(open_error),
-        Err(_) => Err(LedgerError::Damaged {
-            what: "its pages contradict each other".to_owned(),
-        }),
-    }
+    let opened = quiet::caught(open).ok_or_else(|| LedgerError::Damaged {
+        what: "its pages contradict each other".to_owned(),
+    })?;
+    opened.map_err(open_error)
 }
 
 fn open_mark(storage: &impl LedgerStorage) -> Result<MarkFile, LedgerError> {
@@ -355,6 +359,15 @@ fn open_mark(storage: &impl LedgerStorage) -> Result<MarkFile, LedgerError> {
     MarkFile::open(storage)
         .map_err(LedgerError::Mark)?
         .ok_or(LedgerError::MarkDamaged)
+}
+
+/// Makes the mark of storage in which there is nothing at all yet.
+fn make_mark(storage: &impl LedgerStorage) -> io::Result<()> {
+    let mark = storage.mark()?;
+    if mark.len()? == 0 && storage.ledger()?.len()? == 0 {
+        MarkFile::create(mark)?;
+    }
+    Ok(())
 }
 
 /// A crash while a file is made must not leave one that cannot be opened, so it gets its name

@@ -8,6 +8,7 @@
 mod blobs;
 mod dir;
 mod ledger;
+mod quiet;
 mod state_file;
 
 pub use blobs::{BlobError, Blobs, Partial, Upload};

@@ -26,10 +26,24 @@ pub enum StateFileError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
-    #[error(
-        "{path} is damaged: restore it from a backup of this node, or let the node join anew: realm leave, then realm enroll"
-    )]
-    Damaged { path: PathBuf },
+    #[error("{path} is damaged: {advice}")]
+    Damaged { path: PathBuf, advice: &'static str },
+}
+
+/// What helps where a file of this name is damaged.
+fn advice(name: &str) -> &'static str {
+    match name {
+        "node.key" => {
+            "put it back from a backup of this node; without one, move the whole directory aside, enroll this machine as a new node, and revoke the old one"
+        }
+        "owner.pin" => {
+            "put it back from a backup of this node, or let the node join anew: realm leave, then realm enroll"
+        }
+        "claim" => {
+            "it is needed until the node is approved: move it aside, and enroll the node again with the same invite if it is not approved yet"
+        }
+        _ => "put it back from a backup of this node, or move it aside",
+    }
 }
 
 impl StateFile {
@@ -60,9 +74,7 @@ impl StateFile {
         file.take(MAX_BYTES + 1)
             .read_to_end(&mut bytes)
             .map_err(read_error)?;
-        let damaged = || StateFileError::Damaged {
-            path: self.path.clone(),
-        };
+        let damaged = || self.damaged();
         if bytes.len() as u64 > MAX_BYTES {
             return Err(damaged());
         }
@@ -73,6 +85,34 @@ impl StateFile {
         } else {
             Err(damaged())
         }
+    }
+
+    /// The error of a file that is not what it should be: for content that cannot be read either.
+    pub fn damaged(&self) -> StateFileError {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        StateFileError::Damaged {
+            path: self.path.clone(),
+            advice: advice(name.unwrap_or_default()),
+        }
+    }
+
+    /// The content of a file that the node can do without, as `parse` reads it: damage counts as
+    /// absence, and the log says what is lost with it.
+    pub fn read_or_lose<T>(
+        &self,
+        loss: &str,
+        parse: impl FnOnce(Vec<u8>) -> Option<T>,
+    ) -> Result<Option<T>, StateFileError> {
+        let parsed = match self.read() {
+            Ok(None) => return Ok(None),
+            Ok(Some(bytes)) => parse(bytes),
+            Err(StateFileError::Damaged { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if parsed.is_none() {
+            tracing::warn!(path = %self.path.display(), "a damaged file counts as none: {loss}");
+        }
+        Ok(parsed)
     }
 
     /// Replaces the content in one durable step.

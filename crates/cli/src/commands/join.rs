@@ -138,7 +138,7 @@ fn save_peers(dir: &DataDir, addresses: &[String]) -> Result<()> {
     }
     let file = dir.state_file("peers");
     let known = file
-        .read()
+        .read_or_lose("the addresses saved so far", Some)
         .context("cannot read the saved peers")?
         .unwrap_or_default();
     let mut lines: Vec<String> = addresses.to_vec();

@@ -276,9 +276,10 @@ impl Task {
     }
 
     fn stats(&self) -> Stats {
+        let limits = &self.swarm.behaviour().limits;
         Stats {
             connections: self.peers.values().map(|peer| peer.connections.len()).sum(),
-            refused: self.swarm.behaviour().limits.refused,
+            refused: limits.refused + limits.handshakes.ended(),
             rpc_open: self.rpc_slots.taken() + self.stranger_slots.taken(),
             ..self.stats
         }

@@ -1,7 +1,15 @@
 //! The bounds on connections.
 
+use std::time::{Duration, Instant};
+
 use realm_identity::SecretKey;
 use realm_p2p::{DialRpcError, NetLimits, RpcConnection, dial_rpc};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+};
 
 use crate::{
     rpc::{ask, echo},
@@ -66,4 +74,50 @@ async fn connections_to_strangers_are_counted_too() {
     node.dial(&first).await;
     let error = node.handle.dial(&second.address().await).await.unwrap_err();
     assert!(error.to_string().contains("to strangers"), "{error}");
+}
+
+/// Connections that a flood holds at once: it opens another for each one that is ended.
+const FLOOD: usize = 1000;
+/// Multistream's header is this, with its length before it; half of it says nothing yet.
+const HALF_A_HEADER: &[u8] = b"\x13/multist";
+
+/// One of the flood: connects, says that much, and does it again when it is thrown out.
+async fn silent(address: std::net::SocketAddr, says: &'static [u8], opened: watch::Sender<usize>) {
+    loop {
+        let Ok(mut stream) = TcpStream::connect(address).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let wrote = stream.write_all(says).await;
+        opened.send_modify(|opened| *opened += 1);
+        if wrote.is_ok() {
+            // Ends when the node does not want it any more; what it says meanwhile is not read.
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_keep_nobody_out() {
+    let node = Node::serving(config(1, TCP), echo()).await;
+    let address = node.address().await;
+    let port = address.split('/').nth(4).unwrap().parse().unwrap();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    for says in [&b""[..], HALF_A_HEADER] {
+        let (opened, mut many) = watch::channel(0);
+        let mut flood = JoinSet::new();
+        for _ in 0..FLOOD {
+            flood.spawn(silent(address, says, opened.clone()));
+        }
+        many.wait_for(|many| *many >= FLOOD).await.unwrap();
+        for number in 0..10 {
+            let began = Instant::now();
+            let mut client = dial(&node, number).await.expect("gets in");
+            assert_eq!(ask(client.stream.as_mut().unwrap(), 3).await.unwrap(), 3);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(2), "{number} took {took:?}");
+        }
+        flood.shutdown().await;
+    }
+    assert!(node.handle.stats().await.unwrap().refused > 0);
 }

@@ -86,6 +86,32 @@ async fn a_bad_address_is_repeated() {
 }
 
 #[tokio::test]
+async fn a_foreign_address_has_one_cause() {
+    use std::error::Error as _;
+
+    // TEST-NET-1: no machine has it. Port 0 is tried by the transport, another one by a probe.
+    for listen in [
+        "/ip4/192.0.2.1/tcp/0",
+        "/ip4/192.0.2.1/udp/0/quic-v1",
+        "/ip4/192.0.2.1/tcp/2020",
+        "/ip4/192.0.2.1/udp/2020/quic-v1",
+    ] {
+        let error = Network::start(config(1, listen), Services::default())
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot listen on {listen}"));
+        let cause = error.source().expect("why");
+        assert!(cause.to_string().contains("annot assign"), "{cause}");
+        assert!(cause.source().is_none(), "{cause:?}");
+    }
+    let error = Network::start(config(1, "/ip4/127.0.0.1/sctp/7"), Services::default())
+        .await
+        .unwrap_err();
+    let cause = error.source().expect("why").to_string();
+    assert!(cause.contains("no transport"), "{cause}");
+}
+
+#[tokio::test]
 async fn peers_are_told_with_link_version_and_tags() {
     for (listen, link) in [(TCP, Link::Tcp), (QUIC, Link::Quic)] {
         let mut settings = config(1, listen);

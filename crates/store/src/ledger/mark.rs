@@ -84,20 +84,18 @@ pub(super) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Reads the mark, or makes an empty one in empty storage. None where neither slot is whole.
+    /// Makes a mark by which nothing is acknowledged, in empty storage.
+    pub fn create(storage: Box<dyn StorageBackend>) -> io::Result<()> {
+        let mut bytes = Mark::NONE.to_bytes();
+        bytes.resize((SLOT_BYTES * SLOTS) as usize, 0);
+        storage.write(0, &bytes)?;
+        storage.sync_data()
+    }
+
+    /// Reads the mark. None where neither slot is whole: an empty file is damaged, too, since a
+    /// mark gets its name when it is whole.
     pub fn open(storage: Box<dyn StorageBackend>) -> io::Result<Option<Self>> {
         let length = storage.len()?;
-        if length == 0 {
-            let mut bytes = Mark::NONE.to_bytes();
-            bytes.resize((SLOT_BYTES * SLOTS) as usize, 0);
-            storage.write(0, &bytes)?;
-            storage.sync_data()?;
-            return Ok(Some(Self {
-                storage,
-                mark: Mark::NONE,
-                slot: 0,
-            }));
-        }
         let mut newest: Option<(Mark, u64)> = None;
         for slot in 0..SLOTS {
             let mut bytes = [0; CONTENT_BYTES + CHECKSUM_BYTES];

@@ -143,6 +143,52 @@ fn every_flipped_byte_and_every_cut_is_noticed() {
 }
 
 #[test]
+fn a_damaged_secret_is_made_anew_and_a_damaged_identity_is_not() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temp.path()).unwrap();
+    let damage = |name: &str| {
+        let path = temp.path().join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[5] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    assert_eq!(dir.secret("cache.key", || Ok([1; 32])).unwrap(), [1; 32]);
+    damage("cache.key");
+    assert_eq!(dir.secret("cache.key", || Ok([2; 32])).unwrap(), [2; 32]);
+    assert_eq!(dir.secret("cache.key", || Ok([3; 32])).unwrap(), [2; 32]);
+
+    assert_eq!(dir.identity("node.key", || Ok([1; 32])).unwrap(), [1; 32]);
+    damage("node.key");
+    let error = dir.identity("node.key", || Ok([2; 32])).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("node.key is damaged"), "{text}");
+    // Leaving would destroy what may still be mended.
+    assert!(
+        text.contains("move the whole directory aside") && !text.contains("leave"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_may_be_lost_counts_as_absent_when_it_is_damaged() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temp.path()).unwrap();
+    let file = dir.state_file("peers");
+    let text = |bytes| String::from_utf8(bytes).ok();
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), None);
+    file.write(b"here").unwrap();
+    assert_eq!(file.read_or_lose("lost", text).unwrap().unwrap(), "here");
+    file.write(&[255]).unwrap();
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), None);
+    std::fs::write(file.path(), b"cut").unwrap();
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), None);
+    // What cannot be read at all is another thing.
+    std::fs::remove_file(file.path()).unwrap();
+    std::fs::create_dir(file.path()).unwrap();
+    assert!(file.read_or_lose("lost", text).is_err());
+}
+
+#[test]
 fn a_link_in_place_of_a_file_is_not_followed() {
     let temp = tempfile::tempdir().unwrap();
     let dir = DataDir::open(&temp.path().join("data")).unwrap();

@@ -191,3 +191,18 @@ fn another_realms_ledger_is_refused() {
         Err(LedgerError::RolledBack { .. })
     ));
 }
+
+#[test]
+fn an_empty_mark_is_a_damaged_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("ledger.redb");
+    append(&path, 2);
+    // As a file system that was cut off may leave it.
+    std::fs::write(temp.path().join("ledger.mark"), b"").unwrap();
+    let error = Ledger::open(&path).unwrap_err();
+    assert!(matches!(error, LedgerError::MarkDamaged), "{error}");
+    // Also where the ledger went with it.
+    std::fs::remove_file(&path).unwrap();
+    let error = Ledger::open(&path).unwrap_err();
+    assert!(matches!(error, LedgerError::MarkDamaged), "{error}");
+}
