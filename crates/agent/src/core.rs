@@ -251,17 +251,13 @@ impl Core {
             view.name = name;
             view.approved = approved;
         });
-        let reason = if self.incompatible.is_some() {
-            Some("a newer version of realm wrote to the log: upgrade this node".to_owned())
-        } else if realm.is_none() {
-            Some("in no realm yet: enroll with an invite".to_owned())
-        } else if !self.approved.contains_key(&me) {
-            Some("not approved by the owner yet".to_owned())
-        } else {
-            None
-        };
-        self.readiness
+        let reason = self.unready();
+        let changed = self
+            .readiness
             .send_if_modified(|now| std::mem::replace(now, reason.clone()) != reason);
+        if changed && self.is_revoked(&me) {
+            tracing::warn!(reason, "this node is no longer in the realm");
+        }
         self.agent_file.write(self.addresses.clone(), realm);
     }
 

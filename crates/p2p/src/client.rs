@@ -132,7 +132,7 @@ impl Race {
             streams: STREAMS,
             dns,
         };
-        let transport = transport::build(&keypair, None, options)
+        let transport = transport::build(&keypair, None, None, options)
             .map_err(|error| DialRpcError::Settings(error.to_string()))?;
         let settings = swarm::Config::with_tokio_executor()
             // A stream may rest as long as the command that holds it.

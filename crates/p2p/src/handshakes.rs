@@ -30,9 +30,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{NetLimits, address, transport::Transport};
 
-/// So many connections are accepted in so long at most, a thousand in a second; the others wait
-/// with the kernel. So a place is kept for half a second even in a flood, which is enough for a
-/// handshake, and a flood does not take the whole processor.
+/// So many connections of one transport are accepted in so long at most, a thousand in a second;
+/// the others wait with the kernel. So a place is kept for half a second even in a flood, which is
+/// enough for a handshake, and a flood does not take the whole processor.
 pub(crate) const BURST: usize = 32;
 pub(crate) const BURST_TIME: Duration = Duration::from_millis(32);
 /// What one subscriber of IPv6 has at least: these bits are the network, the rest is its own.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, StreamProtocol, Swarm, Transport as _,
+    Multiaddr, StreamProtocol, Swarm,
     core::transport::{ListenerId, TransportError},
     identity,
     multiaddr::Protocol,
@@ -26,7 +26,6 @@ use crate::{
     blob, frames,
     gossip::Topics,
     handle::Command,
-    handshakes::Gate,
     key, rpc,
     task::{Parts, Task},
     transport,
@@ -153,11 +152,11 @@ fn build_swarm(
         streams: config.limits.streams,
         dns: true,
     };
-    let transport = transport::build(keypair, Some(relay_transport), options)
-        .map_err(|error: noise::Error| StartError::Settings(error.to_string()))?;
     let behaviour = behaviour::build(config, keypair, relay_client, served(services))
         .map_err(StartError::Settings)?;
-    let transport = Gate::new(transport, behaviour.limits.handshakes.clone()).boxed();
+    let handshakes = Some(&behaviour.limits.handshakes);
+    let transport = transport::build(keypair, Some(relay_transport), handshakes, options)
+        .map_err(|error: noise::Error| StartError::Settings(error.to_string()))?;
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(config.limits.idle)
         .with_max_negotiating_inbound_streams(config.limits.streams);

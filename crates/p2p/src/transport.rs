@@ -12,6 +12,8 @@ use libp2p::{
     dns, identity, noise, quic, relay, tcp, yamux,
 };
 
+use crate::handshakes::{Gate, Handshakes};
+
 /// A transport's output, ready for a swarm.
 pub(crate) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 
@@ -29,13 +31,15 @@ pub(crate) struct Options {
     pub dns: bool,
 }
 
-/// TCP and QUIC, and relayed connections if there is a relay client's transport.
+/// TCP and QUIC, and relayed connections if there is a relay client's transport. Whoever listens
+/// has places for handshakes.
 pub(crate) fn build(
     keypair: &identity::Keypair,
     relay: Option<relay::client::Transport>,
+    handshakes: Option<&Handshakes>,
     options: Options,
 ) -> Result<Transport, noise::Error> {
-    let direct = with_names(keypair, options)?;
+    let direct = with_names(keypair, handshakes, options)?;
     let Some(relay) = relay else {
         return Ok(direct);
     };
@@ -45,14 +49,18 @@ pub(crate) fn build(
         .multiplex(muxer(options))
         .timeout(HANDSHAKE)
         .boxed();
-    Ok(OrTransport::new(relayed, direct)
+    Ok(OrTransport::new(gated(relayed, handshakes), direct)
         .map(|either, _| either.into_inner())
         .boxed())
 }
 
 /// Without resolver settings, names fail one by one and addresses go on working.
-fn with_names(keypair: &identity::Keypair, options: Options) -> Result<Transport, noise::Error> {
-    let direct = direct(keypair, options)?;
+fn with_names(
+    keypair: &identity::Keypair,
+    handshakes: Option<&Handshakes>,
+    options: Options,
+) -> Result<Transport, noise::Error> {
+    let direct = direct(keypair, handshakes, options)?;
     if !options.dns {
         return Ok(direct);
     }
@@ -60,12 +68,16 @@ fn with_names(keypair: &identity::Keypair, options: Options) -> Result<Transport
         Ok(transport) => Ok(transport.boxed()),
         Err(error) => {
             tracing::warn!(%error, "no resolver settings: addresses with names will not work");
-            self::direct(keypair, options)
+            self::direct(keypair, handshakes, options)
         }
     }
 }
 
-fn direct(keypair: &identity::Keypair, options: Options) -> Result<Transport, noise::Error> {
+fn direct(
+    keypair: &identity::Keypair,
+    handshakes: Option<&Handshakes>,
+    options: Options,
+) -> Result<Transport, noise::Error> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(upgrade::Version::V1Lazy)
         .authenticate(noise::Config::new(keypair)?)
@@ -80,9 +92,20 @@ fn direct(keypair: &identity::Keypair, options: Options) -> Result<Transport, no
     let quic = quic::tokio::Transport::new(config)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .boxed();
-    Ok(OrTransport::new(quic, tcp)
-        .map(|either, _| either.into_inner())
-        .boxed())
+    Ok(
+        OrTransport::new(gated(quic, handshakes), gated(tcp, handshakes))
+            .map(|either, _| either.into_inner())
+            .boxed(),
+    )
+}
+
+/// Each transport has a gate of its own, since the second one is asked when the first one has
+/// nothing: a flood of datagrams must not keep TCP out.
+fn gated(transport: Transport, handshakes: Option<&Handshakes>) -> Transport {
+    match handshakes {
+        Some(handshakes) => Gate::new(transport, handshakes.clone()).boxed(),
+        None => transport,
+    }
 }
 
 fn muxer(options: Options) -> yamux::Config {

@@ -103,6 +103,23 @@ impl Core {
         );
     }
 
+    /// Why this node gets no work; None when it does.
+    pub(super) fn unready(&self) -> Option<String> {
+        let me = self.key.public();
+        if self.incompatible.is_some() {
+            Some("a newer version of realm wrote to the log: upgrade this node".to_owned())
+        } else if self.realm().is_none() {
+            Some("in no realm yet: enroll with an invite".to_owned())
+        } else if self.is_revoked(&me) {
+            let next = "realm leave, then realm enroll with a new invite, makes it a new node";
+            Some(format!("the owner revoked this node: {next}"))
+        } else if !self.approved.contains_key(&me) {
+            Some("not approved by the owner yet".to_owned())
+        } else {
+            None
+        }
+    }
+
     /// Computes who is approved, and tells everyone who must know.
     pub(super) async fn approve(&mut self, now: Now) {
         let Some(state) = &self.state else {

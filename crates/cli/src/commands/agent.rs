@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use realm_agent::{Agent, Config, Local};
 use realm_manifest::{Limits, NodeName, Tag};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     commands::{Session, cell_args::LimitArgs},
@@ -64,17 +64,46 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, session: &Session) -> Result<()> {
-    let config = config(args, session)?;
-    if let Some(filter) = &config.log {
-        session.log.configure(filter)?;
-    }
-    give_memory_back();
+    // A token may come from a pipe, which a signal should be able to cut short.
+    let token = token(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(serve(config, session))
+    // From here on a signal ends the agent in order, also one that comes while it starts.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::new().context("cannot wait for signals")?
+    };
+    let config = config(args, token, session)?;
+    if let Some(filter) = &config.log {
+        session.log.configure(filter)?;
+    }
+    give_memory_back();
+    runtime.block_on(serve(config, signals, session))
+}
+
+/// What tells an agent to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Has threads of the allocator return what is free within seconds, also where nothing is allocated any more.
@@ -86,7 +115,7 @@ fn give_memory_back() {
 }
 
 /// Defaults, then the system's files, the user's, the named one, then flags.
-fn config(args: &Args, session: &Session) -> Result<Config> {
+fn config(args: &Args, token: Option<String>, session: &Session) -> Result<Config> {
     let exe = std::env::current_exe().context("cannot tell where this program is")?;
     let mut config = Config::new(session.settings.data_dir(), exe);
     config.runtime_dir = runtime_dir();
@@ -135,12 +164,16 @@ fn config(args: &Args, session: &Session) -> Result<Config> {
     config.trust_first_use = args.trust_first_use;
     config.allow_unsandboxed_compile |= args.allow_unsandboxed_compile;
     config.local = local(args)?;
-    config.enroll = match (&args.enroll, &args.enroll_file) {
-        (Some(token), _) => Some(token.clone()),
-        (None, Some(path)) => Some(read_token(path)?),
-        (None, None) => None,
-    };
+    config.enroll = token;
     Ok(config)
+}
+
+fn token(args: &Args) -> Result<Option<String>> {
+    match (&args.enroll, &args.enroll_file) {
+        (Some(token), _) => Ok(Some(token.clone())),
+        (None, Some(path)) => read_token(path).map(Some),
+        (None, None) => Ok(None),
+    }
 }
 
 fn local(args: &Args) -> Result<Option<Local>> {
@@ -159,10 +192,9 @@ fn local(args: &Args) -> Result<Option<Local>> {
     }
 }
 
-async fn serve(config: Config, session: &Session) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+async fn serve(config: Config, mut signals: Signals, session: &Session) -> Result<()> {
     let data = config.data.clone();
-    let agent = Agent::start(config)
+    let mut agent = Agent::start(config)
         .await
         .context("the agent cannot start")?;
     let output = &session.output;
@@ -179,18 +211,18 @@ async fn serve(config: Config, session: &Session) -> Result<()> {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "systemd was not told");
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let ended = tokio::select! {
+        () = signals.stop() => Ok(()),
+        ended = agent.failed() => Err(ended),
+    };
     output.say("stopping");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
         tracing::debug!(%error, "systemd was not told");
     }
     tokio::select! {
-        () = agent.shutdown() => Ok(()),
+        () = agent.shutdown() => ended.context("the agent stopped by itself"),
         // The second Ctrl-C does not wait.
-        _ = tokio::signal::ctrl_c() => Err(CliError::new(ExitCode::Interrupted, "stopped at once")),
+        _ = signals.interrupt.recv() => Err(CliError::new(ExitCode::Interrupted, "stopped at once")),
     }
 }
 

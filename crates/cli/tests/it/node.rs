@@ -174,7 +174,7 @@ fn damaged_files_stop_the_agent_with_words() {
             &data.display().to_string(),
         ])
     };
-    for file in ["ledger.redb", "owner.pin", "node.key", "cache.key"] {
+    let damage = |file: &str| {
         let path = data.join(file);
         let Ok(good) = std::fs::read(&path) else {
             panic!("{file} is not in the data directory");
@@ -183,6 +183,10 @@ fn damaged_files_stop_the_agent_with_words() {
         // The header of a database, the checksum of a small file.
         bad[..16].iter_mut().for_each(|byte| *byte ^= 0x55);
         std::fs::write(&path, &bad[..bad.len() - 1]).unwrap();
+        (path, good)
+    };
+    for file in ["ledger.redb", "owner.pin", "node.key"] {
+        let (path, good) = damage(file);
         let refused = agent(&realm);
         assert_eq!(refused.code, 1, "{file}: {}", refused.stderr);
         assert!(
@@ -198,17 +202,26 @@ fn damaged_files_stop_the_agent_with_words() {
         );
         std::fs::write(&path, good).unwrap();
     }
-    // A missing ledger of a node that joined is no reason to begin anew.
-    let ledger = data.join("ledger.redb");
-    std::fs::rename(&ledger, data.join("elsewhere")).unwrap();
-    let refused = agent(&realm);
-    assert_eq!(refused.code, 1);
-    assert!(refused.stderr.contains("ledger"), "{}", refused.stderr);
-    std::fs::rename(data.join("elsewhere"), &ledger).unwrap();
+    // A missing ledger of a node that joined is no reason to begin anew, nor is a missing pin.
+    for file in ["ledger.redb", "owner.pin"] {
+        std::fs::rename(data.join(file), data.join("elsewhere")).unwrap();
+        let refused = agent(&realm);
+        assert_eq!(refused.code, 1);
+        assert!(refused.stderr.contains(file), "{}", refused.stderr);
+        std::fs::rename(data.join("elsewhere"), data.join(file)).unwrap();
+    }
+    // What the node can do without is told, and made anew.
+    for file in ["cache.key", "boot", "ended"] {
+        damage(file);
+    }
     realm.start("one");
     realm.wait_status("one", "everything is there again", |status| {
-        status["revision"] == 1
+        status["revision"] == 1 && status["components"][0]["state"] == "done"
     });
+    for file in ["cache.key", "boot", "ended"] {
+        let path = data.join(file).display().to_string();
+        assert!(realm.log("one").contains(&path), "{}", realm.log("one"));
+    }
 }
 
 #[test]

@@ -76,6 +76,73 @@ fn a_node_without_an_invite_waits_for_the_owner() {
             .iter()
             .any(|node| node["state"] == "revoked")
     });
+    let said = || std::fs::read_to_string(realm.path().join("two.log")).unwrap();
+    realm_testkit::wait_for("the node to say so", || {
+        said().contains("revoked this node").then_some(())
+    });
+    let ready = get(http_address(&said()), "/readyz", "localhost");
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert!(ready.contains("revoked this node"), "{ready}");
+}
+
+/// Where an agent says that its HTTP endpoint is.
+fn http_address(log: &str) -> &str {
+    let said = log.split("http://").nth(1).unwrap();
+    said.split('/').next().unwrap()
+}
+
+fn get(address: &str, path: &str, host: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_signal_stops_an_agent_in_order_also_while_it_starts() {
+    const TERM: u64 = 15;
+
+    let realm = cluster();
+    let pipe = realm.path().join("settings.toml");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let data = realm.data("one").display().to_string();
+    let agent = Command::new(env!("CARGO_BIN_EXE_realm"))
+        .args(["agent", "--no-mdns", "--http", "127.0.0.1:0"])
+        .args(["--listen", "/ip4/127.0.0.1/tcp/0", "--data", &data])
+        .arg("--config")
+        .arg(&pipe)
+        .env("XDG_RUNTIME_DIR", realm.path().join("run"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = agent.id().to_string();
+    let mut agent = KilledAtTheEnd(agent);
+    // It reads its settings and gets none; the signals that it handles are a mask.
+    realm_testkit::wait_for("a handler", || {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        (caught & (1 << (TERM - 1)) != 0).then_some(())
+    });
+    let kill = Command::new("kill").args(["-TERM", &id]).status();
+    assert!(kill.unwrap().success());
+    assert!(agent.0.try_wait().unwrap().is_none(), "it starts first");
+    std::fs::write(&pipe, b"").unwrap();
+    assert_eq!(agent.0.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -140,25 +207,8 @@ fn health_and_readiness_are_on_loopback() {
     realm.add_node("one", &[]);
     realm.wait_ready("one");
     let log = realm.log("one");
-    let address = log
-        .split("http://")
-        .nth(1)
-        .unwrap()
-        .split('/')
-        .next()
-        .unwrap();
-    let answer = |path: &str, host: &str| {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
+    let address = http_address(&log);
+    let answer = |path: &str, host: &str| get(address, path, host);
     assert!(answer("/healthz", "localhost").starts_with("HTTP/1.1 200"));
     assert!(answer("/readyz", address).starts_with("HTTP/1.1 200"));
     assert!(answer("/healthz", "evil.example").starts_with("HTTP/1.1 421"));
