@@ -24,8 +24,9 @@ use crate::{
     backoff::Backoff,
     clock,
     fold::chain,
+    logs::Logs,
     reason::{compiling_reason, ended_reason, is_compiling, library_reason, reason},
-    supervisor::{Logs, STOP_GRACE, Tools, lock},
+    supervisor::{STOP_GRACE, Tools, lock},
 };
 
 /// Alive for this long without a health check counts as running.

@@ -25,6 +25,7 @@ mod http;
 mod leave;
 mod ledger;
 mod local;
+mod logs;
 mod naming;
 mod offenders;
 mod reason;

@@ -7,6 +7,7 @@ use realm_rpc::{
     LogLine, LogQuery, LogStream,
     status::{Link, Node, NodeState, Status},
 };
+use realm_runtime::printable;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -33,7 +34,7 @@ pub struct Args {
     /// Go on with new lines until interrupted.
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last so many lines of each cell.
+    /// Only the last so many lines; while following, of each node.
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
     /// Only lines of the last so long, such as 5m.
@@ -151,7 +152,11 @@ async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Resu
             }
         }
         kept.sort_by_key(|line| line.at);
-        kept.iter().try_for_each(|line| show(line, output))?;
+        let tail = query.tail.and_then(|tail| usize::try_from(tail).ok());
+        let skip = tail.map_or(0, |tail| kept.len().saturating_sub(tail));
+        kept[skip..]
+            .iter()
+            .try_for_each(|line| show(line, output))?;
         Ok(count)
     };
     let logs = sources.iter().map(|source| {
@@ -188,8 +193,8 @@ fn show(line: &LogLine, output: &Output) -> Result<()> {
             "index": line.index, "stream": stream, "text": text,
         }));
     }
-    // A line of a guest is one line.
-    let text = text.replace(['\n', '\r'], "\u{fffd}");
+    // A line of a guest is one line, and moves nothing on the terminal.
+    let text = printable(&text);
     output.line(&format!(
         "{} {}/{}#{} {stream} │ {text}",
         clock::rfc3339(line.at),
