@@ -104,7 +104,7 @@ impl Core {
         pending
     }
 
-    fn is_revoked(&self, node: &PublicKey) -> bool {
+    pub(super) fn is_revoked(&self, node: &PublicKey) -> bool {
         let record = self.state.as_ref().and_then(|state| state.nodes.get(node));
         record.is_some_and(|record| record.standing == Standing::Revoked)
     }
