@@ -307,7 +307,7 @@ impl Supervisor {
     }
 }
 
-fn new_report(key: &Key, spec: Hash, generation: u64) -> CellReport {
+pub(crate) fn new_report(key: &Key, spec: Hash, generation: u64) -> CellReport {
     CellReport {
         component: key.0.clone(),
         index: key.1,
