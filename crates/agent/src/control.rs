@@ -401,6 +401,8 @@ fn store(error: BlobError) -> RpcError {
             ErrorCode::Limit
         }
         BlobError::Digest { .. } | BlobError::Size { .. } => ErrorCode::Invalid,
+        // It passes: whoever asks may wait for it.
+        BlobError::OtherUpload(_) | BlobError::OtherPull(_) => ErrorCode::Conflict,
         _ => ErrorCode::Failed,
     };
     RpcError::new(code, chain(&error))

@@ -6,6 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::lifecycle::Verb,
+    connection,
     error::{CliError, ExitCode, Result},
     keystore::PassphraseSource,
     log::Log,
@@ -14,6 +15,8 @@ use crate::{
     settings::Settings,
 };
 
+mod accept_loss;
+mod adopt;
 pub mod agent;
 mod cell_args;
 mod config;
@@ -103,6 +106,8 @@ pub enum Color {
 pub enum Command {
     /// Make the owner key, and a realm.
     Init(init::Args),
+    /// Take a realm that your key owns from one of its nodes, where this machine does not know it.
+    Adopt,
     /// List your realms.
     Ls,
     /// Choose the realm that commands work on.
@@ -195,7 +200,21 @@ impl Session {
 
     /// The realm that was asked for, or the one in use.
     pub fn realm(&self) -> Result<Realm> {
-        Realms::new(&self.settings.state_dir()).find(self.settings.value("realm"))
+        let realms = Realms::new(&self.settings.state_dir());
+        let asked = self.settings.value("realm");
+        realms.find(asked).map_err(|error| {
+            if asked.is_some() || error.code != ExitCode::NotFound {
+                return error;
+            }
+            let at = match self.settings.value("via") {
+                Some(via) => format!("realm adopt --via {via}"),
+                None if connection::agents_here(self).is_empty() => return error,
+                None => "realm adopt".to_owned(),
+            };
+            error.help(format!(
+                "make one: realm init; or, where your key owns the realm of that node: {at}"
+            ))
+        })
     }
 }
 
@@ -226,6 +245,7 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
 fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
     match command {
         Command::Init(args) => init::run(args, session)?,
+        Command::Adopt => adopt::run(session)?,
         Command::Ls => realms::ls(session)?,
         Command::Use { name } => realms::select(name, session)?,
         Command::Key(command) => return key::run(command, session),

@@ -1,14 +1,9 @@
 //! Finds a node and proves the owner's key to it. The only place that knows how nodes are reached.
 
-use std::{path::Path, pin::pin, rc::Rc, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
-use futures::{
-    StreamExt as _,
-    future::{Either, select},
-    stream::FuturesUnordered,
-};
 use realm_agent::agent_file::{self, AgentInfo};
-use realm_identity::{PublicKey, SecretKey, Signer as _};
+use realm_identity::{PublicKey, RealmId, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
 use realm_rpc::{
     ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError,
@@ -20,16 +15,15 @@ use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     keystore::{self, OwnerKey},
     realms::Realm,
+    search,
 };
 
 /// Addresses written into an invite.
 const MAX_KNOWN: usize = 8;
 /// Known addresses answer at once or not at all.
 const DIAL: Duration = Duration::from_secs(5);
-/// Known addresses get this much time before the local network is asked as well.
-const HEAD_START: Duration = Duration::from_millis(300);
-/// Nodes of the local network answer within this.
-const DISCOVERY: Duration = Duration::from_secs(2);
+/// What still reads or writes when a command is over gets this much time.
+const LINGER: Duration = Duration::from_millis(200);
 /// Between two rounds of looking for any node.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -38,6 +32,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub struct Connection {
     pub operator: Operator,
     pub owner: Rc<OwnerKey>,
+    /// Whether the person named this node: then no other one stands in for it.
+    pub named: bool,
     /// The connection below, which lasts as long as this value.
     transport: RpcConnection,
 }
@@ -51,6 +47,11 @@ impl Connection {
     pub fn owner_key(&self) -> PublicKey {
         self.owner.public()
     }
+
+    /// Where the node answers.
+    pub fn address(&self) -> &str {
+        &self.transport.address
+    }
 }
 
 /// Runs `command` on one thread, as Cap'n Proto wants; Ctrl-C ends it at once.
@@ -61,14 +62,18 @@ pub fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .map_err(|error| CliError::failed("cannot start").because(&error))?;
     let local = tokio::task::LocalSet::new();
-    runtime.block_on(local.run_until(async {
+    let done = runtime.block_on(local.run_until(async {
         tokio::select! {
             done = command => done,
             _ = tokio::signal::ctrl_c() => {
                 Err(CliError::new(ExitCode::Interrupted, "interrupted"))
             }
         }
-    }))
+    }));
+    drop(local);
+    // Somebody who was asked a question may never answer it.
+    runtime.shutdown_timeout(LINGER);
+    done
 }
 
 /// Connects to a node of `realm` as its owner.
@@ -79,10 +84,16 @@ pub async fn open(session: &Session, realm: &Realm) -> Result<Connection> {
 /// Connects with the key in a certain file.
 pub async fn open_as(key: &Path, session: &Session, realm: &Realm) -> Result<Connection> {
     let owner = Rc::new(keystore::load(key, &session.passphrase)?);
-    let transport = dial(session, realm).await?;
-    let connection = prove(owner, realm, transport).await?;
+    let connection = match session.settings.value("via") {
+        Some(via) => {
+            let mut connection = prove(owner, realm, dial_via(via).await?).await?;
+            connection.named = true;
+            connection
+        }
+        None => search::any(session, realm, &owner).await?,
+    };
     tracing::debug!(address = connection.transport.address, "connected");
-    realm.save_peers(std::slice::from_ref(&connection.transport.address))?;
+    realm.save_peers(std::slice::from_ref(&connection.transport.address));
     Ok(connection)
 }
 
@@ -113,8 +124,10 @@ pub async fn reopen(
 ) -> Result<Connection> {
     let connected = async {
         loop {
-            if let Some(connection) = any_node(session, realm, &owner).await? {
-                return Ok(connection);
+            match search::any(session, realm, &owner).await {
+                Err(error) if error.code == ExitCode::Interrupted => return Err(error),
+                Err(error) => tracing::debug!(%error, "no node yet"),
+                connected => return connected,
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -131,51 +144,13 @@ pub async fn reopen(
         })
 }
 
-/// The first known node that answers and knows the owner; None where there is none.
-async fn any_node(
-    session: &Session,
-    realm: &Realm,
-    owner: &Rc<OwnerKey>,
-) -> Result<Option<Connection>> {
-    let secret = SecretKey::from_seed(&keystore::random()?);
-    let agents = agents_here(session).into_iter();
-    let mut known: Vec<String> = agents
-        .filter(|agent| agent.realm == Some(realm.id))
-        .flat_map(|agent| agent.addresses)
-        .chain(realm.peers()?)
-        .collect();
-    known.sort();
-    known.dedup();
-    let mut dials: FuturesUnordered<_> = known
-        .chunks(1)
-        .map(|address| dial_all(address, None, &secret))
-        .collect();
-    while let Some(dialled) = dials.next().await {
-        let proven = match dialled {
-            Ok(transport) => prove(owner.clone(), realm, transport).await,
-            Err(error) => {
-                tracing::debug!(%error, "not connected");
-                continue;
-            }
-        };
-        match proven {
-            Ok(connection) => return Ok(Some(connection)),
-            Err(error) => tracing::debug!(%error, "not a node to ask"),
-        }
-    }
-    Ok(None)
-}
-
-async fn prove(
+/// Proves the owner's key to the node that was dialled.
+pub async fn prove(
     owner: Rc<OwnerKey>,
     realm: &Realm,
     mut transport: RpcConnection,
 ) -> Result<Connection> {
-    let stream = transport
-        .stream
-        .take()
-        .ok_or_else(|| CliError::failed("the connection has no stream"))?;
-    let client = realm_rpc::connect(stream, Limits::default());
+    let client = client(&mut transport)?;
     let (mut operator, info) = graft(&client, &owner, transport.peer, realm).await?;
     if info.realm.is_none() {
         // It pinned this owner, and is waiting to learn which realm that is. That it knows now
@@ -187,8 +162,52 @@ async fn prove(
     Ok(Connection {
         operator,
         owner,
+        named: false,
         transport,
     })
+}
+
+/// Proves the owner's key to a node whose realm is not known yet; gives that realm too.
+pub async fn first_contact(
+    owner: Rc<OwnerKey>,
+    mut transport: RpcConnection,
+) -> Result<(Connection, RealmId)> {
+    let client = client(&mut transport)?;
+    let graft = client.graft(owner.clone(), transport.peer, None).await;
+    let graft = graft.map_err(|error| owner.failure().unwrap_or_else(|| graft_failed(error)))?;
+    let node = graft.info.node.short();
+    let Some(operator) = graft.operator else {
+        return Err(CliError::new(
+            ExitCode::NotAuthorised,
+            format!(
+                "the node {node} gives your key {} no rights",
+                owner.public()
+            ),
+        )
+        .help("use the key that owns its realm: --key FILE"));
+    };
+    let realm = graft.info.realm.ok_or_else(|| {
+        CliError::new(
+            ExitCode::NotFound,
+            format!("the node {node} is in no realm yet"),
+        )
+        .help("make one: realm init")
+    })?;
+    let connection = Connection {
+        operator,
+        owner,
+        named: true,
+        transport,
+    };
+    Ok((connection, realm))
+}
+
+fn client(transport: &mut RpcConnection) -> Result<realm_rpc::Client> {
+    let stream = transport
+        .stream
+        .take()
+        .ok_or_else(|| CliError::failed("the connection has no stream"))?;
+    Ok(realm_rpc::connect(stream, Limits::default()))
 }
 
 /// Proves the owner's key on an open connection; anyone else's node has no operator for it.
@@ -198,64 +217,39 @@ async fn graft(
     node: PublicKey,
     realm: &Realm,
 ) -> Result<(Operator, PublicInfo)> {
-    let graft = client
-        .graft(owner.clone(), node, Some(realm.id))
-        .await
-        .map_err(graft_failed)?;
+    let graft = client.graft(owner.clone(), node, Some(realm.id)).await;
+    let graft = match graft {
+        Err(ConnectError::Rpc(error)) if error.code == ErrorCode::NotAuthorised => {
+            if let Some(failure) = owner.failure() {
+                return Err(failure);
+            }
+            let info = client.info().await.map_err(|error| {
+                rpc_failed("the node does not say which realm it belongs to", &error)
+            })?;
+            return Err(not_ours(&info, realm, owner.public()).because(&error));
+        }
+        graft => graft.map_err(graft_failed)?,
+    };
     match graft.operator {
         Some(operator) if graft.info.realm.is_none_or(|other| other == realm.id) => {
             Ok((operator, graft.info))
         }
-        _ => Err(not_ours(&graft.info, realm)),
+        _ => Err(not_ours(&graft.info, realm, owner.public())),
     }
 }
 
-/// The address that was given, else the local agent and saved peers together, else the local network.
-async fn dial(session: &Session, realm: &Realm) -> Result<RpcConnection> {
+/// Dials the address that was given.
+pub async fn dial_via(via: &str) -> Result<RpcConnection> {
     let secret = SecretKey::from_seed(&keystore::random()?);
-    if let Some(via) = session.settings.value("via") {
-        realm_p2p::check_address(via).context_code(ExitCode::Usage, "--via is not an address")?;
-        return dial_all(&[via.to_owned()], None, &secret)
-            .await
-            .map_err(|error| {
-                CliError::new(ExitCode::NoAgent, format!("no agent answers at {via}"))
-                    .because(&error)
-            });
-    }
-    let mut known = local_agents(session);
-    known.extend(realm.peers()?);
-    let lan = async {
-        if !known.is_empty() {
-            tokio::time::sleep(HEAD_START).await;
-        }
-        for (key, addresses) in realm_p2p::discover_mdns(DISCOVERY).await {
-            if let Ok(connection) = dial_all(&addresses, Some(key), &secret).await {
-                return Ok(connection);
-            }
-        }
-        Err(DialRpcError::NoAddress)
-    };
-    let (dialled, lan) = (pin!(dial_all(&known, None, &secret)), pin!(lan));
-    // Whichever answers first; where neither does, the known addresses have something to say.
-    let answer = match select(dialled, lan).await {
-        Either::Left((Err(error), lan)) => lan.await.or(Err(error)),
-        Either::Right((Err(_), dialled)) => dialled.await,
-        Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
-    };
-    let error = match answer {
-        Ok(connection) => return Ok(connection),
-        Err(error) => error,
-    };
-    let failed = CliError::new(ExitCode::NoAgent, "no agent could be reached").help(
-        "start one here: realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1",
-    );
-    Err(match error {
-        DialRpcError::NoAddress => failed,
-        error => failed.because(&error),
-    })
+    realm_p2p::check_address(via).context_code(ExitCode::Usage, "--via is not an address")?;
+    dial_all(&[via.to_owned()], None, &secret)
+        .await
+        .map_err(|error| {
+            CliError::new(ExitCode::NoAgent, format!("no agent answers at {via}")).because(&error)
+        })
 }
 
-async fn dial_all(
+pub async fn dial_all(
     addresses: &[String],
     expect: Option<PublicKey>,
     secret: &SecretKey,
@@ -263,15 +257,8 @@ async fn dial_all(
     realm_p2p::dial_rpc(addresses, expect, secret, DIAL).await
 }
 
-/// Addresses of the agents that run on this machine for this person.
-fn local_agents(session: &Session) -> Vec<String> {
-    agents_here(session)
-        .into_iter()
-        .flat_map(|agent| agent.addresses)
-        .collect()
-}
-
-fn agents_here(session: &Session) -> Vec<AgentInfo> {
+/// The agents that run on this machine for this person.
+pub fn agents_here(session: &Session) -> Vec<AgentInfo> {
     agent_file::find(
         &session.settings.data_dir(),
         agent::runtime_dir().as_deref(),
@@ -300,12 +287,12 @@ pub fn known_addresses(session: &Session, realm: &Realm) -> Result<Vec<String>> 
 
 /// Keeps where the nodes of a status are reached, for when the present one is gone, and what they
 /// are called.
-pub fn remember(realm: &Realm, status: &Status) -> Result<()> {
+pub fn remember(realm: &Realm, status: &Status) {
     let nodes = status.nodes.iter().filter(|node| is_member(node));
     let names: Vec<String> = nodes.map(|node| node.name.clone()).collect();
-    realm.remember_names(&names)?;
+    realm.remember_names(&names);
     let addresses = status.nodes.iter().filter_map(|node| node.address.clone());
-    realm.save_peers(&addresses.collect::<Vec<_>>())
+    realm.save_peers(&addresses.collect::<Vec<_>>());
 }
 
 /// Whether the node belongs to the realm now, be it there or away.
@@ -313,16 +300,23 @@ pub fn is_member(node: &Node) -> bool {
     !matches!(node.state, NodeState::Pending | NodeState::Revoked)
 }
 
-fn not_ours(info: &PublicInfo, realm: &Realm) -> CliError {
+fn not_ours(info: &PublicInfo, realm: &Realm, mine: PublicKey) -> CliError {
     let error = CliError::new(
         ExitCode::NotAuthorised,
         format!("the node {} gives your key no rights", info.node.short()),
     );
-    match info.realm {
-        Some(other) if other != realm.id => error.help(format!(
-            "it belongs to realm {}, you are using {}: realm use NAME",
+    if let Some(other) = info.realm.filter(|other| *other != realm.id) {
+        return error.help(format!(
+            "it belongs to realm {}, you are using {} {}: choose another one with --realm NAME or realm use NAME; see them: realm ls",
             other.short(),
+            realm.genesis.name,
             realm.id.short()
+        ));
+    }
+    match realm.owner() {
+        Ok(owner) if owner != mine => error.help(format!(
+            "the realm {} belongs to {owner}, your key is {mine}; use the owner's: --key FILE",
+            realm.genesis.name
         )),
         _ => error.help("on that node: realm configure --owner KEY, or realm enroll TOKEN"),
     }

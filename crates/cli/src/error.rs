@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::output::plain;
+use crate::output::{self, plain};
 
 /// What `realm` exits with. `run` passes the guest's own code through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,17 @@ impl CliError {
         self
     }
 
+    /// Everything in one line, for the log.
+    pub fn in_one_line(&self) -> String {
+        let causes = self.causes.iter().map(String::as_str);
+        let help = self.help.as_deref().into_iter();
+        std::iter::once(self.message.as_str())
+            .chain(causes)
+            .chain(help)
+            .collect::<Vec<_>>()
+            .join(": ")
+    }
+
     /// Prints to standard error: `error:`, the causes, then the help.
     pub fn print(&self, json: bool) {
         if self.code == ExitCode::Ok {
@@ -101,9 +112,9 @@ impl CliError {
             let object = serde_json::json!({
                 "error": { "message": self.message, "causes": self.causes, "help": self.help, "exit_code": self.code as u8 }
             });
-            anstream::eprintln!("{object}");
+            output::tell(&format!("{object}\n"));
         } else {
-            anstream::eprint!("{self}");
+            output::tell(&self.to_string());
         }
     }
 }

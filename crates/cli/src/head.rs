@@ -1,6 +1,6 @@
 //! The desired state at a node's head, verified; and whether other nodes are further.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use realm_agent::approvals::{ByChain, approved};
@@ -55,7 +55,7 @@ pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
         Err(_) => Err(CliError::failed(format!(
             "the node is behind revision {mark}, which you have seen"
         ))
-        .help("it has not caught up, or was set back: ask another node with --via ADDR")),
+        .help("it has not caught up, or was set back: ask another node with --via ADDR; where the nodes that had it are gone for good: realm history accept-loss")),
     }
 }
 
@@ -76,13 +76,12 @@ pub async fn check_approved(
     let_in: Option<PublicKey>,
 ) -> Result<()> {
     let node = connection.node();
-    let chain = ByChain::of(state);
-    if let_in == Some(node) || chain.approved.contains_key(&node) {
+    if let_in == Some(node) {
         return Ok(());
     }
     // A node that was started just now may still be on its way in.
     let standing = async {
-        while !is_let_in(connection, state, &chain).await? {
+        while !is_approved(connection, state).await? {
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
@@ -102,8 +101,22 @@ pub async fn check_approved(
     )))
 }
 
-/// Whether an invite let the connected node in, as its claims show.
-async fn is_let_in(connection: &Connection, state: &State, chain: &ByChain) -> Result<bool> {
+/// Whether the connected node is approved: by the chain, or by an invite, as its claims show.
+pub async fn is_approved(connection: &Connection, state: &State) -> Result<bool> {
+    let node = connection.node();
+    let by_chain = ByChain::of(state).approved.contains_key(&node);
+    Ok(by_chain || let_in(connection, state).await?.contains(&node))
+}
+
+/// How many nodes are approved, also those that are away.
+pub async fn approved_count(connection: &Connection, realm: &Realm) -> Result<usize> {
+    let status = survey::picture(connection, realm).await?.status;
+
+    let nodes = status.nodes.iter();
+    Ok(nodes.filter(|node| connection::is_member(node)).count())
+}
+
+async fn let_in(connection: &Connection, state: &State) -> Result<BTreeSet<PublicKey>> {
     let claims = connection.operator.standing().await;
     let claims =
         claims.map_err(|error| rpc_failed("the node does not show its approval", &error))?;
@@ -111,8 +124,9 @@ async fn is_let_in(connection: &Connection, state: &State, chain: &ByChain) -> R
         .iter()
         .filter_map(|wire| WitnessedClaim::from_wire(wire).ok())
         .collect();
-    let let_in = approved(state.realm, &state.owners(), chain, &claims);
-    Ok(let_in.contains_key(&connection.node()))
+    let chain = ByChain::of(state);
+    let nodes = approved(state.realm, &state.owners(), &chain, &claims);
+    Ok(nodes.into_keys().collect())
 }
 
 /// The state at the last entry that everybody agrees on, also during a fork.
@@ -143,25 +157,52 @@ pub async fn newest(connection: &Connection, realm: &Realm) -> Result<Newest> {
     read(&head, connection, realm).await
 }
 
-/// Asks further nodes for their heads, and waits until the connected one is as far as any of
-/// them: what is signed on an older head would fork the realm.
-pub async fn wait_for_newest(connection: &Connection, realm: &Realm) -> Result<()> {
-    let Some((node, newest)) = newest_elsewhere(connection, realm).await? else {
-        return Ok(());
+/// Another node than the connected one, and its head.
+#[derive(Debug)]
+pub struct Other {
+    pub name: String,
+    pub base: Base,
+    connection: Connection,
+}
+
+/// Asks further nodes for their heads, waits until the connected one is as far as any of them (what
+/// is signed on an older head would fork the realm), and chooses where to sign: of those at the
+/// newest head the one with the lowest key. Whoever signs at the same time then does so at the same
+/// node, which takes one and tells the other. None for the connected node.
+pub async fn seat(connection: &Connection, realm: &Realm) -> Result<Option<Connection>> {
+    let others = elsewhere(connection, realm).await?;
+    let newest = others.iter().max_by_key(|other| other.base.state.revision);
+    let Some(newest) = newest else {
+        return Ok(None);
     };
+    let here = catch_up(connection, realm, newest).await?;
+    if connection.named {
+        return Ok(None);
+    }
+    let mut seats: Vec<Connection> = others
+        .into_iter()
+        .filter(|other| other.base.head == here.head)
+        .map(|other| other.connection)
+        .filter(|other| other.node() < connection.node())
+        .collect();
+    seats.sort_by_key(Connection::node);
+    Ok(seats.into_iter().next())
+}
+
+async fn catch_up(connection: &Connection, realm: &Realm, newest: &Other) -> Result<Base> {
     let caught_up = async {
         loop {
             let here = base(connection, realm).await?;
-            if here.state.revision > newest.state.revision || here.head == newest.head {
-                return Ok(());
+            if here.state.revision > newest.base.state.revision || here.head == newest.base.head {
+                return Ok(here);
             }
-            if here.state.revision == newest.state.revision {
+            if here.state.revision == newest.base.state.revision {
                 return Err(forked(here.state.revision));
             }
             tokio::time::sleep(LOOK).await;
         }
     };
-    let revision = newest.state.revision;
+    let (node, revision) = (&newest.name, newest.base.state.revision);
     tokio::time::timeout(CATCH_UP, caught_up)
         .await
         .unwrap_or_else(|_| {
@@ -172,56 +213,54 @@ pub async fn wait_for_newest(connection: &Connection, realm: &Realm) -> Result<(
         })
 }
 
-/// The newest head among nodes that are here, with the name of who has it.
-async fn newest_elsewhere(
-    connection: &Connection,
-    realm: &Realm,
-) -> Result<Option<(String, Base)>> {
+/// The heads of approved nodes that are here, beside the connected one: the same ones whoever asks.
+pub async fn elsewhere(connection: &Connection, realm: &Realm) -> Result<Vec<Other>> {
     let status = survey::picture(connection, realm).await?.status;
-    connection::remember(realm, &status)?;
-    let others = status.nodes.into_iter().filter(|node| {
+    connection::remember(realm, &status);
+    let here = status.nodes.into_iter().filter(|node| {
         matches!(node.state, NodeState::Ready | NodeState::Draining)
             && node.key != connection.node()
     });
-    let mut asked: FuturesUnordered<_> = others
-        .filter_map(|node| Some((node.name, node.key, node.address?)))
-        .take(MAX_ASKED - 1)
-        .map(|(name, key, address)| async move {
-            let answer = tokio::time::timeout(ASK, head_of(connection, realm, key, &address)).await;
-            match answer {
-                Ok(Ok(base)) => Some((name, base)),
-                Ok(Err(error)) => {
-                    tracing::debug!(node = name, %error, "did not tell its head");
-                    None
-                }
-                Err(_) => {
-                    tracing::debug!(node = name, "did not tell its head in time");
-                    None
-                }
-            }
-        })
+    let mut others: Vec<(PublicKey, String, String)> = here
+        .filter_map(|node| Some((node.key, node.name, node.address?)))
         .collect();
-    let mut newest: Option<(String, Base)> = None;
-    while let Some(answer) = asked.next().await {
-        let Some((name, base)) = answer else { continue };
-        if newest
-            .as_ref()
-            .is_none_or(|(_, newest)| newest.state.revision < base.state.revision)
-        {
-            newest = Some((name, base));
-        }
-    }
-    Ok(newest)
+    others.sort();
+    let asked: FuturesUnordered<_> = others
+        .into_iter()
+        .take(MAX_ASKED - 1)
+        .map(|(key, name, address)| ask(connection, realm, key, name, address))
+        .collect();
+    Ok(asked.filter_map(std::future::ready).collect().await)
 }
 
-async fn head_of(
+async fn ask(
     connection: &Connection,
     realm: &Realm,
     node: PublicKey,
-    address: &str,
-) -> Result<Base> {
-    let other = connection::open_at(connection.owner.clone(), realm, node, address).await?;
-    agreed(&other, realm).await
+    name: String,
+    address: String,
+) -> Option<Other> {
+    let head = async {
+        let owner = connection.owner.clone();
+        let other = connection::open_at(owner, realm, node, &address).await?;
+        let base = agreed(&other, realm).await?;
+        Ok::<_, CliError>((other, base))
+    };
+    match tokio::time::timeout(ASK, head).await {
+        Ok(Ok((connection, base))) => Some(Other {
+            name,
+            base,
+            connection,
+        }),
+        Ok(Err(error)) => {
+            tracing::debug!(node = name, %error, "did not tell its head");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(node = name, "did not tell its head in time");
+            None
+        }
+    }
 }
 
 /// Trusts the author of the head, who owned the realm, to have signed the state before it, and folds

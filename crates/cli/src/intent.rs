@@ -5,19 +5,26 @@ use std::time::Duration;
 use realm_identity::{PublicKey, Signed, Target};
 use realm_manifest::payload::Payload;
 use realm_planner::{State, fold, next_entry};
-use realm_rpc::{ErrorCode, status::NodeState};
+use realm_rpc::{ErrorCode, Submitted, status::NodeState};
 
 use crate::{
     clock,
     connection::{Connection, rpc_failed},
+    delivery,
     error::{CliError, Context as _, ExitCode, Result},
     head::{self, Base},
+    keystore,
+    outbox::Sealed,
     realms::Realm,
+    signing_lock::SigningLock,
     survey,
 };
 
 /// Another operator may be faster this often before we give up.
 const MAX_TRIES: u32 = 5;
+/// Whoever lost the race stays away for a random part of this, longer with each try, so that the same
+/// ones do not meet again.
+const BACKOFF: Duration = Duration::from_millis(200);
 /// How often a node is asked again whether another one has the intent on disk too.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -76,14 +83,14 @@ pub async fn submit(
     durable: Durable,
     mut decide: impl FnMut(&State) -> Result<(Target, Payload)>,
 ) -> Result<Outcome> {
-    if realm.outbox()?.is_some() {
-        let base = head::base(connection, realm).await?;
-        head::check_approved(connection, &base.state, None).await?;
-        resend(connection, realm).await?;
-    }
-    head::wait_for_newest(connection, realm).await?;
-    for _ in 0..MAX_TRIES {
-        let base = head::base(connection, realm).await?;
+    // Held from the look at the head until the intent on it is handed in.
+    let lock = realm.lock().await?;
+    delivery::resend(connection, realm, &lock).await?;
+    let seat = head::seat(connection, realm).await?;
+    let seat = seat.as_ref().unwrap_or(connection);
+    for tried in 0..MAX_TRIES {
+        back_off(tried).await?;
+        let base = head::base(seat, realm).await?;
         let (target, payload) = decide(&base.state)?;
         let changes = fold::would_change(&base.state, &target, &payload)
             .context_code(ExitCode::Usage, "this cannot be done")?;
@@ -93,7 +100,7 @@ pub async fn submit(
             });
         }
         check_owner(&base, connection)?;
-        head::check_approved(connection, &base.state, let_in(&target, &payload)).await?;
+        head::check_approved(seat, &base.state, let_in(&target, &payload)).await?;
         let entry = next_entry(
             &base.state,
             base.head,
@@ -102,63 +109,98 @@ pub async fn submit(
             &payload,
             clock::now()?,
         );
-        if let Some(outcome) = send(connection, realm, durable, entry, &payload).await? {
-            return Ok(outcome);
+        let sent = send(seat, realm, &lock, entry, &payload).await?;
+        if let Some(sent) = sent {
+            // Others may sign while this one is waited for.
+            drop(lock);
+            return sent.outcome(seat, realm, durable).await;
         }
     }
     Err(CliError::failed("other operators were faster, again and again").help("try again"))
 }
 
-/// Signs and submits one entry. None where the node has another head, so that a new one may be signed.
+/// Hands in what earlier commands signed and what may be on no node or on one alone: before a node is
+/// said to be behind, for it may be this that it lacks.
+pub async fn resend(connection: &Connection, realm: &Realm) -> Result<()> {
+    let lock = realm.lock().await?;
+    delivery::resend(connection, realm, &lock).await
+}
+
+async fn back_off(tried: u32) -> Result<()> {
+    if tried > 0 {
+        let [part] = keystore::random::<1>()?;
+        tokio::time::sleep(BACKOFF * tried * u32::from(part) / u32::from(u8::MAX)).await;
+    }
+    Ok(())
+}
+
+/// An intent that a node has on disk.
+#[derive(Debug)]
+pub struct Sent {
+    intent: Sealed,
+    submitted: Submitted,
+}
+
+/// Signs and submits one entry. None where the node has another head, so that a new one
+/// may be signed.
 pub async fn send(
     connection: &Connection,
     realm: &Realm,
-    durable: Durable,
+    lock: &SigningLock,
     entry: realm_identity::Entry,
     payload: &Payload,
-) -> Result<Option<Outcome>> {
-    let signed = Signed::sign(entry, &*connection.owner).context("cannot sign the intent")?;
-    let (wire, payload) = (signed.to_wire(), payload.encode());
-    realm.put_outbox(&wire, &payload)?;
-    let submitted = match connection.operator.submit(&wire, &payload).await {
-        Ok(submitted) => submitted,
-        // Refused, not lost.
-        Err(error) if error.code == ErrorCode::Conflict => {
-            realm.clear_outbox()?;
-            return Ok(None);
-        }
-        Err(error) => return Err(not_submitted(realm, &error)),
+) -> Result<Option<Sent>> {
+    let signed = Signed::sign(entry, &*connection.owner)
+        .context("cannot sign the intent")
+        .map_err(|error| connection.owner.failure().unwrap_or(error))?;
+    let intent = Sealed {
+        entry: signed.to_wire(),
+        payload: payload.encode(),
     };
-    realm.raise_mark(submitted.seq)?;
-    realm.clear_outbox()?;
-    let of = match nodes_here(connection, realm).await {
-        Ok(count) => Some(count),
-        // The intent is on disk, whatever became of the node since.
-        Err(error) => {
-            tracing::debug!(%error, "how many nodes are here is not known");
-            None
+    let submitted = delivery::hand_in(connection, realm, lock, &intent).await?;
+    Ok(submitted.map(|submitted| Sent { intent, submitted }))
+}
+
+impl Sent {
+    /// Where it is, once it is as durable as was asked.
+    pub async fn outcome(
+        self,
+        connection: &Connection,
+        realm: &Realm,
+        durable: Durable,
+    ) -> Result<Outcome> {
+        let Submitted {
+            seq: revision,
+            durable_on: mut nodes,
+        } = self.submitted;
+        let of = match nodes_here(connection, realm).await {
+            Ok(count) => Some(count),
+            // The intent is on disk, whatever became of the node since.
+            Err(error) => {
+                tracing::debug!(%error, "how many nodes are here is not known");
+                None
+            }
+        };
+        if let Durable::OnTwo(time) = durable
+            && nodes < 2
+            && of.is_some_and(|of| of > 1)
+        {
+            let again = on_two(connection, &self.intent);
+            nodes = tokio::time::timeout(time, again)
+                .await
+                .unwrap_or_else(|_| Err(only_one(revision, time)))?;
         }
-    };
-    let mut nodes = submitted.durable_on;
-    if let Durable::OnTwo(time) = durable
-        && nodes < 2
-        && of.is_some_and(|of| of > 1)
-    {
-        let again = on_two(connection, &wire, &payload);
-        nodes = tokio::time::timeout(time, again)
-            .await
-            .unwrap_or_else(|_| Err(only_one(submitted.seq, time)))?;
+        Ok(Outcome::Done {
+            revision,
+            durable: DurableOn { nodes, of },
+        })
     }
-    Ok(Some(Outcome::Done {
-        revision: submitted.seq,
-        durable: DurableOn { nodes, of },
-    }))
 }
 
 /// Asks until a second node has the intent: submitting the same bytes again is harmless, and says where they are.
-async fn on_two(connection: &Connection, wire: &[u8], payload: &[u8]) -> Result<u32> {
+async fn on_two(connection: &Connection, intent: &Sealed) -> Result<u32> {
     loop {
-        let submitted = match connection.operator.submit(wire, payload).await {
+        let submitted = match delivery::submit(connection, intent).await {
             Ok(submitted) => submitted,
             // It has it on disk. Whether others have it too shows when one of them is asked.
             Err(error) if error.code == ErrorCode::Disconnected => return Ok(1),
@@ -207,36 +249,4 @@ fn check_owner(base: &Base, connection: &Connection) -> Result<()> {
         format!("the realm belongs to {owner} now, your key is {mine}"),
     )
     .help("use that key: --key FILE"))
-}
-
-/// Hands in the intent that was signed and never acknowledged, as it is.
-async fn resend(connection: &Connection, realm: &Realm) -> Result<()> {
-    let Some((wire, payload)) = realm.outbox()? else {
-        return Ok(());
-    };
-    tracing::info!("sending an intent again that was signed and not acknowledged");
-    match connection.operator.submit(&wire, &payload).await {
-        Ok(submitted) => {
-            realm.raise_mark(submitted.seq)?;
-            realm.clear_outbox()
-        }
-        Err(error) if error.code == ErrorCode::Conflict || error.code == ErrorCode::Invalid => {
-            tracing::warn!(%error, "the earlier intent was overtaken and is dropped");
-            realm.clear_outbox()
-        }
-        Err(error) => Err(not_submitted(realm, &error)),
-    }
-}
-
-/// Whether the intent was taken is known only when the node refused it.
-fn not_submitted(realm: &Realm, error: &realm_rpc::RpcError) -> CliError {
-    let refused = !matches!(
-        error.code,
-        ErrorCode::Disconnected | ErrorCode::Deadline | ErrorCode::Failed
-    );
-    if refused && realm.clear_outbox().is_ok() {
-        return rpc_failed("the node refuses the intent", error);
-    }
-    rpc_failed("the intent was signed, but not acknowledged", error)
-        .help("run the command again: the same intent is sent once more")
 }

@@ -3,7 +3,6 @@
 use std::{
     io::{IsTerminal as _, Read as _},
     path::{Path, PathBuf},
-    sync::Mutex,
 };
 
 use realm_identity::{
@@ -15,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     file,
+    ssh_agent::{SignError, SshAgentKey},
 };
 
 pub const MAX_BYTES: u64 = format::MAX_KEY_TEXT_BYTES as u64;
@@ -23,22 +23,6 @@ pub const MAX_BYTES: u64 = format::MAX_KEY_TEXT_BYTES as u64;
 pub enum OwnerKey {
     Memory(SecretKey),
     SshAgent(SshAgentKey),
-}
-
-/// A key whose private half never leaves the ssh-agent.
-pub struct SshAgentKey {
-    public: PublicKey,
-    identity: ssh_key::PublicKey,
-    // The agent's protocol is one request at a time on one socket.
-    client: Mutex<ssh_agent_client_rs::Client>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SignError {
-    #[error("the ssh-agent did not sign")]
-    Agent(#[source] ssh_agent_client_rs::Error),
-    #[error("the ssh-agent answered with a signature that does not verify")]
-    Wrong,
 }
 
 /// Where a passphrase comes from: a file, standard input (`-`), or a prompt.
@@ -127,45 +111,6 @@ pub fn create_for_agent(path: &Path, public: PublicKey) -> Result<()> {
     keep(path, format!("{line}\n").as_bytes())
 }
 
-/// Finds a key of the ssh-agent by its comment, or by its public key in any form.
-pub fn find_in_agent(wanted: &str) -> Result<PublicKey> {
-    let mut client = connect_agent()?;
-    let identities = client
-        .list_all_identities()
-        .context("the ssh-agent did not list its keys")?;
-    let as_key = format::read_public(wanted).ok();
-    let mut found = Vec::new();
-    for identity in identities {
-        // A certificate names a key too, but cannot be asked for by it.
-        let ssh_agent_client_rs::Identity::PublicKey(identity) = identity else {
-            continue;
-        };
-        let Some(ed25519) = identity.key_data().ed25519() else {
-            continue;
-        };
-        let Ok(public) = PublicKey::from_bytes(ed25519.0) else {
-            continue;
-        };
-        if as_key.map_or(identity.comment() == wanted, |key| key == public) {
-            found.push(public);
-        }
-    }
-    found.dedup();
-    match found.as_slice() {
-        [public] => Ok(*public),
-        [] => Err(CliError::new(
-            ExitCode::NotFound,
-            format!("the ssh-agent has no ed25519 key {wanted:?}"),
-        )
-        .help("list its keys: ssh-add -l; give the comment or the public key of an ed25519 one")),
-        _ => Err(CliError::new(
-            ExitCode::Usage,
-            format!("{wanted:?} names several keys of the ssh-agent"),
-        )
-        .help("give the public key instead of its comment")),
-    }
-}
-
 fn create_public(path: &Path, public: PublicKey) -> Result<()> {
     let line = format::write_public(&public, Format::OpenSsh, "realm-owner")
         .context("cannot write the key as text")?;
@@ -191,11 +136,10 @@ fn check_private(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let described = || format!("cannot read the key in {}", path.display());
-    let mode = std::fs::metadata(path)
-        .context(described())?
-        .permissions()
-        .mode();
-    if mode & 0o077 == 0 || format::read_public(text).is_ok() {
+    let meta = std::fs::metadata(path).context(described())?;
+    // What is no key at all, or no file that keeps one, is said by whoever reads it as a key.
+    let is_key = meta.is_file() && format::is_encrypted(text).is_ok();
+    if !is_key || meta.permissions().mode() & 0o077 == 0 || format::read_public(text).is_ok() {
         return Ok(());
     }
     Err(CliError::new(
@@ -206,19 +150,35 @@ fn check_private(path: &Path, text: &str) -> Result<()> {
 }
 
 fn read_text(path: &Path) -> Result<Zeroizing<String>> {
-    let described = || format!("cannot read the key in {}", path.display());
-    let bytes = file::read(path, MAX_BYTES)
-        .context(described())?
-        .ok_or_else(|| {
-            CliError::new(
-                ExitCode::NotFound,
-                format!("there is no owner key at {}", path.display()),
-            )
-            .help("make one: realm init; or name its file with --key")
-        })?;
+    let described = format!("cannot read the key in {}", path.display());
+    read_secret_text(path, &described)?.ok_or_else(|| {
+        CliError::new(
+            ExitCode::NotFound,
+            format!("there is no owner key at {}", path.display()),
+        )
+        .help("make one: realm init; or name its file with --key")
+    })
+}
+
+fn read_secret_text(path: &Path, described: &str) -> Result<Option<Zeroizing<String>>> {
+    let Some(bytes) = file::read(path, MAX_BYTES).context(described)? else {
+        return Ok(None);
+    };
     let bytes = Zeroizing::new(bytes);
-    let text = std::str::from_utf8(&bytes).context(described())?;
-    Ok(Zeroizing::new(text.to_owned()))
+    let text = std::str::from_utf8(&bytes).context(described)?;
+    Ok(Some(Zeroizing::new(text.to_owned())))
+}
+
+/// A passphrase file; a pipe will do, as in `--passphrase-file <(pass show realm)`.
+fn read_passphrase(path: &Path) -> Result<Zeroizing<String>> {
+    let described = format!("cannot read the passphrase in {}", path.display());
+    read_secret_text(path, &described)?.ok_or_else(|| {
+        CliError::new(
+            ExitCode::NotFound,
+            format!("there is no passphrase file {}", path.display()),
+        )
+        .help("name a file with the passphrase: --passphrase-file FILE, or - for standard input")
+    })
 }
 
 impl PassphraseSource {
@@ -232,7 +192,7 @@ impl PassphraseSource {
                     .context("cannot read the passphrase from standard input")?;
                 text
             }
-            Some(path) => read_text(path)?,
+            Some(path) => read_passphrase(path)?,
             None if std::io::stdin().is_terminal() => dialoguer::Password::new()
                 .with_prompt(prompt)
                 .interact()
@@ -267,27 +227,13 @@ impl PassphraseSource {
     }
 }
 
-impl SshAgentKey {
-    fn connect(public: PublicKey) -> Result<Self> {
-        let line = format::write_public(&public, Format::OpenSsh, "")
-            .context("cannot write the key as text")?;
-        let identity = ssh_key::PublicKey::from_openssh(&line)
-            .context("cannot name the key to the ssh-agent")?;
-        Ok(Self {
-            public,
-            identity,
-            client: Mutex::new(connect_agent()?),
-        })
-    }
-}
-
 impl Signer for OwnerKey {
     type Error = SignError;
 
     fn public(&self) -> PublicKey {
         match self {
             Self::Memory(key) => key.public(),
-            Self::SshAgent(key) => key.public,
+            Self::SshAgent(key) => key.public(),
         }
     }
 
@@ -302,20 +248,12 @@ impl Signer for OwnerKey {
     }
 }
 
-impl SshAgentKey {
-    fn sign(&self, message: &[u8]) -> std::result::Result<Signature, SignError> {
-        let signature = self
-            .client
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .sign(&self.identity, message)
-            .map_err(SignError::Agent)?;
-        let bytes = <[u8; 64]>::try_from(signature.as_bytes()).map_err(|_| SignError::Wrong)?;
-        let signature = Signature::from_bytes(&bytes);
-        if self.public.verify(message, &signature) {
-            Ok(signature)
-        } else {
-            Err(SignError::Wrong)
+impl OwnerKey {
+    /// Why the key did not sign when it was asked last; what a node made of that is not its fault.
+    pub fn failure(&self) -> Option<CliError> {
+        match self {
+            Self::Memory(_) => None,
+            Self::SshAgent(key) => key.failure(),
         }
     }
 }
@@ -324,17 +262,6 @@ impl std::fmt::Debug for OwnerKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "OwnerKey({})", Signer::public(self))
     }
-}
-
-fn connect_agent() -> Result<ssh_agent_client_rs::Client> {
-    let help = "start one and add a key: eval $(ssh-agent); ssh-add";
-    let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
-    let Some(socket) = socket else {
-        return Err(CliError::failed("no ssh-agent: SSH_AUTH_SOCK is not set").help(help));
-    };
-    ssh_agent_client_rs::Client::connect(Path::new(&socket))
-        .context("cannot reach the ssh-agent")
-        .map_err(|error| error.help(help))
 }
 
 /// Random bytes from the operating system.

@@ -34,7 +34,9 @@ impl Log {
         let plain = global.color == Color::Never || std::env::var_os("NO_COLOR").is_some();
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(!plain && std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr);
+            .with_writer(std::io::stderr)
+            // A closed standard error is no reason to stop: telling of it there would panic.
+            .log_internal_errors(false);
         tracing_subscriber::registry()
             .with(filter)
             .with(lines)

@@ -2,12 +2,15 @@
 
 use std::{
     borrow::Cow,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
 };
 
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::error::{CliError, Context as _, ExitCode, Result};
+
+/// An answer to yes or no is shorter.
+const MAX_ANSWER_BYTES: u64 = 1024;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -82,9 +85,15 @@ impl Output {
     /// A message on standard error.
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            anstream::eprintln!("{}", plain(text.as_ref()));
+            tell(&format!("{}\n", plain(text.as_ref())));
         }
     }
+}
+
+/// Writes to standard error. Where that is full or closed there is nobody left to tell: what the
+/// command does, and its exit code, stay as they are.
+pub fn tell(text: &str) {
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Text that cannot drive a terminal: names in a program, and messages about it, are its author's words.
@@ -97,8 +106,9 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Asks at a terminal whether to `act`; elsewhere `--yes` is needed.
-pub fn confirm(yes: bool, act: &str) -> Result<()> {
+/// Asks at a terminal whether to `act`; elsewhere `--yes` is needed. Whoever types nothing, or ends
+/// the input, said no. Dropping it midway leaves the terminal as it was.
+pub async fn confirm(yes: bool, act: &str) -> Result<()> {
     let refused = || {
         CliError::new(ExitCode::Usage, format!("not confirmed: {act}"))
             .help("confirm it with --yes")
@@ -109,10 +119,25 @@ pub fn confirm(yes: bool, act: &str) -> Result<()> {
     if !io::stdin().is_terminal() {
         return Err(refused());
     }
-    let sure = dialoguer::Confirm::new()
-        .with_prompt(format!("Really {act}?"))
-        .default(false)
-        .interact()
-        .unwrap_or(false);
-    if sure { Ok(()) } else { Err(refused()) }
+    tell(&format!("Really {act}? [y/N] "));
+    let described = "cannot ask at the terminal";
+    // On a thread of its own, so that Ctrl-C is heard meanwhile; that ends the process, and it.
+    let read = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        let read = io::stdin()
+            .lock()
+            .take(MAX_ANSWER_BYTES)
+            .read_line(&mut answer);
+        read.map(|_| answer)
+    });
+    let answer = read.await.context(described)?.context(described)?;
+    if answer.is_empty() {
+        tell("\n");
+    }
+    let answer = answer.trim().to_lowercase();
+    if answer == "y" || answer == "yes" {
+        Ok(())
+    } else {
+        Err(refused())
+    }
 }

@@ -1,17 +1,24 @@
 //! The realms this person owns or uses, as the command line remembers them.
 //!
 //! `STATE/realms/<id>/genesis` holds the signed genesis, `mark` the highest revision seen
-//! or signed, `owner` who owns it after a change, `outbox` the one intent that was signed and not yet acknowledged, `peers`
-//! addresses that answered, `names` what its nodes were called when their status was last read, `invites` what
-//! the nodes will be called that were invited here. `STATE/current` names the realm in use.
+//! or signed, `owner` who owns it after a change, `peers` addresses that answered, `outbox` and `kept`
+//! signed intents (see `outbox.rs`), `lock` and `mark.lock` the turns of commands that run at once,
+//! `names` what its nodes were called when their status was last read, `invites` what the nodes will
+//! be called that were invited here. `STATE/current` names the realm in use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use realm_identity::{Genesis, PublicKey, RealmId, Signed, Timestamp};
 
 use crate::{
     error::{CliError, Context as _, ExitCode, Result},
     file,
+    outbox::Outbox,
+    signing_lock::SigningLock,
 };
 
 /// No file of a realm's state is larger: an intent with its payload stays below this.
@@ -42,17 +49,23 @@ impl Realms {
         }
     }
 
-    /// Keeps a new realm and makes it the one in use.
-    pub fn add(&self, genesis: Signed<Genesis>) -> Result<Realm> {
+    /// A realm that is not kept yet: nothing is written.
+    pub fn unsaved(&self, genesis: Signed<Genesis>) -> Realm {
         let id = genesis.realm_id();
         let dir = self.realm_dir(&id);
-        match file::create(&dir.join("genesis"), &genesis.to_wire()) {
+        Realm { id, genesis, dir }
+    }
+
+    /// Keeps a new realm and makes it the one in use.
+    pub fn add(&self, genesis: Signed<Genesis>) -> Result<Realm> {
+        let realm = self.unsaved(genesis);
+        let path = realm.dir.join("genesis");
+        match file::create(&path, &realm.genesis.to_wire()) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(error).context(format!("cannot keep realm {id}"));
+                return Err(error).context(format!("cannot keep the realm in {}", path.display()));
             }
             _ => {}
         }
-        let realm = Realm { id, genesis, dir };
         self.select(&realm)?;
         Ok(realm)
     }
@@ -63,42 +76,52 @@ impl Realms {
             .context("cannot remember which realm is in use")
     }
 
+    /// Every realm that can be read; of the others a word is said.
     pub fn list(&self) -> Result<Vec<Realm>> {
-        let dir = self.dir.join("realms");
-        let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error).context(format!("cannot read {}", dir.display())),
-        };
         let mut realms = Vec::new();
-        for entry in entries {
-            let name = entry
-                .context(format!("cannot read {}", dir.display()))?
-                .file_name();
-            if let Ok(id) = name.to_string_lossy().parse() {
-                realms.push(self.open(id)?);
+        for id in self.ids()? {
+            match self.open(id) {
+                Ok(realm) => realms.push(realm),
+                Err(error) => tracing::warn!("left out: {}", error.in_one_line()),
             }
         }
         realms.sort_by(|a, b| (&a.genesis.name, a.id).cmp(&(&b.genesis.name, b.id)));
         Ok(realms)
     }
 
-    /// The realm named by `asked` (a name, or the start of an id), else the one in use.
-    pub fn find(&self, asked: Option<&str>) -> Result<Realm> {
-        let realms = self.list()?;
-        let Some(asked) = asked else {
-            return self.current(realms);
+    fn ids(&self) -> Result<Vec<RealmId>> {
+        let dir = self.dir.join("realms");
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).context(format!("cannot read {}", dir.display())),
         };
-        let mut found = realms
-            .into_iter()
-            .filter(|realm| realm.genesis.name == asked || realm.id.to_string().starts_with(asked));
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry
+                .context(format!("cannot read {}", dir.display()))?
+                .file_name();
+            ids.extend(name.to_string_lossy().parse::<RealmId>());
+        }
+        Ok(ids)
+    }
+
+    /// The realm named by `asked` (its name, else the start of its id), else the one in use.
+    pub fn find(&self, asked: Option<&str>) -> Result<Realm> {
+        let Some(asked) = asked else {
+            return self.current();
+        };
+        let mut realms = self.list()?;
+        if realms.iter().any(|realm| realm.genesis.name == asked) {
+            realms.retain(|realm| realm.genesis.name == asked);
+            let one = realms.pop().filter(|_| realms.is_empty());
+            return one.ok_or_else(|| ambiguous(asked));
+        }
+        let ids = self.ids()?.into_iter();
+        let mut found = ids.filter(|id| id.to_string().starts_with(asked));
         match (found.next(), found.next()) {
-            (Some(realm), None) => Ok(realm),
-            (Some(_), Some(_)) => Err(CliError::new(
-                ExitCode::Usage,
-                format!("{asked:?} names more than one realm"),
-            )
-            .help("use the first digits of its id: realm ls")),
+            (Some(id), None) => self.open(id),
+            (Some(_), Some(_)) => Err(ambiguous(asked)),
             (None, _) => Err(
                 CliError::new(ExitCode::NotFound, format!("no realm {asked:?}"))
                     .help("list them: realm ls"),
@@ -106,18 +129,16 @@ impl Realms {
         }
     }
 
-    fn current(&self, mut realms: Vec<Realm>) -> Result<Realm> {
-        let bytes = file::read(&self.dir.join("current"), MAX_BYTES)
-            .context("cannot read which realm is in use")?;
-        if let Some(bytes) = bytes {
-            let text = String::from_utf8_lossy(&bytes);
-            if let Some(index) = realms
-                .iter()
-                .position(|realm| realm.id.to_string() == text.trim())
-            {
-                return Ok(realms.swap_remove(index));
-            }
+    fn current(&self) -> Result<Realm> {
+        let path = self.dir.join("current");
+        let bytes =
+            file::read(&path, MAX_BYTES).context(format!("cannot read {}", path.display()))?;
+        let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let used = text.and_then(|text| text.trim().parse::<RealmId>().ok());
+        if let Some(id) = used.filter(|id| self.realm_dir(id).exists()) {
+            return self.open(id);
         }
+        let mut realms = self.list()?;
         match realms.len() {
             1 => Ok(realms.swap_remove(0)),
             0 => Err(CliError::new(ExitCode::NotFound, "there is no realm yet")
@@ -131,14 +152,26 @@ impl Realms {
 
     fn open(&self, id: RealmId) -> Result<Realm> {
         let dir = self.realm_dir(&id);
-        let described = || format!("cannot read realm {}", id.short());
-        let wire = file::read(&dir.join("genesis"), MAX_BYTES)
-            .context(described())?
-            .ok_or_else(|| CliError::failed(described()).help("its genesis file is missing"))?;
-        let genesis = Signed::<Genesis>::from_wire(&wire).context(described())?;
-        if genesis.realm_id() != id {
-            return Err(CliError::failed(described()).help("its genesis is another realm's"));
-        }
+        let path = dir.join("genesis");
+        let described = || format!("cannot read realm {}: {}", id.short(), path.display());
+        let help = format!(
+            "put the file back from a backup; or remove {} and take the realm from one of its nodes: realm adopt --via ADDR",
+            dir.display()
+        );
+        let read = || {
+            let wire = file::read(&path, MAX_BYTES)
+                .context(described())?
+                .ok_or_else(|| CliError::failed(format!("{} is missing", described())))?;
+            let genesis = Signed::<Genesis>::from_wire(&wire).context(described())?;
+            if genesis.realm_id() != id {
+                return Err(CliError::failed(format!(
+                    "{} is another realm's",
+                    described()
+                )));
+            }
+            Ok(genesis)
+        };
+        let genesis = read().map_err(|error: CliError| error.help(help))?;
         Ok(Realm { id, genesis, dir })
     }
 
@@ -147,84 +180,141 @@ impl Realms {
     }
 }
 
+fn ambiguous(asked: &str) -> CliError {
+    CliError::new(
+        ExitCode::Usage,
+        format!("{asked:?} names more than one realm"),
+    )
+    .help("use the first digits of its id: realm ls")
+}
+
 impl Realm {
+    /// Waits until no other command of this person signs for the realm.
+    pub async fn lock(&self) -> Result<SigningLock> {
+        SigningLock::take(&self.dir.join("lock")).await
+    }
+
+    /// Intents that were signed and are not safe with the nodes yet. Used by who holds the lock.
+    pub fn outbox(&self) -> Outbox<'_> {
+        Outbox::new(&self.dir)
+    }
+
     /// The highest revision this person saw or signed; 0 before the first.
     pub fn mark(&self) -> Result<u64> {
-        let described = "cannot read the high-water mark of this realm";
-        let Some(bytes) = file::read(&self.dir.join("mark"), MAX_BYTES).context(described)? else {
+        let path = self.dir.join("mark");
+        let described = || {
+            format!(
+                "cannot read the newest revision you have seen, {}",
+                path.display()
+            )
+        };
+        let help = format!(
+            "if the file is damaged, remove it: the next command takes the revision that a node has; compare it with the one you remember: rm {}",
+            path.display()
+        );
+        let Some(bytes) = file::read(&path, MAX_BYTES)
+            .context(described())
+            .map_err(|error| error.help(&help))?
+        else {
             return Ok(0);
         };
-        String::from_utf8_lossy(&bytes)
-            .trim()
-            .parse()
-            .context(described)
+        let text = String::from_utf8_lossy(&bytes);
+        let mark = text.trim().parse().context(described());
+        mark.map_err(|error| error.help(help))
     }
 
     /// Raises the mark, durably; never lowers it.
     pub fn raise_mark(&self, revision: u64) -> Result<()> {
+        if revision <= self.mark()? {
+            return Ok(());
+        }
+        let _turn = self.mark_turn()?;
+        // Another command may have raised it meanwhile.
         if revision > self.mark()? {
-            file::replace(&self.dir.join("mark"), revision.to_string().as_bytes())
-                .context("cannot write the high-water mark of this realm")?;
+            self.write_mark(revision)?;
         }
         Ok(())
     }
 
+    /// Gives up what was seen above `revision`.
+    pub fn lower_mark(&self, revision: u64) -> Result<()> {
+        let _turn = self.mark_turn()?;
+        self.write_mark(revision)
+    }
+
+    fn write_mark(&self, revision: u64) -> Result<()> {
+        let path = self.dir.join("mark");
+        file::replace(&path, revision.to_string().as_bytes())
+            .context(format!("cannot write {}", path.display()))
+    }
+
+    /// Held for the moment between reading the mark and writing it, so the wait for it is as short.
+    fn mark_turn(&self) -> Result<File> {
+        let path = self.dir.join("mark.lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file));
+        file.context(format!("cannot lock {}", path.display()))
+    }
+
     /// Who owns the realm, as far as this person has seen; its founder at first.
     pub fn owner(&self) -> Result<PublicKey> {
-        let described = "cannot read who owns this realm";
-        match file::read(&self.dir.join("owner"), MAX_BYTES).context(described)? {
-            Some(bytes) => String::from_utf8_lossy(&bytes)
-                .trim()
-                .parse()
-                .context(described),
-            None => Ok(self.genesis.owner()),
-        }
+        let path = self.dir.join("owner");
+        let described = || format!("cannot read who owns this realm, {}", path.display());
+        let Some(bytes) = file::read(&path, MAX_BYTES).context(described())? else {
+            return Ok(self.genesis.owner());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        text.trim().parse().context(described()).map_err(|error| {
+            error.help(format!(
+                "remove it; the next command that asks a node writes it anew: rm {}",
+                path.display()
+            ))
+        })
     }
 
     pub fn remember_owner(&self, owner: PublicKey) -> Result<()> {
-        if self.owner()? == owner {
+        // One that cannot be read is written anew.
+        if self.owner().is_ok_and(|known| known == owner) {
             return Ok(());
         }
         file::replace(&self.dir.join("owner"), owner.to_string().as_bytes())
             .context("cannot remember who owns this realm")
     }
 
-    /// Keeps a signed intent before it is sent, so that it can be sent again as it is.
-    pub fn put_outbox(&self, entry: &[u8], payload: &[u8]) -> Result<()> {
-        let bytes = minicbor::to_vec((
-            minicbor::bytes::ByteVec::from(entry.to_vec()),
-            minicbor::bytes::ByteVec::from(payload.to_vec()),
-        ))
-        .expect("writing to memory does not fail");
-        file::replace(&self.dir.join("outbox"), &bytes).context("cannot write the outbox")
-    }
-
-    /// The intent that was signed and never acknowledged: its entry and its payload.
-    pub fn outbox(&self) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
-        let Some(bytes) =
-            file::read(&self.dir.join("outbox"), MAX_BYTES).context("cannot read the outbox")?
-        else {
-            return Ok(None);
-        };
-        let (entry, payload): (minicbor::bytes::ByteVec, minicbor::bytes::ByteVec) =
-            minicbor::decode(&bytes).context("the outbox is damaged")?;
-        Ok(Some((entry.into(), payload.into())))
-    }
-
-    pub fn clear_outbox(&self) -> Result<()> {
-        match std::fs::remove_file(self.dir.join("outbox")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context("cannot clear the outbox")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Addresses that answered before, the latest first.
+    /// Addresses that answered before, the latest first; what is no address is passed over.
     pub fn peers(&self) -> Result<Vec<String>> {
-        let mut peers = self.lines("peers", "cannot read saved peers")?;
-        peers.truncate(MAX_PEERS);
-        Ok(peers)
+        let path = self.dir.join("peers");
+        let bytes =
+            file::read(&path, MAX_BYTES).context(format!("cannot read {}", path.display()))?;
+        let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        let (peers, junk): (Vec<&str>, Vec<&str>) = text
+            .lines()
+            .partition(|line| realm_p2p::check_address(line).is_ok());
+        if !junk.is_empty() {
+            tracing::warn!(
+                "{} has {} lines that are no addresses; they are passed over",
+                path.display(),
+                junk.len()
+            );
+        }
+        Ok(peers
+            .into_iter()
+            .map(str::to_owned)
+            .take(MAX_PEERS)
+            .collect())
+    }
+
+    /// Remembers addresses, before the ones already known. They are a help and no more: where they
+    /// cannot be kept, a word is said.
+    pub fn save_peers(&self, addresses: &[String]) {
+        if let Err(error) = self.try_save_peers(addresses) {
+            tracing::warn!("{}", error.in_one_line());
+        }
     }
 
     /// What the nodes of the realm were called when their status was last read.
@@ -232,12 +322,22 @@ impl Realm {
         self.lines("names", "cannot read the names of the realm's nodes")
     }
 
-    pub fn remember_names(&self, names: &[String]) -> Result<()> {
+    /// A help and no more, as saved addresses are.
+    pub fn remember_names(&self, names: &[String]) {
+        if let Err(error) = self.try_remember_names(names) {
+            tracing::warn!("{}", error.in_one_line());
+        }
+    }
+
+    fn try_remember_names(&self, names: &[String]) -> Result<()> {
         if self.names()? == names {
             return Ok(());
         }
-        file::replace(&self.dir.join("names"), names.join("\n").as_bytes())
-            .context("cannot save the names of the realm's nodes")
+        let path = self.dir.join("names");
+        file::replace(&path, names.join("\n").as_bytes()).context(format!(
+            "cannot remember names of nodes in {}",
+            path.display()
+        ))
     }
 
     /// Until when an invite for a node of this name, made here, can be used.
@@ -277,8 +377,7 @@ impl Realm {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Remembers addresses, before the ones already known.
-    pub fn save_peers(&self, addresses: &[String]) -> Result<()> {
+    fn try_save_peers(&self, addresses: &[String]) -> Result<()> {
         let known = self.peers()?;
         let mut all: Vec<&str> = Vec::new();
         for address in addresses.iter().chain(&known) {
@@ -289,8 +388,9 @@ impl Realm {
         if all.iter().copied().eq(known.iter().map(String::as_str)) {
             return Ok(());
         }
-        file::replace(&self.dir.join("peers"), all.join("\n").as_bytes())
-            .context("cannot save peers")
+        let path = self.dir.join("peers");
+        file::replace(&path, all.join("\n").as_bytes())
+            .context(format!("cannot remember addresses in {}", path.display()))
     }
 }
 
@@ -330,19 +430,53 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_never_falls_and_the_outbox_returns_what_was_put() {
+    fn the_mark_falls_only_when_told() {
         let dir = tempfile::tempdir().unwrap();
         let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
         realm.raise_mark(5).unwrap();
         realm.raise_mark(3).unwrap();
         assert_eq!(realm.mark().unwrap(), 5);
-        realm.put_outbox(b"entry", b"payload").unwrap();
-        assert_eq!(
-            realm.outbox().unwrap().unwrap(),
-            (b"entry".to_vec(), b"payload".to_vec())
+        realm.lower_mark(2).unwrap();
+        assert_eq!(realm.mark().unwrap(), 2);
+    }
+
+    #[test]
+    fn damage_names_the_file_and_stays_with_its_realm() {
+        let dir = tempfile::tempdir().unwrap();
+        let realms = Realms::new(dir.path());
+        let home = realms.add(realm("home", 1)).unwrap();
+        let shop = realms.add(realm("shop", 2)).unwrap();
+        std::fs::write(home.dir.join("genesis"), "junk").unwrap();
+        assert_eq!(realms.list().unwrap().len(), 1);
+        assert_eq!(realms.find(Some("shop")).unwrap().id, shop.id);
+        let error = realms.find(Some(&home.id.to_string()[..8])).unwrap_err();
+        let path = home.dir.join("genesis").display().to_string();
+        assert!(
+            error.message.contains(&path) && error.help.is_some(),
+            "{error}"
         );
-        realm.clear_outbox().unwrap();
-        assert!(realm.outbox().unwrap().is_none());
+
+        std::fs::write(shop.dir.join("mark"), "").unwrap();
+        let error = shop.raise_mark(1).unwrap_err();
+        let path = shop.dir.join("mark").display().to_string();
+        assert!(
+            error.message.contains(&path) && error.help.is_some(),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_name_goes_before_the_start_of_an_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let realms = Realms::new(dir.path());
+        let home = realms.add(realm("home", 1)).unwrap();
+        let like_home = home.id.to_string()[..6].to_owned();
+        let other = realms.add(realm(&like_home, 2)).unwrap();
+        assert_eq!(realms.find(Some(&like_home)).unwrap().id, other.id);
+        assert_eq!(
+            realms.find(Some(&home.id.to_string()[..7])).unwrap().id,
+            home.id
+        );
     }
 
     #[test]
@@ -363,8 +497,13 @@ mod tests {
     fn saved_peers_keep_the_latest_first_and_stay_few() {
         let dir = tempfile::tempdir().unwrap();
         let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
-        realm.save_peers(&["a".into(), "b".into()]).unwrap();
-        realm.save_peers(&["c".into(), "a".into()]).unwrap();
-        assert_eq!(realm.peers().unwrap(), ["c", "a", "b"]);
+        let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
+        realm.save_peers(&[at(1), at(2)]);
+        realm.save_peers(&[at(3), at(1)]);
+        assert_eq!(realm.peers().unwrap(), [at(3), at(1), at(2)]);
+        // Junk between them does not hide them.
+        let text = format!("junk\n{}\n\u{0}", at(4));
+        std::fs::write(realm.dir.join("peers"), text).unwrap();
+        assert_eq!(realm.peers().unwrap(), [at(4)]);
     }
 }

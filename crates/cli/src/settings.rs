@@ -209,16 +209,18 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// `$variable/realm`, or `~/fallback/realm`.
+/// `$variable/realm`, or `~/fallback/realm`. A relative one is not valid, as the XDG specification says.
 fn xdg(variable: &str, fallback: &str) -> Option<PathBuf> {
-    let base = match env::var_os(variable).filter(|value| !value.is_empty()) {
-        Some(dir) => PathBuf::from(dir),
-        None => env::home_dir()?.join(fallback),
+    let named = env::var_os(variable).map(PathBuf::from);
+    let home = || env::home_dir().filter(|home| home.is_absolute());
+    let base = match named.filter(|dir| dir.is_absolute()) {
+        Some(dir) => dir,
+        None => home()?.join(fallback),
     };
     Some(base.join("realm"))
 }
 
 fn no_home() -> CliError {
-    CliError::failed("cannot tell where your settings are: HOME is not set")
+    CliError::failed("cannot tell where your settings are: HOME is not an absolute path")
         .help("set HOME, or REALM_CONFIG_DIR, REALM_STATE_DIR and REALM_DATA_DIR")
 }

@@ -163,6 +163,15 @@ impl Core {
         let log = self.node.log().ok_or_else(no_realm)?;
         let mut intents = Vec::new();
         let mut bytes = 0;
+        if from == 0 {
+            // For an owner whose machine does not know the realm.
+            let entry = log.genesis().to_wire();
+            bytes += entry.len();
+            intents.push(Intent {
+                entry,
+                payload: None,
+            });
+        }
         for (entry, payload) in log.agreed(from).take_while(|(entry, _)| entry.seq <= to) {
             let intent = intent((entry, payload));
             bytes += intent.entry.len() + intent.payload.as_ref().map_or(0, Vec::len);

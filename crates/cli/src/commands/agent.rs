@@ -247,6 +247,7 @@ pub fn read_token(path: &std::path::Path) -> Result<String> {
 
 /// Where running agents say how they are reached: `XDG_RUNTIME_DIR/realm`.
 pub fn runtime_dir() -> Option<PathBuf> {
-    let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
-    Some(PathBuf::from(dir).join("realm"))
+    let dir = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+    // A relative one is not valid, as the XDG specification says.
+    dir.is_absolute().then(|| dir.join("realm"))
 }

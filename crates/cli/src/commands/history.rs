@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     chain::{self, Link},
     clock,
-    commands::{Session, merge},
+    commands::{Session, accept_loss, merge},
     connection::{self, Connection, rpc_failed},
     error::{CliError, ExitCode, Result},
     realms::Realm,
@@ -30,6 +30,8 @@ pub enum Command {
     },
     /// Check every signature and link from the first entry, and look for forks.
     Verify,
+    /// Go on without intents that no node has any more.
+    AcceptLoss(accept_loss::Args),
     /// End a fork: keep one branch, and apply again what the others say.
     Merge(merge::Args),
 }
@@ -49,6 +51,9 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
                 ..
             }) => show(*revision, &connection, &realm, session).await,
             Some(Command::Verify) => verify(&connection, &realm, session).await,
+            Some(Command::AcceptLoss(args)) => {
+                accept_loss::run(args, &connection, &realm, session).await
+            }
             Some(Command::Merge(args)) => merge::run(args, &connection, &realm, session).await,
         }
     })

@@ -7,6 +7,7 @@ use crate::{
     error::{CliError, Context as _, Result},
     keystore::{self, PassphraseSource},
     realms::Realms,
+    ssh_agent,
 };
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +61,9 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     }
     let key = keystore::load(&path, &session.passphrase)?;
     let genesis = Genesis::new(key.public(), args.name.clone(), keystore::random()?);
-    let genesis = Signed::sign(genesis, &key).context("cannot sign the realm's first entry")?;
+    let genesis = Signed::sign(genesis, &key)
+        .context("cannot sign the realm's first entry")
+        .map_err(|error| key.failure().unwrap_or(error))?;
     let realm = realms.add(genesis)?;
 
     let output = &session.output;
@@ -91,7 +94,7 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
 fn make_key(args: &Args, session: &Session) -> Result<()> {
     let path = session.settings.key_path();
     if let Some(wanted) = &args.ssh_agent {
-        return keystore::create_for_agent(&path, keystore::find_in_agent(wanted)?);
+        return keystore::create_for_agent(&path, ssh_agent::find(wanted)?);
     }
     let passphrase: &PassphraseSource = &session.passphrase;
     let passphrase = if args.passphrase {

@@ -66,7 +66,11 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     let addresses = if args.bootstrap.is_empty() {
         connection::known_addresses(session, &realm)?
     } else {
-        args.bootstrap.clone()
+        let check = |address: &String| {
+            realm_p2p::check_address(address)
+                .context_code(ExitCode::Usage, "--bootstrap is not an address")
+        };
+        args.bootstrap.iter().map(check).collect::<Result<_>>()?
     };
     let secret = SecretKey::from_seed(&keystore::random()?);
     let mut tags: Vec<String> = args
@@ -88,7 +92,9 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
         issued_at: now,
         addresses,
     };
-    let invite = Signed::sign(invite, &owner).context("cannot sign the invite")?;
+    let invite = Signed::sign(invite, &owner)
+        .context("cannot sign the invite")
+        .map_err(|error| owner.failure().unwrap_or(error))?;
     let token = InviteToken::new(invite, secret)
         .context_code(ExitCode::Usage, "cannot make this invite")?;
 
@@ -103,7 +109,9 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
         }));
     }
     session.output.line(&token.to_string())?;
-    session.output.say(format!("one use, until {until}"));
+    session.output.say(format!(
+        "one use, until {until}; nodes whose clock differs take it up to 5 minutes later"
+    ));
     session
         .output
         .say("Next, on the node: realm agent --enroll-file TOKEN_FILE");

@@ -8,6 +8,7 @@ use realm_store::DataDir;
 
 use crate::{
     commands::{Session, agent},
+    connection,
     error::{CliError, Context as _, ExitCode, Result},
     output::confirm,
 };
@@ -116,7 +117,7 @@ pub fn leave(args: &LeaveArgs, session: &Session) -> Result<()> {
     } else {
         format!("make the node in {shown} forget its realm and its key")
     };
-    confirm(args.yes, &what)?;
+    connection::block_on(confirm(args.yes, &what))?;
     realm_agent::leave(&dir, args.volumes).context("the node has not left entirely")?;
     session.output.say(format!("✓ {shown} is in no realm"));
     session

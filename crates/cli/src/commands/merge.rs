@@ -67,7 +67,8 @@ pub async fn run(
     let kept = choose(&forked, args.keep.as_deref())?;
     let reapply = reapplied(&forked, kept, args.reapply);
     tell(&forked, kept, &reapply, session);
-    confirm(args.yes, "end the fork like this")?;
+    confirm(args.yes, "end the fork like this").await?;
+    let lock = realm.lock().await?;
 
     let state = forked.fold(&base.state, kept)?;
     let mut heads: Vec<Hash> = forked.branches.iter().map(|branch| branch.tip).collect();
@@ -99,17 +100,21 @@ pub async fn run(
     );
     // The number after every branch, so that no revision exists twice again.
     entry.seq = newest(&forked).saturating_add(1);
-    match intent::send(connection, realm, Durable::OnOne, entry, &payload).await? {
-        Some(Outcome::Done { revision, durable }) => {
+    let sent = intent::send(connection, realm, &lock, entry, &payload).await?;
+    let Some(sent) = sent else {
+        return Err(
+            CliError::failed("the log changed meanwhile").help("look again: realm history merge")
+        );
+    };
+    drop(lock);
+    match sent.outcome(connection, realm, Durable::OnOne).await? {
+        Outcome::Done { revision, durable } => {
             session.output.say(format!(
                 "✓ the fork is ended: revision {revision}, {durable}"
             ));
             Ok(ExitCode::Ok)
         }
-        _ => {
-            Err(CliError::failed("the log changed meanwhile")
-                .help("look again: realm history merge"))
-        }
+        Outcome::Unchanged { .. } => Ok(ExitCode::Ok),
     }
 }
 

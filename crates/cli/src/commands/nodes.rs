@@ -148,12 +148,12 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             }
             Command::Revoke { node, yes, note } => {
                 let key = node_key(&now, node)?;
-                confirm(*yes, &format!("revoke {node} for good"))?;
+                confirm(*yes, &format!("revoke {node} for good")).await?;
                 (key, Act::Revoke(Note { note: note.clone() }))
             }
             Command::Rm { node, yes, note } => {
                 let key = node_key(&now, node)?;
-                confirm(*yes, &format!("take {node} out of the realm"))?;
+                confirm(*yes, &format!("take {node} out of the realm")).await?;
                 (key, Act::Remove(Note { note: note.clone() }))
             }
             Command::Tag { node, tags, clear } => {

@@ -1,6 +1,10 @@
 //! `realm push`: makes the realm run a program.
 
-use std::{io::Write as _, path::PathBuf};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use realm_identity::{Artifact, PublicKey, Target};
 use realm_manifest::{
@@ -10,7 +14,7 @@ use realm_manifest::{
 };
 use realm_planner::{PushPatch, State};
 use realm_rpc::{
-    ErrorCode, RpcError,
+    ErrorCode, RpcError, UploadClient,
     status::{Node, Status},
 };
 
@@ -28,6 +32,14 @@ use crate::{
     realms::Realm,
     survey,
 };
+
+/// Nodes that a push is tried with, when one after the other is gone before anything is signed.
+const MAX_NODES: u32 = 3;
+/// How long somebody else's upload of the same program is waited for, and how often it is looked at.
+const OTHER_UPLOAD: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+/// How long another node is looked for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -115,25 +127,57 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
         .ok_or_else(usage)?;
     let local = LocalArtifact::open(path)?;
     let realm = session.realm()?;
-    let connection = connection::open(session, &realm).await?;
-    let nodes = resolve(&args.nodes, (&connection, &realm), session).await?;
-    let patch = patch(args, path.display().to_string(), nodes, session)?;
-
-    let base = head::base(&connection, &realm).await?;
-    // What would be refused afterwards is refused before anything is sent.
-    payload(args, &patch, local.artifact, name, &base.state)?;
-    head::check_approved(&connection, &base.state, None).await?;
-    upload(&local, name, &connection, session).await?;
-    let outcome = intent::submit(&connection, &realm, args.wait.durable(), |state| {
-        payload(args, &patch, local.artifact, name, state)
-    })
-    .await?;
+    let mut connection = connection::open(session, &realm).await?;
+    let mut tries = 1;
+    let outcome = loop {
+        let asked = (&connection, &realm);
+        match send_all(args, name, path, &local, asked, session).await {
+            // Gone before anything was signed: another node does as well.
+            Err(error) if error.code == ExitCode::NoAgent && tries < MAX_NODES => {
+                if realm.outbox().unacknowledged()?.is_some() {
+                    return Err(error);
+                }
+                session.output.say(format!(
+                    "{} does not answer any more: looking for another node",
+                    connection.node().short()
+                ));
+                let owner = connection.owner.clone();
+                connection = connection::reopen(session, &realm, owner, PATIENCE).await?;
+                tries += 1;
+            }
+            outcome => break outcome?,
+        }
+    };
     report(outcome, name, &local.artifact, session)?;
     if args.no_start {
         return Ok(ExitCode::Ok);
     }
     let asked = (&connection, &realm);
     wait::finish(&args.wait, asked, name, outcome.revision(), session).await
+}
+
+/// Uploads the program and signs the intent.
+async fn send_all(
+    args: &Args,
+    name: &ComponentName,
+    path: &Path,
+    local: &LocalArtifact,
+    (connection, realm): (&Connection, &Realm),
+    session: &Session,
+) -> Result<Outcome> {
+    intent::resend(connection, realm).await?;
+    let nodes = resolve(&args.nodes, (connection, realm), session).await?;
+    let patch = patch(args, path.display().to_string(), nodes, session)?;
+
+    let base = head::base(connection, realm).await?;
+    // What would be refused afterwards is refused before anything is sent.
+    payload(args, &patch, local.artifact, name, &base.state)?;
+    head::check_approved(connection, &base.state, None).await?;
+    upload(local, name, connection, session).await?;
+    intent::submit(connection, realm, args.wait.durable(), |state| {
+        payload(args, &patch, local.artifact, name, state)
+    })
+    .await
 }
 
 fn payload(
@@ -272,6 +316,31 @@ async fn upload(
     }
 }
 
+/// Begins an upload; where another command is sending the same program, once that is done.
+async fn begin(
+    local: &LocalArtifact,
+    name: &ComponentName,
+    connection: &Connection,
+    session: &Session,
+) -> std::result::Result<UploadClient, RpcError> {
+    let until = tokio::time::Instant::now() + OTHER_UPLOAD;
+    let mut told = false;
+    loop {
+        let error = match connection.operator.upload(&local.artifact).await {
+            Err(error) if error.code == ErrorCode::Conflict => error,
+            begun => return begun,
+        };
+        if tokio::time::Instant::now() > until {
+            return Err(error);
+        }
+        if !told {
+            session.output.say(format!("{name}: {}", error.message));
+            told = true;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Whether it went on from what was there, and what became of it.
 async fn send(
     local: &LocalArtifact,
@@ -280,7 +349,7 @@ async fn send(
     session: &Session,
 ) -> std::result::Result<(bool, std::result::Result<(), RpcError>), RpcError> {
     let whole = local.artifact.size;
-    let mut upload = connection.operator.upload(&local.artifact).await?;
+    let mut upload = begin(local, name, connection, session).await?;
     let from = upload.received();
     if from == whole {
         return Ok((false, upload.finish().await));

@@ -56,7 +56,7 @@ async fn hand_over(
 ) -> Result<ExitCode> {
     let name = &realm.genesis.name;
     session.output.say(format!("{to}  {}", to.words()));
-    confirm(args.yes, &format!("hand realm {name} to this key"))?;
+    confirm(args.yes, &format!("hand realm {name} to this key")).await?;
     submit(to, args, realm, session).await?;
     session
         .output
@@ -75,7 +75,7 @@ async fn rotate(args: &Args, realm: &Realm, session: &Session) -> Result<ExitCod
         return exchange(&path, &next, realm, session);
     }
     let name = &realm.genesis.name;
-    confirm(args.yes, &format!("replace the owner key of realm {name}"))?;
+    confirm(args.yes, &format!("replace the owner key of realm {name}")).await?;
     if !made {
         make(args, &path, &next, session)?;
     }

@@ -91,17 +91,15 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
     })
 }
 
-/// Tells a person who watches what is going on, where compiling takes long.
+/// Tells what is going on, where compiling takes long.
 async fn told_when_long<T>(work: impl Future<Output = T>, name: &str, session: &Session) -> T {
     let mut work = std::pin::pin!(work);
     tokio::select! {
         done = &mut work => return done,
         () = tokio::time::sleep(LONG) => {}
     }
-    if session.output.interactive() {
-        let told = format!("compiling {name}: the result is kept for the next time");
-        session.output.say(told);
-    }
+    let told = format!("compiling {name}: the result is kept for the next time");
+    session.output.say(told);
     work.await
 }
 

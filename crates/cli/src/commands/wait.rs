@@ -202,12 +202,11 @@ fn missing(code: ExitCode, status: &Status, component: &Component) -> CliError {
     let more = of_this.clone().count().saturating_sub(MAX_CAUSES);
     for drift in of_this.take(MAX_CAUSES) {
         let node = drift.node.as_deref().unwrap_or("no node");
-        let reason = drift
-            .reason
-            .as_ref()
-            .map_or("no reason known", |reason| &*reason.message);
+        // Without a reason it is on its way: what it has says how far.
+        let reason = drift.reason.as_ref();
+        let reason = reason.map_or(String::new(), |reason| format!(": {}", reason.message));
         error.causes.push(format!(
-            "{node}: {}, wants {}: {reason}",
+            "{node}: {}, wants {}{reason}",
             drift.have, drift.want
         ));
     }

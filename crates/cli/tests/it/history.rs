@@ -42,6 +42,10 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
     push(&realm, "shared", "one", &["--env", "NAME=left"]);
     realm.stop("one");
     realm.start("two");
+    // Nor has this machine the intents any more: otherwise it would hand them to the other side.
+    for state in std::fs::read_dir(realm.path().join("state/realms")).unwrap() {
+        std::fs::remove_dir_all(state.unwrap().path().join("kept")).unwrap();
+    }
     let refused = realm.run(&["stop", "before", "--via", &realm.address("two")]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     assert!(

@@ -221,3 +221,45 @@ fn a_program_comes_from_standard_input() {
         "done"
     );
 }
+
+#[test]
+fn what_cannot_be_used_is_refused_by_its_own_name() {
+    let person = cluster();
+    for address in ["garbage", "127.0.0.1:2020"] {
+        let refused = person.run(&["invite", "--bootstrap", address]);
+        assert_eq!(refused.code, 2, "{}", refused.stdout);
+        assert!(refused.stderr.contains(address), "{}", refused.stderr);
+    }
+    let encrypted = person.path().join("other/owner.key").display().to_string();
+    let words = person.path().join("words").display().to_string();
+    std::fs::write(&words, "open sesame").unwrap();
+    let other = ["--key", &encrypted, "--passphrase-file"];
+    let init = [
+        &other[..],
+        &[&words, "init", "--name", "other", "--passphrase"],
+    ]
+    .concat();
+    person.ok(&init);
+    let missing = person.run(&[&other[..], &["nof", "invite", "--realm", "other"]].concat());
+    assert_eq!(missing.code, 5, "{}", missing.stderr);
+    assert!(
+        missing.stderr.contains("passphrase file nof"),
+        "{}",
+        missing.stderr
+    );
+    let nothing = person.run(&["invite", "--key", "/dev/null"]);
+    assert_ne!(nothing.code, 0);
+    assert!(!nothing.stderr.contains("chmod"), "{}", nothing.stderr);
+
+    // A relative directory would be another one wherever a command is run.
+    let mut command = person.command();
+    let relative = command
+        .args(["ls"])
+        .env("HOME", "rel")
+        .env("XDG_STATE_HOME", "rel")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&relative.stderr).into_owned();
+    assert_eq!(relative.status.code(), Some(1), "{words}");
+    assert!(words.contains("HOME"), "{words}");
+}

@@ -281,6 +281,16 @@ fn an_ssh_agent_can_hold_the_owner_key() {
         "{}",
         refused.stderr
     );
+
+    // A key that was taken out is not the node's fault.
+    let emptied = Command::new("ssh-add")
+        .arg("-D")
+        .envs(socket.iter().copied())
+        .output();
+    assert!(emptied.unwrap().status.success());
+    let refused = realm.run_with(&push, &socket);
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("ssh-add -l"), "{}", refused.stderr);
 }
 
 #[test]
@@ -494,4 +504,39 @@ fn a_node_certifies_the_key_that_secrets_are_sealed_to() {
         let shown = realm.ok(&["nodes", "show", "two", "--via", &one]);
         (shown.contains("age1") && !shown.contains(&second)).then_some(())
     });
+}
+
+#[test]
+fn ctrl_c_does_not_wait_for_an_ssh_agent() {
+    use std::io::Read as _;
+
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    // Takes what it is asked, and never answers.
+    let socket = realm.path().join("silent.sock");
+    let silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let public = realm.path().join("config/owner.pub");
+    let via = realm.address("one");
+    let mut asking = realm
+        .command()
+        .args(["status", "--via", &via, "--key", public.to_str().unwrap()])
+        .env("SSH_AUTH_SOCK", &socket)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut asked, _) = silent.accept().unwrap();
+    asked.read_exact(&mut [0; 5]).unwrap();
+    let began = std::time::Instant::now();
+    let pid = asking.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-s", "INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = asking.wait().unwrap();
+    assert_eq!(ended.code(), Some(130));
+    assert!(began.elapsed() < std::time::Duration::from_secs(10));
 }

@@ -1,0 +1,155 @@
+//! Hands signed intents to the nodes until they are safe there: on one node, and on two where two exist.
+
+use realm_rpc::{ErrorCode, RpcError, Submitted};
+
+use crate::{
+    connection::{Connection, rpc_failed},
+    error::Result,
+    head,
+    outbox::Sealed,
+    realms::Realm,
+    signing_lock::SigningLock,
+};
+
+/// Hands in an intent that was signed just now. None where the node has another head, so that a new
+/// one may be signed.
+pub async fn hand_in(
+    connection: &Connection,
+    realm: &Realm,
+    lock: &SigningLock,
+    intent: &Sealed,
+) -> Result<Option<Submitted>> {
+    realm.outbox().put(intent)?;
+    match submit(connection, intent).await {
+        Ok(submitted) => {
+            settle(connection, realm, lock, submitted).await?;
+            Ok(Some(submitted))
+        }
+        // Refused, not lost.
+        Err(error) if error.code == ErrorCode::Conflict => {
+            realm.outbox().clear()?;
+            Ok(None)
+        }
+        Err(error) => Err(not_submitted(realm, &error)),
+    }
+}
+
+/// Hands in again, as they are, what earlier commands signed and what the nodes may not have: before
+/// a head is compared with what was seen, for it may be this that the nodes lack.
+pub async fn resend(connection: &Connection, realm: &Realm, lock: &SigningLock) -> Result<()> {
+    let outbox = realm.outbox();
+    let (kept, unacknowledged) = (outbox.kept()?, outbox.unacknowledged()?);
+    if kept.is_empty() && unacknowledged.is_none() {
+        return Ok(());
+    }
+    let base = head::agreed(connection, realm).await?;
+    if unacknowledged.is_some() {
+        head::check_approved(connection, &base.state, None).await?;
+    } else if !head::is_approved(connection, &base.state).await? {
+        return Ok(());
+    }
+    for (revision, intent) in &kept {
+        if *revision > base.state.revision && !again(connection, realm, *revision, intent).await? {
+            outbox.forget_kept()?;
+            break;
+        }
+    }
+    if let Some(intent) = unacknowledged {
+        tracing::info!("sending an intent again that was signed and not acknowledged");
+        match submit(connection, &intent).await {
+            Ok(submitted) => settle(connection, realm, lock, submitted).await?,
+            Err(error) if is_overtaken(&error) => {
+                tracing::warn!(%error, "the earlier intent was overtaken and is dropped");
+                outbox.clear()?;
+            }
+            Err(error) => return Err(not_submitted(realm, &error)),
+        }
+    }
+    forget_what_is_safe(connection, realm).await
+}
+
+/// Whether the node took what it did not have.
+async fn again(
+    connection: &Connection,
+    realm: &Realm,
+    revision: u64,
+    intent: &Sealed,
+) -> Result<bool> {
+    tracing::info!("the node lacks revision {revision}, which only one node had: sending it again");
+    match submit(connection, intent).await {
+        Ok(submitted) => realm.raise_mark(submitted.seq).map(|()| true),
+        Err(error) if is_overtaken(&error) => {
+            tracing::warn!(%error, "revision {revision} was overtaken and is dropped");
+            Ok(false)
+        }
+        Err(error) => Err(rpc_failed(
+            format!("the node does not take revision {revision} again"),
+            &error,
+        )),
+    }
+}
+
+/// An acknowledged intent leaves the outbox; its bytes stay here while one node alone has it.
+async fn settle(
+    connection: &Connection,
+    realm: &Realm,
+    _lock: &SigningLock,
+    submitted: Submitted,
+) -> Result<()> {
+    realm.raise_mark(submitted.seq)?;
+    let outbox = realm.outbox();
+    if submitted.durable_on >= 2 {
+        outbox.forget_kept()?;
+        return outbox.clear();
+    }
+    match head::approved_count(connection, realm).await {
+        Ok(count) if count < 2 => outbox.clear(),
+        Ok(_) => outbox.keep(submitted.seq),
+        Err(error) => {
+            tracing::debug!(%error, "whether a second node exists is not known");
+            outbox.keep(submitted.seq)
+        }
+    }
+}
+
+/// Who has the newest kept intent has those before it too.
+async fn forget_what_is_safe(connection: &Connection, realm: &Realm) -> Result<()> {
+    let outbox = realm.outbox();
+    let Some((_, newest)) = outbox.kept()?.pop() else {
+        return Ok(());
+    };
+    let safe = match submit(connection, &newest).await {
+        Ok(submitted) => {
+            submitted.durable_on >= 2 || head::approved_count(connection, realm).await? < 2
+        }
+        Err(error) if is_overtaken(&error) => true,
+        Err(error) => return Err(rpc_failed("the node does not say who has it", &error)),
+    };
+    if safe { outbox.forget_kept() } else { Ok(()) }
+}
+
+/// Submitting the same bytes twice is harmless, and says where they are.
+pub async fn submit(
+    connection: &Connection,
+    intent: &Sealed,
+) -> std::result::Result<Submitted, RpcError> {
+    let answer = connection.operator.submit(&intent.entry, &intent.payload);
+    answer.await
+}
+
+fn is_overtaken(error: &RpcError) -> bool {
+    matches!(error.code, ErrorCode::Conflict | ErrorCode::Invalid)
+}
+
+/// Whether the intent was taken is known only when the node refused it.
+fn not_submitted(realm: &Realm, error: &RpcError) -> crate::error::CliError {
+    let refused = !matches!(
+        error.code,
+        ErrorCode::Disconnected | ErrorCode::Deadline | ErrorCode::Failed
+    );
+    if refused && realm.outbox().clear().is_ok() {
+        return rpc_failed("the node refuses the intent", error);
+    }
+    rpc_failed("the intent was signed, but not acknowledged", error)
+        .help("run the command again: the same intent is sent once more")
+}

@@ -1,0 +1,172 @@
+//! Finds a node of the realm: among the agents of this machine and the saved addresses, else on the
+//! local network. The first that accepts the owner's key, is approved and is as far as was seen.
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
+use realm_identity::{PublicKey, SecretKey};
+use realm_p2p::{DialRpcError, RpcConnection};
+
+use crate::{
+    commands::Session,
+    connection::{self, Connection},
+    error::{CliError, ExitCode, Result},
+    head,
+    keystore::{self, OwnerKey},
+    realms::Realm,
+};
+
+/// Known addresses get this much time before anything else is tried.
+const HEAD_START: Duration = Duration::from_millis(300);
+/// Nodes of the local network answer within this.
+const DISCOVERY: Duration = Duration::from_secs(2);
+/// A better node than one that is at hand is waited for no longer.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// What a part of the search found.
+enum Found {
+    Dialled(std::result::Result<RpcConnection, DialRpcError>),
+    /// Addresses to dial besides, each with the key of its node where that is known.
+    More(Vec<(Vec<String>, Option<PublicKey>)>),
+}
+
+type Searches<'a> = FuturesUnordered<LocalBoxFuture<'a, Found>>;
+
+/// A node of `realm`, with the owner's key proven to it.
+pub async fn any(session: &Session, realm: &Realm, owner: &Rc<OwnerKey>) -> Result<Connection> {
+    let secret = SecretKey::from_seed(&keystore::random()?);
+    let known = known(session, realm)?;
+    let searches = Searches::new();
+    let head_start = if known.is_empty() {
+        Duration::ZERO
+    } else {
+        HEAD_START
+    };
+    for addresses in known {
+        searches.push(dial(addresses, None, secret.clone()));
+    }
+    // Proving the key to a node without a realm makes it one of this realm: not while others are left.
+    let unclaimed = connection::agents_here(session).into_iter();
+    let unclaimed: Vec<_> = unclaimed
+        .filter(|agent| agent.realm.is_none())
+        .map(|agent| (agent.addresses, Some(agent.key)))
+        .collect();
+    searches.push(
+        tokio::time::sleep(head_start)
+            .map(|()| Found::More(unclaimed))
+            .boxed_local(),
+    );
+    searches.push(lan(head_start).boxed_local());
+    choose(searches, realm, owner, &secret).await
+}
+
+/// The first that fits. Where none does, one that at least accepts the key; else the best reason.
+async fn choose(
+    mut searches: Searches<'_>,
+    realm: &Realm,
+    owner: &Rc<OwnerKey>,
+    secret: &SecretKey,
+) -> Result<Connection> {
+    let mark = realm.mark()?;
+    let (mut second, mut refused, mut unanswered) = (None, None, None);
+    loop {
+        let found = if second.is_some() {
+            tokio::time::timeout(SETTLE, searches.next())
+                .await
+                .unwrap_or(None)
+        } else {
+            searches.next().await
+        };
+        match found {
+            None => break,
+            Some(Found::More(more)) => {
+                for (addresses, key) in more {
+                    searches.push(dial(addresses, key, secret.clone()));
+                }
+            }
+            Some(Found::Dialled(Err(error))) => {
+                tracing::debug!(%error, "not connected");
+                unanswered = unanswered.or(Some(error));
+            }
+            Some(Found::Dialled(Ok(transport))) => {
+                match connection::prove(owner.clone(), realm, transport).await {
+                    Ok(connection) if fits(&connection, realm, mark).await => {
+                        return Ok(connection);
+                    }
+                    Ok(connection) => second = second.or(Some(connection)),
+                    // No other node could help.
+                    Err(error) if error.code == ExitCode::Interrupted => return Err(error),
+                    Err(error) => {
+                        tracing::debug!(%error, "not a node to ask");
+                        refused = refused.or(Some(error));
+                    }
+                }
+            }
+        }
+    }
+    second.ok_or_else(|| refused.unwrap_or_else(|| nobody(unanswered)))
+}
+
+/// Whether the node is approved, and as far as this person has seen.
+async fn fits(connection: &Connection, realm: &Realm, mark: u64) -> bool {
+    let fits = async {
+        let base = head::agreed(connection, realm).await?;
+        Ok::<_, CliError>(
+            base.state.revision >= mark && head::is_approved(connection, &base.state).await?,
+        )
+    };
+    fits.await.unwrap_or_else(|error| {
+        tracing::debug!(node = %connection.node(), %error, "does not tell where it is");
+        false
+    })
+}
+
+fn dial<'a>(
+    addresses: Vec<String>,
+    expect: Option<PublicKey>,
+    secret: SecretKey,
+) -> LocalBoxFuture<'a, Found> {
+    async move { Found::Dialled(connection::dial_all(&addresses, expect, &secret).await) }
+        .boxed_local()
+}
+
+async fn lan(wait: Duration) -> Found {
+    tokio::time::sleep(wait).await;
+    let found = realm_p2p::discover_mdns(DISCOVERY).await;
+    Found::More(
+        found
+            .into_iter()
+            .map(|(key, addresses)| (addresses, Some(key)))
+            .collect(),
+    )
+}
+
+/// What is known of the realm's nodes, together what belongs to one node. Agents of other realms on
+/// this machine are none of them.
+fn known(session: &Session, realm: &Realm) -> Result<Vec<Vec<String>>> {
+    let agents = connection::agents_here(session).into_iter();
+    let here = agents
+        .filter(|agent| agent.realm == Some(realm.id))
+        .flat_map(|agent| agent.addresses);
+    let mut nodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for address in here.chain(realm.peers()?) {
+        // An address ends in its node's key, or stands for itself.
+        let node = address.rsplit_once("/p2p/").map(|(_, key)| key);
+        let node = node.unwrap_or(&address).to_owned();
+        let addresses = nodes.entry(node).or_default();
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(nodes.into_values().collect())
+}
+
+fn nobody(error: Option<DialRpcError>) -> CliError {
+    let failed = CliError::new(ExitCode::NoAgent, "no agent could be reached").help(
+        "start one here: realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1",
+    );
+    match error {
+        None | Some(DialRpcError::NoAddress) => failed,
+        Some(error) => failed.because(&error),
+    }
+}
