@@ -13,6 +13,7 @@ mod picture;
 mod placement;
 mod realm;
 mod settings;
+mod ssh_agent;
 mod together;
 mod trust;
 mod wait;

@@ -461,13 +461,13 @@ fn what_removed_cells_held_goes_back_to_the_machine() {
         kib.unwrap() * 1024
     };
     let before = held();
-    // Each fills its log of 4 MiB with short lines.
+    // Each fills its log of 1 MiB with short lines.
     for name in ["a", "b", "c"] {
         let flood = guest("flood.wasm");
-        realm.ok(&["push", name, &flood, "--replicas", "4", "--via", &one]);
+        realm.ok(&["push", name, &flood, "--replicas", "12", "--via", &one]);
     }
     wait_for("the logs to fill", || {
-        (held() > before + 45 * MIB).then_some(())
+        (held() > before + 33 * MIB).then_some(())
     });
     for name in ["a", "b", "c"] {
         realm.ok(&["rm", name, "--via", &one]);

@@ -1,0 +1,112 @@
+//! Realms and what is remembered of each.
+
+#![allow(clippy::unwrap_used)]
+
+use realm_identity::SecretKey;
+
+use super::*;
+
+fn realm(name: &str, nonce: u8) -> Signed<Genesis> {
+    let owner = SecretKey::from_seed(&[7; 32]);
+    Signed::sign(
+        Genesis::new(owner.public(), name.into(), [nonce; 32]),
+        &owner,
+    )
+    .unwrap()
+}
+
+#[test]
+fn finds_realms_by_name_id_and_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let realms = Realms::new(dir.path());
+    assert_eq!(realms.find(None).unwrap_err().code, ExitCode::NotFound);
+    let home = realms.add(realm("home", 1)).unwrap();
+    let shop = realms.add(realm("shop", 2)).unwrap();
+    assert_eq!(realms.find(None).unwrap().id, shop.id);
+    assert_eq!(realms.find(Some("home")).unwrap().id, home.id);
+    assert_eq!(
+        realms.find(Some(&shop.id.to_string()[..10])).unwrap().id,
+        shop.id
+    );
+    realms.select(&home).unwrap();
+    assert_eq!(realms.find(None).unwrap().id, home.id);
+    assert_eq!(realms.list().unwrap().len(), 2);
+}
+
+#[test]
+fn the_mark_falls_only_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+    realm.raise_mark(5).unwrap();
+    realm.raise_mark(3).unwrap();
+    assert_eq!(realm.mark().unwrap(), 5);
+    realm.lower_mark(2).unwrap();
+    assert_eq!(realm.mark().unwrap(), 2);
+}
+
+#[test]
+fn damage_names_the_file_and_stays_with_its_realm() {
+    let dir = tempfile::tempdir().unwrap();
+    let realms = Realms::new(dir.path());
+    let home = realms.add(realm("home", 1)).unwrap();
+    let shop = realms.add(realm("shop", 2)).unwrap();
+    std::fs::write(home.dir.join("genesis"), "junk").unwrap();
+    assert_eq!(realms.list().unwrap().len(), 1);
+    assert_eq!(realms.find(Some("shop")).unwrap().id, shop.id);
+    let error = realms.find(Some(&home.id.to_string()[..8])).unwrap_err();
+    let path = home.dir.join("genesis").display().to_string();
+    assert!(
+        error.message.contains(&path) && error.help.is_some(),
+        "{error}"
+    );
+
+    std::fs::write(shop.dir.join("mark"), "").unwrap();
+    let error = shop.raise_mark(1).unwrap_err();
+    let path = shop.dir.join("mark").display().to_string();
+    assert!(
+        error.message.contains(&path) && error.help.is_some(),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_name_goes_before_the_start_of_an_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let realms = Realms::new(dir.path());
+    let home = realms.add(realm("home", 1)).unwrap();
+    let like_home = home.id.to_string()[..6].to_owned();
+    let other = realms.add(realm(&like_home, 2)).unwrap();
+    assert_eq!(realms.find(Some(&like_home)).unwrap().id, other.id);
+    assert_eq!(
+        realms.find(Some(&home.id.to_string()[..7])).unwrap().id,
+        home.id
+    );
+}
+
+#[test]
+fn invites_are_known_while_they_can_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+    let now = Timestamp(1_000);
+    realm.remember_invite("one", Timestamp(2_000), now).unwrap();
+    realm.remember_invite("two", Timestamp(3_000), now).unwrap();
+    let until = |name: &str, now: u64| realm.invited(name, Timestamp(now)).unwrap();
+    assert_eq!(until("one", 1_999), Some(Timestamp(2_000)));
+    assert_eq!(until("one", 2_000), None);
+    assert_eq!(until("two", 2_000), Some(Timestamp(3_000)));
+    assert_eq!(until("three", 1_000), None);
+}
+
+#[test]
+fn saved_peers_keep_the_latest_first_and_stay_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+    let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}");
+    realm.save_peers(&[at(1), at(2)]);
+    realm.save_peers(&[at(3), at(1)]);
+    assert_eq!(realm.peers().unwrap(), [at(3), at(1), at(2)]);
+    // Junk between them does not hide them.
+    let text = format!("junk\n{}\n\u{0}", at(4));
+    std::fs::write(realm.dir.join("peers"), text).unwrap();
+    assert_eq!(realm.peers().unwrap(), [at(4)]);
+}
