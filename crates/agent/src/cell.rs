@@ -13,8 +13,8 @@ use realm_manifest::{
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, LogRing, LogStream, Mount, PrepareError, Prepared,
-    PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
+    PrepareError, Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -234,7 +234,15 @@ impl CellTask {
         self.keep_usage(&handle);
         self.live.is_gone();
         ring.finish();
-        self.ended(status, started.elapsed(), &ring)
+        let met = self.memory_met(&handle);
+        self.ended(status, started.elapsed(), &ring, met.as_ref())
+    }
+
+    /// The memory limit, where the program met it: many say no more than that something failed.
+    fn memory_met(&self, handle: &CellHandle) -> Option<LimitHit> {
+        let hits = handle.stats().limit_hits;
+        let met = hits.iter().any(|(limit, _)| *limit == Limit::Memory);
+        met.then(|| LimitHit::new(Limit::Memory, self.spec.limits.memory_max_bytes()))
     }
 
     /// Waits for the end. None when the cell was told to go.
@@ -269,7 +277,13 @@ impl CellTask {
         report.preemptions = stats.preemptions;
     }
 
-    fn ended(&mut self, status: Option<ExitStatus>, ran: Duration, ring: &LogRing) -> Outcome {
+    fn ended(
+        &mut self,
+        status: Option<ExitStatus>,
+        ran: Duration,
+        ring: &LogRing,
+        met: Option<&LimitHit>,
+    ) -> Outcome {
         let Some(status) = status else {
             return Outcome::Final;
         };
@@ -279,7 +293,7 @@ impl CellTask {
             ExitStatus::Exited(code) => Some(*code),
             _ => None,
         };
-        let why = ended_reason(&self.key.0, &status);
+        let why = ended_reason(&self.key.0, &status, met);
         if let Some(why) = &why {
             let kind = if matches!(status, ExitStatus::LimitHit(_)) {
                 "limited"

@@ -1,7 +1,7 @@
 //! Why a cell is as it is, in words that fit a report.
 
 use realm_manifest::{ComponentName, report::Reason};
-use realm_runtime::{ExitStatus, Stage};
+use realm_runtime::{ExitStatus, LimitHit, Stage};
 
 /// Letters of a message or help in a report; the log has the rest.
 const MAX_REASON_CHARS: usize = 240;
@@ -12,7 +12,19 @@ const COMPILING: &str = "compiling";
 
 const MIB: u64 = 1024 * 1024;
 
-pub fn ended_reason(name: &ComponentName, status: &ExitStatus) -> Option<Reason> {
+/// `met` is a limit that the program was told of, and went on with.
+pub fn ended_reason(
+    name: &ComponentName,
+    status: &ExitStatus,
+    met: Option<&LimitHit>,
+) -> Option<Reason> {
+    match (status, met) {
+        (ExitStatus::Exited(code), Some(hit)) if *code != 0 => {
+            let message = format!("ended with exit code {code}, after this: {hit}");
+            return Some(reason("exit", message, Some(&hit.remedy)));
+        }
+        _ => {}
+    }
     match status {
         ExitStatus::Exited(0) => None,
         ExitStatus::Exited(code) => Some(reason(
@@ -100,4 +112,27 @@ fn plain(text: &str) -> String {
         plain.push('…');
     }
     plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_the_program_met_on_its_way_is_told() {
+        let name: ComponentName = "mem".parse().expect("a name");
+        let hit = LimitHit::new(realm_runtime::Limit::Memory, 64 * MIB);
+        let failed = ended_reason(&name, &ExitStatus::Exited(1), Some(&hit)).expect("a reason");
+        assert!(failed.message.contains("exit code 1"), "{failed:?}");
+        assert!(failed.message.contains("limit memory"), "{failed:?}");
+        assert!(
+            failed
+                .help
+                .is_some_and(|help| help.contains("memory_max_mb"))
+        );
+        assert_eq!(
+            ended_reason(&name, &ExitStatus::Exited(0), Some(&hit)),
+            None
+        );
+    }
 }
