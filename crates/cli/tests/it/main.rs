@@ -12,6 +12,7 @@ mod node;
 mod picture;
 mod placement;
 mod realm;
+mod registry;
 mod settings;
 mod ssh_agent;
 mod together;
