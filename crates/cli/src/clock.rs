@@ -17,7 +17,7 @@ pub fn rfc3339(time: Timestamp) -> String {
         return format!("{} ms", time.0);
     };
     match jiff::Timestamp::from_millisecond(millis) {
-        Ok(time) => time.to_string(),
+        Ok(time) => format!("{time:.3}"),
         Err(_) => format!("{millis} ms"),
     }
 }
