@@ -20,8 +20,9 @@ use crate::{
     backoff::Backoff,
     clock,
     fold::chain,
+    logs::Logs,
     reason::{ended_reason, library_reason, reason},
-    supervisor::{Logs, STOP_GRACE, Tools, lock},
+    supervisor::{STOP_GRACE, Tools, lock},
 };
 
 /// Alive for this long without a health check counts as running.

@@ -37,6 +37,11 @@ pub fn wall() -> Timestamp {
     to_timestamp(SystemTime::now())
 }
 
+pub fn to_system(time: Timestamp) -> SystemTime {
+    let since = std::time::Duration::from_millis(time.as_millis());
+    UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+}
+
 pub fn to_timestamp(time: SystemTime) -> Timestamp {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

@@ -18,7 +18,7 @@ use crate::{
     core::{Command, View},
     events::Events,
     fold::chain,
-    supervisor::Logs,
+    logs::{self, Logs, Select},
 };
 
 /// Largest artifact that is taken over RPC.
@@ -27,8 +27,6 @@ const MAX_UPLOAD: u64 = 512 * 1024 * 1024;
 const LINES: usize = 256;
 /// How often a watched status is looked at again.
 const WATCH: Duration = Duration::from_millis(500);
-/// How often followed logs look for cells that are new.
-const RESCAN: Duration = Duration::from_millis(500);
 
 type Answer<'a, T> = LocalBoxFuture<'a, Result<T, RpcError>>;
 
@@ -140,51 +138,35 @@ impl Operator {
 
     async fn send_logs(&self, query: LogQuery, sink: LogSink) -> Result<(), RpcError> {
         let name = self.0.view.borrow().name.clone();
-        let mut followed: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
-        let mut first = true;
+        let mut written = self.0.logs.watch();
+        let select = Select {
+            component: query.component,
+            previous: query.previous,
+        };
+        let tail = query.tail.map(|tail| {
+            let tail = usize::try_from(tail).unwrap_or(usize::MAX);
+            self.0.logs.tail(&select, tail)
+        });
+        let since = query.since.map(clock::to_system);
+        let since = since.map(|since| self.0.logs.since(&select, since));
+        let mut from = tail.unwrap_or(0).max(since.unwrap_or(0));
         loop {
-            let mut idle = true;
-            for (key, rings) in self.0.logs.of(query.component.as_deref()) {
-                let run = rings.run;
-                let ring = if query.previous {
-                    let Some(previous) = rings.previous else {
-                        continue;
-                    };
-                    previous
-                } else {
-                    rings.current
-                };
-                let from = match followed.get(&(key.clone(), run)) {
-                    Some(next) => *next,
-                    None if first => start(&ring, &query),
-                    None => 0,
-                };
-                let lines = ring.from_seq(from, LINES);
-                let next = lines.last().map_or(from, |line| line.seq + 1);
-                followed.insert((key.clone(), run), next);
-                if lines.is_empty() {
-                    continue;
-                }
-                idle = false;
-                let lines: Vec<LogLine> = lines
-                    .into_iter()
-                    .filter(|line| {
-                        query
-                            .since
-                            .is_none_or(|since| clock::to_timestamp(line.at) >= since)
-                    })
-                    .map(|line| log_line(&name, &key, line))
-                    .collect();
-                if !lines.is_empty() && sink.send(&lines).await.is_err() {
-                    return Ok(());
-                }
-            }
-            first = false;
-            if idle && !query.follow {
+            written.borrow_and_update();
+            let (lines, next) = self.0.logs.read(&select, from, LINES);
+            let more = lines.len() == LINES;
+            from = next;
+            let lines: Vec<LogLine> = lines
+                .into_iter()
+                .map(|line| log_line(&name, line))
+                .collect();
+            if !lines.is_empty() && sink.send(&lines).await.is_err() {
                 return Ok(());
             }
-            if idle {
-                tokio::time::sleep(RESCAN).await;
+            if more {
+                continue;
+            }
+            if !query.follow || written.changed().await.is_err() {
+                return Ok(());
             }
         }
     }
@@ -367,28 +349,17 @@ impl BlobSource for Artifacts {
     }
 }
 
-fn start(ring: &realm_runtime::LogRing, query: &LogQuery) -> u64 {
-    match query.tail {
-        Some(tail) => {
-            let tail = usize::try_from(tail).unwrap_or(usize::MAX);
-            ring.tail(tail)
-                .first()
-                .map_or_else(|| ring.next_seq(), |line| line.seq)
-        }
-        None => 0,
-    }
-}
-
-fn log_line(
-    node: &str,
-    (component, index): &(realm_manifest::ComponentName, u32),
-    line: realm_runtime::LogLine,
-) -> LogLine {
+fn log_line(node: &str, line: logs::Line) -> LogLine {
+    let logs::Line {
+        component,
+        index,
+        line,
+    } = line;
     LogLine {
         at: clock::to_timestamp(line.at),
         component: component.to_string(),
         node: node.to_owned(),
-        index: *index,
+        index,
         stream: match line.stream {
             realm_runtime::LogStream::Stdout => LogStream::Out,
             realm_runtime::LogStream::Stderr => LogStream::Err,

@@ -23,6 +23,8 @@ mod http;
 mod leave;
 mod ledger;
 mod local;
+mod logs;
+mod metrics;
 mod reason;
 mod report;
 mod start;

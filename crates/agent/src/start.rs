@@ -38,6 +38,7 @@ use crate::{
     http::{BindError, HttpServer},
     ledger::{self, LedgerTask},
     local::LocalError,
+    logs::Logs,
     report::Reporter,
     supervisor::{Supervisor, Tools},
     trust::{self, Trust, TrustError},
@@ -150,7 +151,7 @@ impl Agent {
         let peers_file = dir.state_file("peers");
         let saved_peers = saved_peers(&peers_file)?;
         let cancel = CancellationToken::new();
-        let logs = crate::supervisor::Logs::default();
+        let logs = Logs::default();
         let shared = Shared {
             key: key.public(),
             commands,

@@ -13,16 +13,19 @@ use realm_manifest::{
     report::{CellReport, CellState, Declined, Held, Reason},
 };
 use realm_planner::{OwnCell, Step, StopReason, cell_digest};
-use realm_runtime::{LogRing, Runtime};
+use realm_runtime::Runtime;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cell, ended::Ended, events::Events, fetch::Fetcher, local::Ready, volumes::Volumes};
+use crate::{
+    cell, ended::Ended, events::Events, fetch::Fetcher, local::Ready, logs::Logs, volumes::Volumes,
+};
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
 
-type Key = (ComponentName, u32);
+/// A cell of this node: its component, and which of its cells here.
+pub(crate) type Key = (ComponentName, u32);
 
 /// What every cell's task needs.
 #[derive(Debug, Clone)]
@@ -64,18 +67,6 @@ pub struct Slot {
     handle: cell::Live,
     /// Whether it writes a named volume.
     writes: bool,
-}
-
-/// Output of every cell, and of the run before it.
-#[derive(Debug, Clone, Default)]
-pub struct Logs(Arc<Mutex<BTreeMap<Key, Rings>>>);
-
-#[derive(Debug, Clone)]
-pub struct Rings {
-    pub current: LogRing,
-    pub previous: Option<LogRing>,
-    /// Counts the runs of this cell here.
-    pub run: u64,
 }
 
 impl Supervisor {
@@ -313,38 +304,6 @@ impl Supervisor {
             // A panic was printed by the task; its cell died with it.
             let _ = slot.task.await;
         }
-    }
-}
-
-impl Logs {
-    /// A new ring for a new run; the last one becomes the previous.
-    pub fn begin(&self, key: &Key) -> LogRing {
-        let current = LogRing::new();
-        let mut rings = lock(&self.0);
-        let last = rings.remove(key);
-        let run = last.as_ref().map_or(1, |rings| rings.run + 1);
-        let previous = last.map(|rings| rings.current);
-        rings.insert(
-            key.clone(),
-            Rings {
-                current: current.clone(),
-                previous,
-                run,
-            },
-        );
-        current
-    }
-
-    pub fn of(&self, component: Option<&str>) -> Vec<(Key, Rings)> {
-        lock(&self.0)
-            .iter()
-            .filter(|((name, _), _)| component.is_none_or(|wanted| wanted == name.as_str()))
-            .map(|(key, rings)| (key.clone(), rings.clone()))
-            .collect()
-    }
-
-    fn forget(&self, key: &Key) {
-        lock(&self.0).remove(key);
     }
 }
 

@@ -40,7 +40,7 @@ pub use compile::{CompileError, CompilerConfig};
 pub use engine::Flavour;
 pub use exit::{ExitStatus, Limit, LimitHit};
 pub use inspect::{Entry, InspectError, Inspection, Item, Kind, Need, Preview, Producer, inspect};
-pub use log_ring::{LogLine, LogReader, LogRing, LogStream};
+pub use log_ring::{LogLine, LogReader, LogRing, LogStream, Sequence};
 pub use prepared::{PrepareError, Prepared, PreparedKind};
 pub use runtime::{Runtime, RuntimeConfig, RuntimeError};
 pub use stdio::Stdio;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -10,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 /// Bytes a ring holds unless told otherwise: minutes of a talkative cell, and small beside its memory.
-const CAPACITY_BYTES: usize = 4 * 1024 * 1024;
+const CAPACITY_BYTES: usize = 1024 * 1024;
 /// A longer line is split, so that a cell that never ends its line cannot fill the ring with one.
 const MAX_LINE_BYTES: usize = 16 * 1024;
 /// What a kept line costs beside its text.
@@ -26,13 +29,50 @@ pub enum LogStream {
 /// One line, without its end. Bytes that are not UTF-8 were replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// Rises by one for each line of the ring, over both streams.
+    /// Rises with each line of the rings that share a [`Sequence`], over both streams.
     pub seq: u64,
     pub at: SystemTime,
     pub stream: LogStream,
     pub text: String,
     /// The line goes on in the next one of this stream: it was too long.
     pub partial: bool,
+}
+
+/// Numbers the lines of several rings in the order in which they were written.
+#[derive(Debug, Clone)]
+pub struct Sequence(Arc<Numbers>);
+
+#[derive(Debug)]
+struct Numbers {
+    next: AtomicU64,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Sequence {
+    fn default() -> Self {
+        Self(Arc::new(Numbers {
+            next: AtomicU64::new(0),
+            changed: watch::Sender::new(()),
+        }))
+    }
+}
+
+impl Sequence {
+    /// The number of the next line. Every line with a lower one is in its ring for whoever looks
+    /// there after this was read.
+    pub fn next(&self) -> u64 {
+        self.0.next.load(Ordering::Acquire)
+    }
+
+    /// Wakes when lines were written.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
+    }
+
+    /// Under the lock of the ring that the line goes into.
+    fn take(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::AcqRel)
+    }
 }
 
 /// Shared by a cell and its readers; outlives the cell, so that a restarted cell goes on in the same ring.
@@ -46,7 +86,8 @@ struct Inner {
     lines: Mutex<Lines>,
     /// The sequence number the next line will have.
     next: watch::Sender<u64>,
-    capacity: usize,
+    /// Bytes.
+    capacity: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +95,9 @@ struct Lines {
     kept: VecDeque<LogLine>,
     kept_bytes: usize,
     dropped: u64,
+    /// The number after the newest line's.
     next: u64,
+    sequence: Sequence,
     /// Unfinished lines of standard output and standard error.
     open: [Vec<u8>; 2],
 }
@@ -71,14 +114,30 @@ impl LogRing {
     }
 
     pub fn with_capacity(bytes: usize) -> Self {
+        Self::numbered(Sequence::default(), bytes)
+    }
+
+    /// A ring whose lines are numbered together with those of others.
+    pub fn numbered(sequence: Sequence, bytes: usize) -> Self {
+        let lines = Lines {
+            next: sequence.next(),
+            sequence,
+            ..Lines::default()
+        };
         let inner = Inner {
-            lines: Mutex::default(),
-            next: watch::Sender::new(0),
-            capacity: bytes,
+            next: watch::Sender::new(lines.next),
+            lines: Mutex::new(lines),
+            capacity: AtomicUsize::new(bytes),
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// Holds so many bytes from now on; what does not fit goes at once, the oldest first.
+    pub fn set_capacity(&self, bytes: usize) {
+        self.inner.capacity.store(bytes, Ordering::Relaxed);
+        self.lines().trim(bytes);
     }
 
     /// Takes what a cell wrote; whole lines become visible at once, the rest with [`LogRing::finish`].
@@ -87,7 +146,6 @@ impl LogRing {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             lines.take(stream, piece);
         }
-        lines.trim(self.inner.capacity);
         self.announce(lines);
     }
 
@@ -99,7 +157,6 @@ impl LogRing {
                 lines.close(stream, false);
             }
         }
-        lines.trim(self.inner.capacity);
         self.announce(lines);
     }
 
@@ -154,14 +211,18 @@ impl LogRing {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn announce(&self, lines: MutexGuard<'_, Lines>) {
-        let next = lines.next;
+    fn announce(&self, mut lines: MutexGuard<'_, Lines>) {
+        lines.trim(self.inner.capacity.load(Ordering::Relaxed));
+        let (next, sequence) = (lines.next, lines.sequence.clone());
         drop(lines);
-        self.inner.next.send_if_modified(|seen| {
+        let newer = self.inner.next.send_if_modified(|seen| {
             let newer = *seen < next;
             *seen = next.max(*seen);
             newer
         });
+        if newer {
+            sequence.0.changed.send_replace(());
+        }
     }
 }
 
@@ -189,14 +250,15 @@ impl Lines {
         let body = bytes.strip_suffix(b"\r").unwrap_or(&bytes);
         let text = String::from_utf8_lossy(body).into_owned();
         self.kept_bytes += text.len() + LINE_OVERHEAD_BYTES;
+        let seq = self.sequence.take();
         self.kept.push_back(LogLine {
-            seq: self.next,
+            seq,
             at: SystemTime::now(),
             stream,
             text,
             partial,
         });
-        self.next += 1;
+        self.next = seq + 1;
     }
 
     fn trim(&mut self, capacity: usize) {
@@ -293,6 +355,26 @@ mod tests {
         assert_eq!(ring.tail(usize::MAX).len(), 10);
         assert_eq!(ring.dropped(), 15);
         assert_eq!(ring.from_seq(0, 1)[0].seq, 15);
+    }
+
+    #[test]
+    fn rings_that_share_a_sequence_have_one_order() {
+        let sequence = Sequence::default();
+        let (one, two) = (
+            LogRing::numbered(sequence.clone(), 1024),
+            LogRing::numbered(sequence.clone(), 1024),
+        );
+        one.write(LogStream::Stdout, b"a\n");
+        two.write(LogStream::Stdout, b"b\n");
+        one.write(LogStream::Stdout, b"c\n");
+        let seqs = |ring: &LogRing| -> Vec<u64> {
+            ring.tail(9).into_iter().map(|line| line.seq).collect()
+        };
+        assert_eq!((seqs(&one), seqs(&two)), (vec![0, 2], vec![1]));
+        assert_eq!(sequence.next(), 3);
+        assert_eq!(texts(&one), ["a", "c"]);
+        one.set_capacity(LINE_OVERHEAD_BYTES + 1);
+        assert_eq!(texts(&one), ["c"]);
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ pub struct Args {
     /// Go on with new lines until interrupted.
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last so many lines of each cell.
+    /// Only the last so many lines; while following, of each node.
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
     /// Only lines of the last so long, such as 5m.
@@ -151,7 +151,11 @@ async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Resu
             }
         }
         kept.sort_by_key(|line| line.at);
-        kept.iter().try_for_each(|line| show(line, output))?;
+        let tail = query.tail.and_then(|tail| usize::try_from(tail).ok());
+        let skip = tail.map_or(0, |tail| kept.len().saturating_sub(tail));
+        kept[skip..]
+            .iter()
+            .try_for_each(|line| show(line, output))?;
         Ok(count)
     };
     let logs = sources

@@ -1,0 +1,234 @@
+//! What the cells of this node wrote: rings that are bounded together, read in the order of writing.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use realm_manifest::ComponentName;
+use realm_runtime::{LogLine, LogRing, Sequence};
+use tokio::sync::watch;
+
+use crate::supervisor::{Key, lock};
+
+/// All lines of a node together.
+const NODE_BYTES: usize = 64 * 1024 * 1024;
+/// The most that one ring holds, and the least that is left to it where there are many.
+const RING_BYTES: usize = 1024 * 1024;
+const MIN_RING_BYTES: usize = 8 * 1024;
+
+/// Output of every cell, and of the run before it.
+#[derive(Debug, Clone, Default)]
+pub struct Logs {
+    rings: Arc<Mutex<BTreeMap<Key, Rings>>>,
+    sequence: Sequence,
+}
+
+#[derive(Debug)]
+struct Rings {
+    current: LogRing,
+    previous: Option<LogRing>,
+}
+
+/// Which lines are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Select {
+    /// None is every component.
+    pub component: Option<String>,
+    /// Lines of the run before the present one.
+    pub previous: bool,
+}
+
+/// A line, and the cell that wrote it.
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub component: ComponentName,
+    pub index: u32,
+    pub line: LogLine,
+}
+
+impl Logs {
+    /// A new ring for a new run; the last one becomes the previous.
+    pub fn begin(&self, key: &Key) -> LogRing {
+        let mut rings = lock(&self.rings);
+        let last = rings.remove(key);
+        let current = LogRing::numbered(self.sequence.clone(), RING_BYTES);
+        let new = Rings {
+            current: current.clone(),
+            previous: last.map(|rings| rings.current),
+        };
+        rings.insert(key.clone(), new);
+        share(&rings);
+        current
+    }
+
+    pub fn forget(&self, key: &Key) {
+        let mut rings = lock(&self.rings);
+        rings.remove(key);
+        share(&rings);
+    }
+
+    /// Up to `max` lines from number `from` on, and the number to go on with.
+    pub fn read(&self, select: &Select, from: u64, max: usize) -> (Vec<Line>, u64) {
+        // First: whatever is written from here on comes with the next look.
+        let end = self.sequence.next();
+        let mut lines = Vec::new();
+        for (key, ring) in self.select(select) {
+            let found = ring.from_seq(from, max).into_iter();
+            let wanted = found.filter(|line| line.seq < end);
+            lines.extend(wanted.map(|line| Line {
+                component: key.0.clone(),
+                index: key.1,
+                line,
+            }));
+        }
+        lines.sort_by_key(|line| line.line.seq);
+        let next = if lines.len() >= max {
+            lines.truncate(max);
+            lines.last().map_or(end, |last| last.line.seq + 1)
+        } else {
+            end
+        };
+        (lines, next)
+    }
+
+    /// The number from which on there are `count` lines.
+    pub fn tail(&self, select: &Select, count: usize) -> u64 {
+        let rings = self.select(select).into_iter();
+        let mut seqs: Vec<u64> = rings
+            .flat_map(|(_, ring)| ring.tail(count).into_iter().map(|line| line.seq))
+            .collect();
+        seqs.sort_unstable_by(|a, b| b.cmp(a));
+        match count.checked_sub(1) {
+            None => self.sequence.next(),
+            Some(last) => seqs.get(last).copied().unwrap_or(0),
+        }
+    }
+
+    /// The number from which on lines were written at or after `at`.
+    pub fn since(&self, select: &Select, at: SystemTime) -> u64 {
+        let rings = self.select(select).into_iter();
+        let first = rings.filter_map(|(_, ring)| ring.since(at).first().map(|line| line.seq));
+        first.min().unwrap_or_else(|| self.sequence.next())
+    }
+
+    /// Lines of a cell's present run that had to go.
+    pub fn dropped(&self, key: &Key) -> u64 {
+        let rings = lock(&self.rings);
+        rings.get(key).map_or(0, |rings| rings.current.dropped())
+    }
+
+    /// Wakes when lines were written.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.sequence.watch()
+    }
+
+    fn select(&self, select: &Select) -> Vec<(Key, LogRing)> {
+        let wanted = |name: &ComponentName| {
+            let component = select.component.as_deref();
+            component.is_none_or(|wanted| wanted == name.as_str())
+        };
+        lock(&self.rings)
+            .iter()
+            .filter(|((name, _), _)| wanted(name))
+            .filter_map(|(key, rings)| {
+                let ring = match select.previous {
+                    true => rings.previous.clone()?,
+                    false => rings.current.clone(),
+                };
+                Some((key.clone(), ring))
+            })
+            .collect()
+    }
+}
+
+/// Gives every ring its part of what the node keeps.
+fn share(rings: &BTreeMap<Key, Rings>) {
+    let count = rings
+        .values()
+        .map(|rings| 1 + usize::from(rings.previous.is_some()))
+        .sum::<usize>();
+    let bytes = (NODE_BYTES / count.max(1)).clamp(MIN_RING_BYTES, RING_BYTES);
+    for rings in rings.values() {
+        rings.current.set_capacity(bytes);
+        if let Some(previous) = &rings.previous {
+            previous.set_capacity(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use realm_runtime::LogStream;
+
+    use super::*;
+
+    fn key(name: &str, index: u32) -> Key {
+        (name.parse().unwrap(), index)
+    }
+
+    fn texts(lines: &[Line]) -> Vec<&str> {
+        lines.iter().map(|line| line.line.text.as_str()).collect()
+    }
+
+    #[test]
+    fn lines_of_all_cells_come_in_the_order_of_writing_and_once() {
+        let logs = Logs::default();
+        let (a, b) = (logs.begin(&key("a", 0)), logs.begin(&key("b", 0)));
+        a.write(LogStream::Stdout, b"1\n");
+        b.write(LogStream::Stderr, b"2\n");
+        a.write(LogStream::Stdout, b"3\n");
+        let all = Select::default();
+        let (first, next) = logs.read(&all, 0, 2);
+        assert_eq!(texts(&first), ["1", "2"]);
+        let (rest, next) = logs.read(&all, next, 2);
+        assert_eq!(texts(&rest), ["3"]);
+        assert!(logs.read(&all, next, 2).0.is_empty());
+        assert_eq!(texts(&logs.read(&all, logs.tail(&all, 2), 9).0), ["2", "3"]);
+        assert!(logs.read(&all, logs.tail(&all, 0), 9).0.is_empty());
+        let one = Select {
+            component: Some("b".into()),
+            ..Select::default()
+        };
+        assert_eq!(texts(&logs.read(&one, 0, 9).0), ["2"]);
+    }
+
+    #[test]
+    fn a_new_run_leaves_the_one_before_it_to_be_read() {
+        let logs = Logs::default();
+        logs.begin(&key("a", 0)).write(LogStream::Stdout, b"old\n");
+        logs.begin(&key("a", 0)).write(LogStream::Stdout, b"new\n");
+        let previous = Select {
+            previous: true,
+            ..Select::default()
+        };
+        assert_eq!(texts(&logs.read(&previous, 0, 9).0), ["old"]);
+        assert_eq!(texts(&logs.read(&Select::default(), 0, 9).0), ["new"]);
+        logs.forget(&key("a", 0));
+        assert!(logs.read(&Select::default(), 0, 9).0.is_empty());
+    }
+
+    #[test]
+    fn many_cells_share_what_a_node_keeps() {
+        let logs = Logs::default();
+        let cells = 200;
+        let line = [b'x'; 1023];
+        for index in 0..cells {
+            let ring = logs.begin(&key("a", index));
+            for _ in 0..2048 {
+                ring.write(LogStream::Stdout, &[&line[..], b"\n"].concat());
+            }
+        }
+        let kept: usize = logs
+            .select(&Select::default())
+            .iter()
+            .map(|(_, ring)| ring.tail(usize::MAX).len() * 1024)
+            .sum();
+        assert!(kept <= NODE_BYTES, "{kept}");
+        assert!(kept > NODE_BYTES / 2, "{kept}");
+        assert!(logs.dropped(&key("a", 0)) > 0);
+    }
+}
