@@ -1,6 +1,7 @@
 //! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
@@ -11,8 +12,8 @@ use realm_manifest::{
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
-    PrepareError, Prepared, PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, CellStats, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream,
+    Mount, PrepareError, Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,36 @@ const FULL_TRIES: u32 = 4;
 #[derive(Debug, Clone)]
 pub struct Live {
     handle: Arc<Mutex<Weak<CellHandle>>>,
+    /// What earlier runs of this cell used.
+    past: Arc<Mutex<Usage>>,
     limits: Limits,
+}
+
+/// What runs of a cell used, together.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    pub busy: Duration,
+    pub fuel: u64,
+    pub preemptions: u64,
+    pub output_bytes: u64,
+    /// Of the last run.
+    pub memory_bytes: u64,
+    pub memory_peak_bytes: u64,
+    pub limit_hits: BTreeMap<Limit, u64>,
+}
+
+impl Usage {
+    fn add(&mut self, run: &CellStats) {
+        self.busy += run.busy;
+        self.fuel = self.fuel.saturating_add(run.fuel_used.unwrap_or(0));
+        self.preemptions += run.preemptions;
+        self.output_bytes += run.output_bytes;
+        self.memory_bytes = run.memory_bytes;
+        self.memory_peak_bytes = self.memory_peak_bytes.max(run.memory_peak_bytes);
+        for (limit, count) in &run.limit_hits {
+            *self.limit_hits.entry(*limit).or_default() += count;
+        }
+    }
 }
 
 /// The cell that this one replaces; it runs until this one does, or until this one could start.
@@ -241,7 +271,6 @@ impl CellTask {
         }
         *lock(&self.live.handle) = Arc::downgrade(&handle);
         let status = self.watch(&handle).await;
-        *lock(&self.live.handle) = Weak::new();
         self.keep_usage(&handle);
         ring.finish();
         self.ended(status, started.elapsed(), &ring)
@@ -274,6 +303,7 @@ impl CellTask {
     /// What the run used stays to be seen; its memory is given back.
     fn keep_usage(&self, handle: &CellHandle) {
         let stats = handle.stats();
+        self.live.ended(&stats);
         let mut report = lock(&self.shared);
         report.fuel_used = stats.fuel_used;
         report.preemptions = stats.preemptions;
@@ -436,8 +466,26 @@ impl Live {
     pub fn new(limits: Limits) -> Self {
         Self {
             handle: Arc::default(),
+            past: Arc::default(),
             limits,
         }
+    }
+
+    /// A run is over: what it used counts among the earlier ones from now on.
+    fn ended(&self, run: &CellStats) {
+        let mut past = lock(&self.past);
+        *lock(&self.handle) = Weak::new();
+        past.add(run);
+    }
+
+    /// What all runs used, the present one included.
+    pub fn usage(&self) -> Usage {
+        let past = lock(&self.past);
+        let mut usage = past.clone();
+        if let Some(handle) = lock(&self.handle).upgrade() {
+            usage.add(&handle.stats());
+        }
+        usage
     }
 
     pub const fn limits(&self) -> &Limits {

@@ -1,37 +1,35 @@
-//! The read-only HTTP endpoints on loopback: whether the agent lives, and whether it is ready.
+//! The read-only HTTP endpoints on loopback: whether the agent lives and is ready, what it counts, and
+//! what its cells wrote.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{StatusCode, header::HOST},
-    middleware::{self, Next},
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    net::TcpListener,
+    sync::{Semaphore, watch},
     task::JoinHandle,
-    time::Sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-/// Connections open at once.
-const MAX_CONNECTIONS: usize = 64;
-/// What one connection may last: every answer is short.
-const MAX_TIME: Duration = Duration::from_secs(10);
-/// After a connection could not be accepted, as when no file is left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::{control::Shared, fold::chain};
+
+pub mod host;
+mod listener;
+mod logs;
+mod seen;
+
+use host::Token;
+use listener::{Bounded, Streams};
+
+/// Streams open at once: they last.
+const MAX_STREAMS: usize = 16;
 
 /// Why the agent is not ready; None when it is.
 pub type Readiness = watch::Receiver<Option<String>>;
@@ -43,6 +41,38 @@ pub struct BindError {
     pub source: std::io::Error,
 }
 
+/// What the endpoints read from.
+#[derive(Debug, Clone)]
+pub struct Web {
+    pub readiness: Readiness,
+    pub shared: Shared,
+    pub token: Token,
+    /// Number of this start: places in streams are of one start.
+    pub boot: u64,
+    pub cancel: CancellationToken,
+    /// Places for streams.
+    streams: Arc<Semaphore>,
+}
+
+impl Web {
+    pub fn new(
+        readiness: Readiness,
+        shared: Shared,
+        token: Token,
+        boot: u64,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            readiness,
+            shared,
+            token,
+            boot,
+            cancel,
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        }
+    }
+}
+
 /// The bound endpoint. Dropping it does not stop the server: cancel its token, then wait.
 #[derive(Debug)]
 pub struct HttpServer {
@@ -51,17 +81,14 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    pub async fn start(
-        address: SocketAddr,
-        readiness: Readiness,
-        cancel: CancellationToken,
-    ) -> Result<Self, BindError> {
+    pub async fn start(address: SocketAddr, web: Web) -> Result<Self, BindError> {
         let bind_error = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let router = router(readiness);
+        let cancel = web.cancel.clone();
+        let service = router(web).into_make_service_with_connect_info::<Streams>();
         let task = tokio::spawn(async move {
-            let served = axum::serve(Bounded::new(listener), router)
+            let served = axum::serve(Bounded::new(listener), service)
                 .with_graceful_shutdown(async move { cancel.cancelled().await })
                 .await;
             if let Err(error) = served {
@@ -77,102 +104,24 @@ impl HttpServer {
     }
 }
 
-/// Accepts so many connections at once, each for so long: nobody can hold the agent's files by
-/// saying nothing.
-struct Bounded {
-    listener: TcpListener,
-    free: Arc<Semaphore>,
-}
-
-/// A connection that ends with its time.
-struct Timed {
-    stream: TcpStream,
-    until: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Bounded {
-    fn new(listener: TcpListener) -> Self {
-        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { listener, free }
-    }
-}
-
-impl axum::serve::Listener for Bounded {
-    type Io = Timed;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Timed, SocketAddr) {
-        loop {
-            let place = self.free.clone().acquire_owned().await;
-            // The semaphore is never closed.
-            let Ok(place) = place else { continue };
-            match self.listener.accept().await {
-                Ok((stream, address)) => {
-                    let timed = Timed {
-                        stream,
-                        until: Box::pin(tokio::time::sleep(MAX_TIME)),
-                        _place: place,
-                    };
-                    return (timed, address);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "an http connection was not accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl AsyncRead for Timed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.until.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Timed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.until.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-fn router(readiness: Readiness) -> Router {
+fn router(web: Web) -> Router {
+    let token = middleware::from_fn_with_state(web.token.clone(), host::known_token);
+    let closed = Router::new()
+        .route("/logs", get(logs::logs))
+        .route("/v1/status", get(seen::status))
+        .route("/v1/events", get(seen::events))
+        .layer(token);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .layer(middleware::from_fn(known_host))
-        .with_state(readiness)
+        .route("/metrics", get(metrics))
+        .merge(closed)
+        .layer(middleware::from_fn(host::known_host))
+        .with_state(web)
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
-    match readiness.borrow().clone() {
+async fn ready(State(web): State<Web>) -> Response {
+    match web.readiness.borrow().clone() {
         None => (StatusCode::OK, "ready\n").into_response(),
         Some(reason) => (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -182,66 +131,13 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     }
 }
 
-/// Refuses names that are not this machine's loopback, so that a web page cannot read this
-/// endpoint by pointing its own name here.
-async fn known_host(request: Request, next: Next) -> Response {
-    let host = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or("");
-    if is_local(host) {
-        next.run(request).await
-    } else {
-        (
-            StatusCode::MISDIRECTED_REQUEST,
-            "unknown host: use an address or localhost\n",
-        )
-            .into_response()
-    }
-}
-
-fn is_local(host: &str) -> bool {
-    if host.parse::<SocketAddr>().is_ok() {
-        return true;
-    }
-    let name = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(host);
-    let name = match name.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.contains(':') => {
-            name
-        }
-        _ => name,
+async fn metrics(State(web): State<Web>) -> Response {
+    let page = match web.shared.metrics().await {
+        Ok(snapshot) => crate::metrics::page(&snapshot).map_err(|error| chain(&error)),
+        Err(error) => Err(error.message),
     };
-    name == "localhost" || name.parse::<IpAddr>().is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_local;
-
-    #[test]
-    fn only_addresses_and_localhost_are_hosts() {
-        for host in [
-            "localhost",
-            "localhost:9920",
-            "127.0.0.1",
-            "127.0.0.1:1",
-            "[::1]:9920",
-            "::1",
-        ] {
-            assert!(is_local(host), "{host}");
-        }
-        for host in [
-            "",
-            "evil.example",
-            "evil.example:9920",
-            "localhost.evil.example",
-            "a:b:c",
-        ] {
-            assert!(!is_local(host), "{host}");
-        }
+    match page {
+        Ok(page) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error + "\n").into_response(),
     }
 }

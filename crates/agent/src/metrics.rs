@@ -58,7 +58,7 @@ pub struct Traffic {
 pub struct Cell {
     pub component: String,
     pub replica: String,
-    pub state: &'static str,
+    pub state: String,
     pub busy_seconds: f64,
     pub restarts: u64,
     pub fuel: u64,
@@ -68,7 +68,7 @@ pub struct Cell {
     pub memory_max_bytes: u64,
     pub output_bytes: u64,
     pub log_lines_dropped: u64,
-    pub limit_hits: Vec<(&'static str, u64)>,
+    pub limit_hits: Vec<(String, u64)>,
 }
 
 /// The page in Prometheus' text format.
@@ -308,11 +308,11 @@ impl Page {
             &["node", "component", "replica", "state"],
             of.cells
                 .iter()
-                .map(|cell| labelled(of, cell, (cell.state, 1.0))),
+                .map(|cell| labelled(of, cell, (&cell.state, 1.0))),
         )?;
         let hits = of.cells.iter().flat_map(|cell| {
             let hits = cell.limit_hits.iter();
-            hits.map(move |(limit, count)| labelled(of, cell, (*limit, *count as f64)))
+            hits.map(move |(limit, count)| labelled(of, cell, (limit, *count as f64)))
         });
         self.counter(
             "realm_cell_limit_hits_total",
@@ -394,9 +394,9 @@ mod tests {
             cells: vec![Cell {
                 component: "web".into(),
                 replica: "0".into(),
-                state: "running",
+                state: "running".into(),
                 busy_seconds: 1.5,
-                limit_hits: vec![("output", 3)],
+                limit_hits: vec![("output".into(), 3)],
                 ..Cell::default()
             }],
             ..Snapshot::default()

@@ -13,7 +13,7 @@ use realm_manifest::{
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-use crate::{VERSION, config::MAX_CELLS};
+use crate::{VERSION, config::MAX_CELLS, metrics::Process};
 
 /// A report that says nothing new is made this seldom; numbers such as memory wait for it.
 const CALM_MS: u64 = 5_000;
@@ -80,6 +80,17 @@ impl Reporter {
 
     pub fn tags(&self) -> Vec<String> {
         self.tags.iter().map(ToString::to_string).collect()
+    }
+
+    /// This process as the last report had it.
+    pub fn process(&self) -> Process {
+        let last = self.last.as_ref();
+        let hundredths = last.and_then(|last| last.cpu_hundredths);
+        Process {
+            // Hundredths of a per cent of one core.
+            cpu_ratio: hundredths.map(|hundredths| f64::from(hundredths) / 10_000.0),
+            resident_bytes: last.and_then(|last| last.memory_bytes),
+        }
     }
 
     pub fn node_lost(&mut self, node: PublicKey) {

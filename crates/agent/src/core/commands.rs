@@ -10,7 +10,7 @@ use realm_rpc::{
 use tokio::sync::oneshot;
 
 use super::Core;
-use crate::{clock, fold::chain};
+use crate::{clock, fold::chain, metrics::Snapshot};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
@@ -57,6 +57,7 @@ pub enum Command {
         reply: Reply<()>,
     },
     Standing(Reply<Vec<Vec<u8>>>),
+    Metrics(Reply<Snapshot>),
 }
 
 impl Core {
@@ -84,6 +85,7 @@ impl Core {
             Command::PeerAdd { address, reply } => answer(reply, self.peer_add(address)),
             Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
             Command::Standing(reply) => answer(reply, Ok(self.standing())),
+            Command::Metrics(reply) => answer(reply, Ok(self.metrics())),
         }
     }
 

@@ -7,6 +7,7 @@ use realm_rpc::{
     LogLine, LogQuery, LogStream,
     status::{Link, Node, NodeState, Status},
 };
+use realm_runtime::printable;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -184,8 +185,8 @@ fn show(line: &LogLine, output: &Output) -> Result<()> {
             "index": line.index, "stream": stream, "text": text,
         }));
     }
-    // A line of a guest is one line.
-    let text = text.replace(['\n', '\r'], "\u{fffd}");
+    // A line of a guest is one line, and moves nothing on the terminal.
+    let text = printable(&text);
     output.line(&format!(
         "{} {}/{}#{} {stream} │ {text}",
         clock::rfc3339(line.at),

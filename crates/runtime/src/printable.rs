@@ -1,0 +1,41 @@
+//! Words of guests made harmless for terminals.
+
+use std::borrow::Cow;
+
+/// The text with every control character but the tab shown as an escape: a guest cannot move the
+/// cursor, change colours or titles, or answer questions of the terminal that shows its lines.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_harmful(letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Control characters of both sets, and what turns the direction of a line around.
+fn is_harmful(letter: char) -> bool {
+    let turns = matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || (letter.is_control() && letter != '\t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_are_shown_and_not_obeyed() {
+        assert_eq!(
+            printable("a\u{1b}[31mred\u{7}\u{9b}2J"),
+            "a\\u{1b}[31mred\\u{7}\\u{9b}2J"
+        );
+        assert_eq!(printable("evil\u{202e}txt.exe"), "evil\\u{202e}txt.exe");
+        assert!(matches!(printable("grün\t✓ 日本"), Cow::Borrowed(_)));
+    }
+}
