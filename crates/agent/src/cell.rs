@@ -3,6 +3,7 @@
 mod live;
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -13,8 +14,8 @@ use realm_manifest::{
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
-    PrepareError, Prepared, PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, CellStats, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream,
+    Mount, PrepareError, Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -272,6 +273,7 @@ impl CellTask {
     /// What the run used stays to be seen; its memory is given back.
     fn keep_usage(&self, handle: &CellHandle) {
         let stats = handle.stats();
+        self.live.ended(&stats);
         let mut report = lock(&self.shared);
         report.fuel_used = stats.fuel_used;
         report.preemptions = stats.preemptions;

@@ -23,6 +23,8 @@ pub struct Config {
     pub listen: Vec<String>,
     /// Address of the read-only HTTP endpoints.
     pub http: SocketAddr,
+    /// Everybody on this machine may read logs and status over HTTP, without the token.
+    pub http_open: bool,
     /// Multiaddrs dialled at start, beside the saved peers.
     pub bootstrap: Vec<String>,
     /// An invite token claimed at start.
@@ -91,6 +93,7 @@ impl Config {
             tags: Vec::new(),
             listen: default_listen(DEFAULT_PORT),
             http: DEFAULT_HTTP.parse().expect("the default address is one"),
+            http_open: false,
             bootstrap: Vec::new(),
             enroll: None,
             mdns: true,
@@ -172,6 +175,7 @@ impl Config {
         set(&mut self.data, file.data);
         set(&mut self.listen, file.listen);
         set(&mut self.http, file.http);
+        set(&mut self.http_open, file.http_open);
         set(&mut self.bootstrap, file.bootstrap);
         set(&mut self.mdns, file.mdns);
         set(&mut self.tags, file.tags);
@@ -205,6 +209,7 @@ struct File {
     tags: Option<Vec<Tag>>,
     listen: Option<Vec<String>>,
     http: Option<SocketAddr>,
+    http_open: Option<bool>,
     bootstrap: Option<Vec<String>>,
     mdns: Option<bool>,
     volume_prefixes: Option<Vec<PathBuf>>,

@@ -1,6 +1,11 @@
 //! The agent behind the RPC membrane: asks the core, reads logs, takes uploads.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::LocalBoxFuture;
 use realm_identity::{Artifact, Hash, PublicKey, RealmId};
@@ -42,6 +47,62 @@ pub struct Shared {
     pub events: Events,
     pub blobs: Arc<Blobs>,
     pub network: Arc<std::sync::OnceLock<NetworkHandle>>,
+    /// The data directory.
+    pub data: PathBuf,
+}
+
+impl Shared {
+    fn network(&self) -> Result<&NetworkHandle, RpcError> {
+        self.network.get().ok_or_else(stopping)
+    }
+
+    async fn ask<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, RpcError>>) -> Command,
+    ) -> Result<T, RpcError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(make(reply)).await;
+        sent.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// The realm as this node knows it.
+    pub async fn status(&self) -> Result<Status, RpcError> {
+        let peers = self.network()?.peers().await.map_err(|_| stopping())?;
+        self.ask(|reply| Command::Status { peers, reply }).await
+    }
+
+    /// This node as it is now.
+    pub async fn metrics(&self) -> Result<Snapshot, RpcError> {
+        let network = self.network()?;
+        let peers = network.peers().await.map_err(|_| stopping())?;
+        let stats = network.stats().await.map_err(|_| stopping())?;
+        let mut snapshot = self.ask(Command::Metrics).await?;
+        for peer in peers {
+            *snapshot.links.entry(peer.link.name()).or_default() += 1;
+        }
+        snapshot.events = self.events.counts();
+        snapshot.network = Traffic {
+            frames_in: stats.frames_in,
+            frames_out: stats.frames_out,
+            frames_dropped: stats.frames_dropped,
+            gossip_in: stats.gossip_in,
+            gossip_rejected: stats.gossip_rejected,
+            malformed: stats.malformed,
+            refused: stats.refused,
+        };
+        let (blobs, data) = (self.blobs.clone(), self.data.clone());
+        snapshot.disk = blocking(move || disk(&blobs, &data)).await?;
+        Ok(snapshot)
+    }
+}
+
+fn disk(blobs: &Blobs, data: &Path) -> Result<Disk, RpcError> {
+    let room = rustix::fs::statvfs(data).ok();
+    Ok(Disk {
+        artifact_bytes: blobs.used().map_err(store)?,
+        free_bytes: room.map(|room| room.f_bavail.saturating_mul(room.f_frsize)),
+    })
 }
 
 /// Serves RPC streams on the network's thread.

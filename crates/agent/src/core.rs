@@ -439,6 +439,31 @@ impl Core {
         })
     }
 
+    /// What this node counts; connections and disk are asked of those who know them.
+    pub(crate) fn metrics(&self) -> Snapshot {
+        let me = self.key.public();
+        let mut snapshot = Snapshot {
+            node: self.node_name(&me),
+            version: crate::VERSION,
+            ready: self.approved.contains_key(&me),
+            process: self.reporter.process(),
+            cells: self.supervisor.metrics(),
+            ..Snapshot::default()
+        };
+        if let Ok(status) = self.status(&[]) {
+            snapshot.revision = status.revision;
+            snapshot.forked = status.forked;
+            for node in &status.nodes {
+                *snapshot.nodes.entry(node.state.to_string()).or_default() += 1;
+            }
+            for component in &status.components {
+                let state = component.state.to_string();
+                *snapshot.components.entry(state).or_default() += 1;
+            }
+        }
+        snapshot
+    }
+
     /// No new work, then the cells, then the disk, then the network.
     async fn stop(mut self, mut inputs: Inputs) {
         inputs.commands.close();

@@ -1,7 +1,7 @@
 //! What happened on this node: a bounded, ordered list for people who ask why.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,8 +25,15 @@ pub struct Event {
 /// Shared by the parts that record and those that read.
 #[derive(Debug, Clone)]
 pub struct Events {
-    list: Arc<Mutex<VecDeque<Event>>>,
+    list: Arc<Mutex<List>>,
     last: Arc<watch::Sender<u64>>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    kept: VecDeque<Event>,
+    /// All since the start, by kind.
+    counts: BTreeMap<&'static str, u64>,
 }
 
 impl Default for Events {
@@ -48,11 +55,12 @@ impl Events {
         }
         let seq = {
             let mut list = self.lock();
-            let seq = list.back().map_or(1, |last| last.seq + 1);
-            if list.len() == MAX_EVENTS {
-                list.pop_front();
+            *list.counts.entry(kind).or_default() += 1;
+            let seq = list.kept.back().map_or(1, |last| last.seq + 1);
+            if list.kept.len() == MAX_EVENTS {
+                list.kept.pop_front();
             }
-            list.push_back(Event {
+            list.kept.push_back(Event {
                 seq,
                 at,
                 kind,
@@ -67,10 +75,16 @@ impl Events {
     /// Events after `seq`, oldest first.
     pub fn after(&self, seq: u64) -> Vec<Event> {
         self.lock()
+            .kept
             .iter()
             .filter(|event| event.seq > seq)
             .cloned()
             .collect()
+    }
+
+    /// How often each kind was recorded since the start.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().counts.clone()
     }
 
     /// Wakes when something is recorded.
@@ -78,7 +92,7 @@ impl Events {
         self.last.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn lock(&self) -> MutexGuard<'_, List> {
         // The list is whole between any two statements, also after a panic elsewhere.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,5 @@
-//! The read-only HTTP endpoints on loopback: whether the agent lives, and whether it is ready.
+//! The read-only HTTP endpoints on loopback: whether the agent lives and is ready, what it counts, and
+//! what its cells wrote.
 
 use std::net::SocketAddr;
 
@@ -28,6 +29,38 @@ pub struct BindError {
     pub source: std::io::Error,
 }
 
+/// What the endpoints read from.
+#[derive(Debug, Clone)]
+pub struct Web {
+    pub readiness: Readiness,
+    pub shared: Shared,
+    pub token: Token,
+    /// Number of this start: places in streams are of one start.
+    pub boot: u64,
+    pub cancel: CancellationToken,
+    /// Places for streams.
+    streams: Arc<Semaphore>,
+}
+
+impl Web {
+    pub fn new(
+        readiness: Readiness,
+        shared: Shared,
+        token: Token,
+        boot: u64,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            readiness,
+            shared,
+            token,
+            boot,
+            cancel,
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        }
+    }
+}
+
 /// The bound endpoint. Dropping it does not stop the server: cancel its token, then wait.
 #[derive(Debug)]
 pub struct HttpServer {
@@ -36,11 +69,7 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    pub async fn start(
-        address: SocketAddr,
-        readiness: Readiness,
-        cancel: CancellationToken,
-    ) -> Result<Self, BindError> {
+    pub async fn start(address: SocketAddr, web: Web) -> Result<Self, BindError> {
         let bind_error = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;

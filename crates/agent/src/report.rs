@@ -100,6 +100,17 @@ impl Reporter {
         self.tags.iter().map(ToString::to_string).collect()
     }
 
+    /// This process as the last report had it.
+    pub fn process(&self) -> Process {
+        let last = self.last.as_ref();
+        let hundredths = last.and_then(|last| last.cpu_hundredths);
+        Process {
+            // Hundredths of a per cent of one core.
+            cpu_ratio: hundredths.map(|hundredths| f64::from(hundredths) / 10_000.0),
+            resident_bytes: last.and_then(|last| last.memory_bytes),
+        }
+    }
+
     pub fn node_lost(&mut self, node: PublicKey) {
         self.lost.insert(node);
     }

@@ -35,7 +35,7 @@ use crate::{
     events::Events,
     fetch::Fetcher,
     fold::PlannerFold,
-    http::{BindError, HttpServer},
+    http::{BindError, HttpServer, Web, host},
     ledger::{self, LedgerTask},
     local::LocalError,
     logs::Logs,
@@ -88,7 +88,7 @@ pub enum StartError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     #[error("the invite token is not usable")]
-    Token(#[from] ParseTokenError),
+    Invite(#[from] ParseTokenError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("the stored log cannot be used")]
@@ -103,6 +103,12 @@ pub enum StartError {
     Http(#[from] BindError),
     #[error("cannot see whose data is in {path}: repair the directory, or move it away")]
     Volumes {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot keep the token of the http endpoints in {path}")]
+    HttpToken {
         path: PathBuf,
         #[source]
         source: std::io::Error,
@@ -183,7 +189,19 @@ impl Agent {
             events: events.clone(),
             blobs: blobs.clone(),
             network: network_cell.clone(),
+            data: dir.path().to_owned(),
         };
+        let token = match config.http_open {
+            true => None,
+            false => Some(token(dir.path())?),
+        };
+        let web = Web::new(
+            readiness.clone(),
+            shared.clone(),
+            token,
+            boot_id,
+            cancel.child_token(),
+        );
         let services = Services {
             blobs: Some(Arc::new(Artifacts {
                 blobs: blobs.clone(),
@@ -218,8 +236,7 @@ impl Agent {
         // Filled once, here.
         let _ = network_cell.set(network.clone());
 
-        let server =
-            HttpServer::start(config.http, readiness.clone(), cancel.child_token()).await?;
+        let server = HttpServer::start(config.http, web).await?;
         let volumes = dir.subdir("volumes")?;
         let held = Volumes::open(volumes.clone()).map_err(|source| StartError::Volumes {
             path: volumes.clone(),
@@ -368,6 +385,13 @@ fn enroll(
     }
     trust.enroll(&token, key)?;
     Ok(())
+}
+
+fn token(dir: &std::path::Path) -> Result<Arc<str>, StartError> {
+    host::token(dir, trust::random).map_err(|source| StartError::HttpToken {
+        path: dir.join(host::TOKEN_FILE),
+        source,
+    })
 }
 
 fn restore(

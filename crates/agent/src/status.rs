@@ -434,7 +434,7 @@ fn component_state(state: realm_planner::status::ComponentState) -> ComponentSta
 }
 
 /// A library is in place and not run: for who reads the status it is done, and the reason says why.
-fn cell_state(state: report::CellState) -> CellState {
+pub(crate) fn cell_state(state: report::CellState) -> CellState {
     match state {
         report::CellState::Pulling => CellState::Pulling,
         report::CellState::Compiling => CellState::Compiling,

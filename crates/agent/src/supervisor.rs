@@ -123,6 +123,38 @@ impl Supervisor {
             .collect()
     }
 
+    /// What the cells used, for who counts it.
+    pub fn metrics(&self) -> Vec<metrics::Cell> {
+        let cells = self.cells.iter();
+        cells
+            .map(|(key, slot)| {
+                let (state, restarts) = {
+                    let report = lock(&slot.shared);
+                    (report.state, report.restarts)
+                };
+                let usage = slot.handle.usage();
+                let hits = usage.limit_hits.into_iter();
+                metrics::Cell {
+                    component: key.0.to_string(),
+                    replica: key.1.to_string(),
+                    state: status::cell_state(state).to_string(),
+                    busy_seconds: usage.busy.as_secs_f64(),
+                    restarts: u64::from(restarts),
+                    fuel: usage.fuel,
+                    preemptions: usage.preemptions,
+                    memory_bytes: usage.memory_bytes,
+                    memory_peak_bytes: usage.memory_peak_bytes,
+                    memory_max_bytes: slot.handle.limits().memory_max_bytes(),
+                    output_bytes: usage.output_bytes,
+                    log_lines_dropped: self.logs.dropped(key),
+                    limit_hits: hits
+                        .map(|(limit, count)| (limit.to_string(), count))
+                        .collect(),
+                }
+            })
+            .collect()
+    }
+
     /// What this node cannot take, with the spec it is about.
     pub fn declined(&self) -> Vec<Declined> {
         self.cells

@@ -160,7 +160,8 @@ pub fn secret(dir: &DataDir, name: &str) -> Result<[u8; 32], TrustError> {
     Ok(dir.secret(name, random)?)
 }
 
-fn random() -> std::io::Result<[u8; 32]> {
+/// Bytes from the operating system.
+pub fn random() -> std::io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
     Ok(bytes)

@@ -124,6 +124,8 @@ pub struct CellStats {
     pub memory_max_bytes: u64,
     /// Counted only with a fuel limit.
     pub fuel_used: Option<u64>,
+    /// How long its code was being executed.
+    pub busy: Duration,
     /// Slices (`epoch_ms`) that the cell used to the end.
     pub preemptions: u64,
     /// Whether it runs in the pool of lower priority now.

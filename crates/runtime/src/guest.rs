@@ -73,6 +73,8 @@ pub(crate) struct Usage {
     memory_peak: AtomicU64,
     fuel: AtomicU64,
     output: AtomicU64,
+    /// Nanoseconds.
+    busy: AtomicU64,
     pub(crate) preemptions: AtomicU64,
     pub(crate) demoted: AtomicBool,
 }
@@ -93,6 +95,11 @@ impl Usage {
         let sum = self.memory.load(Ordering::Relaxed);
         self.memory
             .store(sum.saturating_sub(bytes), Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_busy(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.busy.fetch_add(nanos, Ordering::Relaxed);
     }
 
     pub(crate) fn count_output(&self, bytes: u64) {
@@ -134,6 +141,7 @@ impl Shared {
             memory_peak_bytes: load(&self.usage.memory_peak),
             memory_max_bytes: self.limits.memory_max_bytes(),
             fuel_used: self.limits.counts_fuel().then(|| load(&self.usage.fuel)),
+            busy: Duration::from_nanos(load(&self.usage.busy)),
             preemptions: load(&self.usage.preemptions),
             demoted: self.usage.demoted.load(Ordering::Relaxed),
             output_bytes: load(&self.usage.output),

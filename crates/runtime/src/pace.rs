@@ -126,10 +126,13 @@ impl Future for Paced {
         };
         let waker = waker(this.woken.clone());
         let start = Instant::now();
-        if let Poll::Ready(status) = guest.as_mut().poll(&mut Context::from_waker(&waker)) {
+        let polled = guest.as_mut().poll(&mut Context::from_waker(&waker));
+        let busy = start.elapsed();
+        this.shared.usage.count_busy(busy);
+        if let Poll::Ready(status) = polled {
             return Poll::Ready(Step::Done(status));
         }
-        if this.account(start.elapsed())
+        if this.account(busy)
             && let Some(guest) = this.guest.take()
         {
             return Poll::Ready(Step::Move(guest));

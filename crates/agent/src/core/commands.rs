@@ -56,6 +56,7 @@ pub enum Command {
         reply: Reply<()>,
     },
     Standing(Reply<Vec<Vec<u8>>>),
+    Metrics(Reply<Snapshot>),
 }
 
 impl Core {
@@ -83,6 +84,7 @@ impl Core {
             Command::PeerAdd { address, reply } => answer(reply, self.peer_add(address)),
             Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
             Command::Standing(reply) => answer(reply, Ok(self.standing())),
+            Command::Metrics(reply) => answer(reply, Ok(self.metrics())),
         }
     }
 

@@ -35,6 +35,9 @@ pub struct Args {
     /// Address of the read-only HTTP endpoints.
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
+    /// Let everybody on this machine read logs and status over HTTP, without the token.
+    #[arg(long)]
+    pub http_open: bool,
     /// Multiaddr of a node to dial; repeatable.
     #[arg(long, value_name = "ADDR")]
     pub bootstrap: Vec<String>,
@@ -150,6 +153,7 @@ fn config(args: &Args, token: Option<String>, session: &Session) -> Result<Confi
     if let Some(http) = args.http {
         config.http = http;
     }
+    config.http_open |= args.http_open;
     config.name = args.name.clone().or(config.name);
     if !args.tags.is_empty() {
         config.tags.clone_from(&args.tags);

@@ -1,0 +1,163 @@
+//! `/logs`: what cells wrote, as plain text or as server-sent events that can be resumed.
+
+use std::convert::Infallible;
+
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, Query, State},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
+    response::{
+        IntoResponse as _, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::{Stream, StreamExt as _, stream};
+use realm_runtime::{LogStream, printable};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Web, listener::Streams};
+use crate::{
+    clock,
+    logs::{Line, Select},
+};
+
+/// Lines where nobody says how many.
+const TAIL: usize = 200;
+/// Lines at once.
+const BATCH: usize = 256;
+/// What stands for every component.
+const ALL: &str = "__all__";
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    component: Option<String>,
+    tail: Option<usize>,
+    /// `1`, `true` or nothing but the name.
+    follow: Option<String>,
+    previous: Option<String>,
+}
+
+pub async fn logs(
+    State(web): State<Web>,
+    ConnectInfo(streams): ConnectInfo<Streams>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    let select = Select {
+        component: asked.component.filter(|name| name != ALL),
+        previous: is_set(asked.previous.as_deref()),
+    };
+    let resumed = headers
+        .get("last-event-id")
+        .and_then(|id| place(&web, id.to_str().ok()?));
+    let tail = asked.tail.unwrap_or(TAIL);
+    let from = resumed.unwrap_or_else(|| web.shared.logs.tail(&select, tail));
+    let events = headers
+        .get(ACCEPT)
+        .is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
+    let follow = events || is_set(asked.follow.as_deref());
+    let place = match (follow, web.streams.clone().try_acquire_owned()) {
+        (false, _) => None,
+        (true, Ok(place)) => Some(place),
+        (true, Err(_)) => {
+            let busy = "too many followers; ask without follow\n";
+            return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
+        }
+    };
+    if follow {
+        streams.begin();
+    }
+    let name = web.shared.view.borrow().name.clone();
+    let boot = web.boot;
+    let lines = lines(web, select, from, follow, place);
+    if events {
+        let events = lines.map(move |line| Ok::<_, Infallible>(event(&name, boot, &line)));
+        return Sse::new(events)
+            .keep_alive(KeepAlive::default())
+            .into_response();
+    }
+    let text = lines.map(move |line| Ok::<_, Infallible>(text(&name, &line) + "\n"));
+    let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
+    (plain, Body::from_stream(text)).into_response()
+}
+
+/// Every line from `from` on, in the order of writing; goes on with new ones where it follows.
+fn lines(
+    web: Web,
+    select: Select,
+    from: u64,
+    follow: bool,
+    place: Option<OwnedSemaphorePermit>,
+) -> impl Stream<Item = Line> {
+    let written = web.shared.logs.watch();
+    let begin = (web, select, from, written, place);
+    let batches = stream::unfold(
+        begin,
+        move |(web, select, from, mut written, place)| async move {
+            loop {
+                written.borrow_and_update();
+                let (lines, next) = web.shared.logs.read(&select, from, BATCH);
+                if !lines.is_empty() {
+                    return Some((stream::iter(lines), (web, select, next, written, place)));
+                }
+                // An agent that stops ends every stream.
+                let stopped = web.cancel.cancelled();
+                if !follow {
+                    return None;
+                }
+                tokio::select! {
+                    () = stopped => return None,
+                    changed = written.changed() => changed.ok()?,
+                }
+            }
+        },
+    );
+    batches.flatten()
+}
+
+fn text(node: &str, line: &Line) -> String {
+    format!(
+        "{} {node}/{}#{} {} {}",
+        realm_rpc::status::time(clock::to_timestamp(line.line.at))
+            .map_or_else(|| "-".to_owned(), |time| format!("{time:.3}")),
+        line.component,
+        line.index,
+        stream_name(line.line.stream),
+        printable(&line.line.text),
+    )
+}
+
+fn event(node: &str, boot: u64, line: &Line) -> Event {
+    let json = serde_json::json!({
+        "time": realm_rpc::status::time(clock::to_timestamp(line.line.at)),
+        "component": line.component, "node": node, "index": line.index,
+        "stream": stream_name(line.line.stream), "text": line.line.text,
+    });
+    Event::default()
+        .id(format!("{boot}-{}", line.line.seq))
+        .data(json.to_string())
+}
+
+const fn stream_name(stream: LogStream) -> &'static str {
+    match stream {
+        LogStream::Stdout => "out",
+        LogStream::Stderr => "err",
+    }
+}
+
+/// The line after the one a reader has seen; numbers of an earlier start of the agent mean nothing.
+fn place(web: &Web, id: &str) -> Option<u64> {
+    let (boot, seq) = id.split_once('-')?;
+    if boot.parse() != Ok(web.boot) {
+        return Some(0);
+    }
+    seq.parse::<u64>().ok()?.checked_add(1)
+}
+
+fn is_set(value: Option<&str>) -> bool {
+    value.is_some_and(|value| matches!(value, "" | "1" | "true"))
+}
