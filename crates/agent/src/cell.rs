@@ -3,7 +3,6 @@
 mod live;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -14,8 +13,8 @@ use realm_manifest::{
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, CellStats, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream,
-    Mount, PrepareError, Prepared, PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
+    PrepareError, Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -233,7 +232,6 @@ impl CellTask {
         self.live.runs(&handle);
         let status = self.watch(&handle).await;
         self.keep_usage(&handle);
-        self.live.is_gone();
         ring.finish();
         let met = self.memory_met(&handle);
         self.ended(status, started.elapsed(), &ring, met.as_ref())
@@ -273,7 +271,7 @@ impl CellTask {
     /// What the run used stays to be seen; its memory is given back.
     fn keep_usage(&self, handle: &CellHandle) {
         let stats = handle.stats();
-        self.live.ended(&stats);
+        self.live.is_gone(&stats);
         let mut report = lock(&self.shared);
         report.fuel_used = stats.fuel_used;
         report.preemptions = stats.preemptions;

@@ -13,7 +13,7 @@ use realm_p2p::{BlobSource, NetworkHandle, RpcServe, Stream};
 use realm_rpc::{
     Control, ErrorCode, Event, EventSink, Fork, Head, HeadId, Host, Intent, Limits, LogLine,
     LogQuery, LogSink, LogStream, PendingNode, PublicInfo, RpcError, Submitted, Survey, SurveySink,
-    Upload,
+    Upload, status::Status,
 };
 use realm_store::{BlobError, Blobs};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +24,7 @@ use crate::{
     events::Events,
     fold::chain,
     logs::{self, Logs, Select},
+    metrics::{Disk, Snapshot, Traffic},
 };
 
 /// Largest artifact that is taken over RPC.
@@ -70,6 +71,12 @@ impl Shared {
     pub async fn status(&self) -> Result<Status, RpcError> {
         let peers = self.network()?.peers().await.map_err(|_| stopping())?;
         self.ask(|reply| Command::Status { peers, reply }).await
+    }
+
+    /// What this node knows of its realm, and who has signed it.
+    pub async fn survey(&self) -> Result<Survey, RpcError> {
+        let peers = self.network()?.peers().await.map_err(|_| stopping())?;
+        self.ask(|reply| Command::Survey { peers, reply }).await
     }
 
     /// This node as it is now.
@@ -172,31 +179,7 @@ impl Operator {
         &self,
         make: impl FnOnce(oneshot::Sender<Result<T, RpcError>>) -> Command + 'static,
     ) -> Answer<'_, T> {
-        Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            self.0
-                .commands
-                .send(make(reply))
-                .await
-                .map_err(|_| stopping())?;
-            answer.await.map_err(|_| stopping())?
-        })
-    }
-
-    fn network(&self) -> Result<&NetworkHandle, RpcError> {
-        self.0.network.get().ok_or_else(stopping)
-    }
-
-    async fn read_survey(&self) -> Result<Survey, RpcError> {
-        let peers = self.network()?.peers().await.map_err(|_| stopping())?;
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Survey { peers, reply };
-        self.0
-            .commands
-            .send(command)
-            .await
-            .map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())?
+        Box::pin(self.0.ask(make))
     }
 
     async fn send_logs(&self, query: LogQuery, sink: LogSink) -> Result<(), RpcError> {
@@ -289,14 +272,14 @@ impl Control for Operator {
     }
 
     fn survey(&self) -> Answer<'_, Survey> {
-        Box::pin(self.read_survey())
+        Box::pin(self.0.survey())
     }
 
     fn watch(&self, mut sink: SurveySink) -> Answer<'_, ()> {
         Box::pin(async move {
             let mut last: Option<(Survey, tokio::time::Instant)> = None;
             loop {
-                let survey = self.read_survey().await?;
+                let survey = self.0.survey().await?;
                 let fresh = |(last, at): &(Survey, tokio::time::Instant)| {
                     *last == survey && at.elapsed() < ALIVE
                 };

@@ -13,7 +13,7 @@ use realm_manifest::report::NodeReport;
 use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
 use realm_planner::{Nodes, PlanInput, State, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
-use realm_rpc::{ErrorCode, RpcError, Submitted, Survey};
+use realm_rpc::{ErrorCode, RpcError, Submitted, Survey, status::Status};
 use realm_store::{Blobs, Op};
 use tokio::{
     sync::{mpsc, watch},
@@ -27,6 +27,7 @@ use crate::{
     events::Events,
     fold::PlannerFold,
     ledger::{LedgerTask, Written},
+    metrics::Snapshot,
     offenders::Offenders,
     report::Reporter,
     supervisor::Supervisor,
@@ -79,6 +80,8 @@ pub(crate) struct Core {
     pub blobs: Arc<Blobs>,
     pub supervisor: Supervisor,
     pub reporter: Reporter,
+    /// Makes a status where somebody of this machine asks for one.
+    pub reader: crate::status::Reader,
     pub events: Events,
     pub view: watch::Sender<View>,
     pub sources: watch::Sender<Vec<PublicKey>>,
@@ -439,6 +442,19 @@ impl Core {
         })
     }
 
+    /// The status that a reader of the survey would make of it.
+    pub(crate) fn status(&mut self, peers: &[PeerInfo]) -> Result<Status, RpcError> {
+        let survey = self.survey(peers)?;
+        let state = self.state.as_ref().ok_or_else(|| {
+            RpcError::new(
+                ErrorCode::NotFound,
+                "the log of this node's realm is empty yet",
+            )
+        })?;
+        let me = self.key.public();
+        Ok(self.reader.read(state, me, &survey).status)
+    }
+
     /// What this node counts; connections and disk are asked of those who know them.
     pub(crate) fn metrics(&self) -> Snapshot {
         let me = self.key.public();
@@ -450,16 +466,17 @@ impl Core {
             cells: self.supervisor.metrics(),
             ..Snapshot::default()
         };
-        if let Ok(status) = self.status(&[]) {
-            snapshot.revision = status.revision;
-            snapshot.forked = status.forked;
-            for node in &status.nodes {
-                *snapshot.nodes.entry(node.state.to_string()).or_default() += 1;
+        if let Some(state) = &self.state {
+            snapshot.revision = state.revision;
+            snapshot.forked = self.forked;
+            for component in realm_planner::status::components(state, &self.nodes()) {
+                let name = component.state.name().to_owned();
+                *snapshot.components.entry(name).or_default() += 1;
             }
-            for component in &status.components {
-                let state = component.state.to_string();
-                *snapshot.components.entry(state).or_default() += 1;
-            }
+        }
+        for key in self.approved.keys() {
+            let here = if self.is_present(key) { "here" } else { "lost" };
+            *snapshot.nodes.entry(here.to_owned()).or_default() += 1;
         }
         snapshot
     }

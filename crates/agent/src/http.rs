@@ -1,23 +1,35 @@
 //! The read-only HTTP endpoints on loopback: whether the agent lives and is ready, what it counts, and
 //! what its cells wrote.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
-mod host;
-mod listener;
+use crate::{control::Shared, fold::chain};
 
+pub mod host;
+mod listener;
+mod logs;
+mod seen;
+
+use host::Token;
 use listener::{Bounded, Exchange};
+
+/// Streams open at once: they last.
+const MAX_STREAMS: usize = 16;
 
 /// Why the agent is not ready; None when it is. Its sender is the core's.
 pub type Readiness = watch::Receiver<Option<String>>;
@@ -73,7 +85,8 @@ impl HttpServer {
         let bind_error = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let service = router(readiness).into_make_service_with_connect_info::<Exchange>();
+        let cancel = web.cancel.clone();
+        let service = router(web).into_make_service_with_connect_info::<Exchange>();
         let task = tokio::spawn(async move {
             let served = axum::serve(Bounded::new(listener), service)
                 .with_graceful_shutdown(async move { cancel.cancelled().await })
@@ -91,13 +104,21 @@ impl HttpServer {
     }
 }
 
-fn router(readiness: Readiness) -> Router {
+fn router(web: Web) -> Router {
+    let token = middleware::from_fn_with_state(web.token.clone(), host::known_token);
+    let closed = Router::new()
+        .route("/logs", get(logs::logs))
+        .route("/v1/status", get(seen::status))
+        .route("/v1/events", get(seen::events))
+        .layer(token);
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .merge(closed)
         .layer(middleware::from_fn(host::known_host))
         .layer(middleware::from_fn(answering))
-        .with_state(readiness)
+        .with_state(web)
 }
 
 /// Who has asked keeps its place until the answer is there.
@@ -110,7 +131,19 @@ async fn answering(
     next.run(request).await
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
+async fn metrics(State(web): State<Web>) -> Response {
+    let page = match web.shared.metrics().await {
+        Ok(snapshot) => crate::metrics::page(&snapshot).map_err(|error| chain(&error)),
+        Err(error) => Err(error.message),
+    };
+    match page {
+        Ok(page) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], page).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error + "\n").into_response(),
+    }
+}
+
+async fn ready(State(web): State<Web>) -> Response {
+    let readiness = &web.readiness;
     let reason = if readiness.has_changed().is_err() {
         // What the core said last is no longer so.
         Some("the agent's core has ended: see its log, and start it again".to_owned())

@@ -26,6 +26,7 @@ mod leave;
 mod ledger;
 mod local;
 mod logs;
+mod metrics;
 mod naming;
 mod offenders;
 mod reason;

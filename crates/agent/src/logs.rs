@@ -113,6 +113,12 @@ impl Logs {
         first.min().unwrap_or_else(|| self.sequence.next())
     }
 
+    /// Lines of a cell's present run that had to go.
+    pub fn dropped(&self, key: &Key) -> u64 {
+        let rings = lock(&self.rings);
+        rings.get(key).map_or(0, |rings| rings.current.dropped())
+    }
+
     /// Wakes when lines were written.
     pub fn watch(&self) -> watch::Receiver<()> {
         self.sequence.watch()

@@ -13,6 +13,7 @@ use realm_manifest::{
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::VERSION;
+use crate::metrics::Process;
 
 /// A report of more cells is large: every node of the realm pulls it, at some 80 bytes a cell.
 const LARGE_CELLS: usize = 100;

@@ -262,6 +262,7 @@ impl Agent {
         let core = Core {
             agent_file: AgentFile::new(key.public(), dir.path(), config.runtime_dir.as_deref()),
             reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
+            reader: crate::status::Reader::default(),
             supervisor: Supervisor::new(tools, logs, held, local),
             key: key.clone(),
             sealing: sealing.certificate.to_wire(),

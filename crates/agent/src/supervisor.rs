@@ -18,7 +18,8 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cell, ended::Ended, events::Events, fetch::Fetcher, local::Ready, logs::Logs, volumes::Volumes,
+    cell, ended::Ended, events::Events, fetch::Fetcher, local::Ready, logs::Logs, metrics, status,
+    volumes::Volumes,
 };
 
 /// How long a cell may take to end by itself before it is killed.

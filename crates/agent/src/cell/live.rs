@@ -1,12 +1,16 @@
 //! A cell while it runs, for measuring.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
 
 use realm_manifest::{
     Limits,
     report::{CellReport, CellState, Reason},
 };
-use realm_runtime::{CellHandle, Limit, LimitHit};
+use realm_runtime::{CellHandle, CellStats, Limit, LimitHit};
 
 use crate::{reason::reason, supervisor::lock};
 
@@ -14,15 +18,45 @@ use crate::{reason::reason, supervisor::lock};
 #[derive(Debug, Clone)]
 pub struct Live {
     handle: Arc<Mutex<Weak<CellHandle>>>,
+    /// What earlier runs of this cell used.
+    past: Arc<Mutex<Usage>>,
     limits: Limits,
     /// The one that it replaces.
     before: Option<Arc<Mutex<Weak<CellHandle>>>>,
+}
+
+/// What runs of a cell used, together.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    pub busy: Duration,
+    pub fuel: u64,
+    pub preemptions: u64,
+    pub output_bytes: u64,
+    /// Of the last run.
+    pub memory_bytes: u64,
+    pub memory_peak_bytes: u64,
+    pub limit_hits: BTreeMap<Limit, u64>,
+}
+
+impl Usage {
+    fn add(&mut self, run: &CellStats) {
+        self.busy += run.busy;
+        self.fuel = self.fuel.saturating_add(run.fuel_used.unwrap_or(0));
+        self.preemptions += run.preemptions;
+        self.output_bytes += run.output_bytes;
+        self.memory_bytes = run.memory_bytes;
+        self.memory_peak_bytes = self.memory_peak_bytes.max(run.memory_peak_bytes);
+        for (limit, count) in &run.limit_hits {
+            *self.limit_hits.entry(*limit).or_default() += count;
+        }
+    }
 }
 
 impl Live {
     pub fn new(limits: Limits, before: Option<&Self>) -> Self {
         Self {
             handle: Arc::default(),
+            past: Arc::default(),
             limits,
             before: before.map(|before| before.handle.clone()),
         }
@@ -32,8 +66,21 @@ impl Live {
         *lock(&self.handle) = Arc::downgrade(handle);
     }
 
-    pub fn is_gone(&self) {
+    /// A run is over: what it used counts among the earlier ones from now on.
+    pub fn is_gone(&self, run: &CellStats) {
+        let mut past = lock(&self.past);
         *lock(&self.handle) = Weak::new();
+        past.add(run);
+    }
+
+    /// What all runs used, the present one included.
+    pub fn usage(&self) -> Usage {
+        let past = lock(&self.past);
+        let mut usage = past.clone();
+        if let Some(handle) = lock(&self.handle).upgrade() {
+            usage.add(&handle.stats());
+        }
+        usage
     }
 
     pub const fn limits(&self) -> &Limits {

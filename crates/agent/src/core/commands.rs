@@ -5,11 +5,12 @@ use realm_p2p::PeerInfo;
 use realm_protocol::{Event, Now};
 use realm_rpc::{
     Branch, ErrorCode, Fork, Head, HeadId, Intent, PendingNode, RpcError, Submitted, Survey,
+    status::Status,
 };
 use tokio::sync::oneshot;
 
 use super::Core;
-use crate::fold::chain;
+use crate::{fold::chain, metrics::Snapshot};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
@@ -57,6 +58,10 @@ pub enum Command {
     },
     Standing(Reply<Vec<Vec<u8>>>),
     Metrics(Reply<Snapshot>),
+    Status {
+        peers: Vec<PeerInfo>,
+        reply: Reply<Status>,
+    },
 }
 
 impl Core {
@@ -85,6 +90,7 @@ impl Core {
             Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
             Command::Standing(reply) => answer(reply, Ok(self.standing())),
             Command::Metrics(reply) => answer(reply, Ok(self.metrics())),
+            Command::Status { peers, reply } => answer(reply, self.status(&peers)),
         }
     }
 

@@ -1,13 +1,31 @@
-//! Whom the endpoint answers: those who call it by a name of this machine's loopback.
+//! Whom the endpoint answers: those who call it by a name of this machine's loopback, and who has the
+//! token where one is needed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+    sync::Arc,
+};
 
 use axum::{
-    extract::Request,
-    http::{StatusCode, header::HOST},
+    extract::{Request, State},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, HOST},
+    },
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+
+/// The token's file in the data directory.
+pub const TOKEN_FILE: &str = "http.token";
+/// Letters of a token: 32 bytes in hexadecimal.
+const TOKEN_LETTERS: usize = 64;
+
+/// What a request must bring; None where everybody on this machine may read.
+pub type Token = Option<Arc<str>>;
 
 /// Refuses names that are not this machine's loopback, so that a web page cannot read this
 /// endpoint by pointing its own name here. A request may give its name twice: in the header and,
@@ -28,6 +46,55 @@ pub async fn known_host(request: Request, next: Next) -> Response {
         )
             .into_response()
     }
+}
+
+/// Refuses who has not read the token's file: other people of this machine reach loopback too.
+pub async fn known_token(State(token): State<Token>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(AUTHORIZATION);
+    let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let known = match (&token, given) {
+        (None, _) => true,
+        (Some(token), Some(given)) => same(token.as_bytes(), given.as_bytes()),
+        (Some(_), None) => false,
+    };
+    if known {
+        return next.run(request).await;
+    }
+    let help = "a token is needed: send it as `Authorization: Bearer TOKEN`; it is in http.token of \
+                the agent's data directory\n";
+    (StatusCode::UNAUTHORIZED, help).into_response()
+}
+
+/// Compares in a time that does not tell where two tokens differ.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (a, b)| sum | (a ^ b)) == 0
+}
+
+/// The token of a data directory; a new one where there is none.
+pub fn token(dir: &Path, random: impl FnOnce() -> io::Result<[u8; 32]>) -> io::Result<Arc<str>> {
+    let path = dir.join(TOKEN_FILE);
+    let mut text = String::new();
+    match std::fs::File::open(&path) {
+        Ok(file) => {
+            let most = u64::try_from(TOKEN_LETTERS).unwrap_or(u64::MAX) + 1;
+            file.take(most).read_to_string(&mut text)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if text.trim_end().len() == TOKEN_LETTERS {
+        return Ok(text.trim_end().into());
+    }
+    // A file that was cut short is no token: whoever used it is told so by the answer.
+    let token: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
+    file.write_all(format!("{token}\n").as_bytes())?;
+    Ok(token.into())
 }
 
 fn is_local(host: &str) -> bool {

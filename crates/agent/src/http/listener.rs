@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -49,7 +49,10 @@ pub struct Exchange(Arc<Progress>);
 #[derive(Debug, Default)]
 struct Progress {
     asked: AtomicBool,
-    answering: AtomicBool,
+    /// Guards that are held.
+    answering: AtomicUsize,
+    /// The answer goes on and on.
+    streams: AtomicBool,
     out: CancellationToken,
 }
 
@@ -61,14 +64,24 @@ impl Exchange {
     /// A request's header is there.
     pub fn begin(&self) -> Answering {
         self.0.asked.store(true, Ordering::Relaxed);
-        self.0.answering.store(true, Ordering::Relaxed);
+        self.0.answering.fetch_add(1, Ordering::Relaxed);
         Answering(self.clone())
+    }
+
+    /// An answer that lasts as long as its reader takes it; the guard is held until its end.
+    pub fn stream(&self) -> Answering {
+        self.0.streams.store(true, Ordering::Relaxed);
+        self.begin()
+    }
+
+    fn streams(&self) -> bool {
+        self.0.streams.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.0.answering.store(false, Ordering::Relaxed);
+        self.0.0.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -87,7 +100,7 @@ impl Places {
     fn enter(&self, number: u64) -> Option<Place> {
         let mut open = self.open();
         if open.len() >= MAX_CONNECTIONS {
-            let idle = |other: &&Exchange| !other.0.answering.load(Ordering::Relaxed);
+            let idle = |other: &&Exchange| other.0.answering.load(Ordering::Relaxed) == 0;
             let oldest = open.iter().find(|(_, other)| idle(other));
             let oldest = oldest.map(|(number, _)| *number)?;
             if let Some(other) = open.remove(&oldest) {
@@ -118,10 +131,13 @@ impl Drop for Place {
     }
 }
 
-/// A connection that ends with its time, or when it loses its place.
+/// A connection that ends with its time, or when it loses its place. One that streams ends when its
+/// reader takes nothing for as long.
 pub struct Timed {
     stream: TcpStream,
     until: Pin<Box<Sleep>>,
+    /// The reader takes nothing, since `until` was set.
+    stalled: bool,
     /// When it has had its time, whatever was asked.
     end: Instant,
     out: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -136,6 +152,7 @@ impl Timed {
         Self {
             stream,
             until: Box::pin(tokio::time::sleep_until(now + HEADER_TIME)),
+            stalled: false,
             end: now + MAX_TIME,
             out: Box::pin(exchange.0.out.clone().cancelled_owned()),
             exchange,
@@ -147,6 +164,9 @@ impl Timed {
         if self.out.as_mut().poll(cx).is_ready() {
             return true;
         }
+        if self.exchange.streams() {
+            return false;
+        }
         while self.until.as_mut().poll(cx).is_ready() {
             let asked = self.exchange.0.asked.load(Ordering::Relaxed);
             if !asked || Instant::now() >= self.end {
@@ -155,6 +175,21 @@ impl Timed {
             self.until.as_mut().reset(self.end);
         }
         false
+    }
+
+    /// Counts how long a stream's reader stands still.
+    fn wait_for_reader<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if !self.exchange.streams() {
+            return Poll::Pending;
+        }
+        if !self.stalled {
+            self.stalled = true;
+            self.until.as_mut().reset(Instant::now() + MAX_TIME);
+        }
+        match self.until.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -222,7 +257,13 @@ impl AsyncWrite for Timed {
         if self.is_over(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+            Poll::Pending => self.wait_for_reader(cx),
+            written => {
+                self.stalled = false;
+                written
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -18,7 +18,10 @@ use futures::{Stream, StreamExt as _, stream};
 use realm_runtime::{LogStream, printable};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Web, listener::Streams};
+use super::{
+    Web,
+    listener::{Answering, Exchange},
+};
 use crate::{
     clock,
     logs::{Line, Select},
@@ -43,7 +46,7 @@ pub struct Asked {
 
 pub async fn logs(
     State(web): State<Web>,
-    ConnectInfo(streams): ConnectInfo<Streams>,
+    ConnectInfo(exchange): ConnectInfo<Exchange>,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
@@ -62,15 +65,12 @@ pub async fn logs(
     let follow = events || is_set(asked.follow.as_deref());
     let place = match (follow, web.streams.clone().try_acquire_owned()) {
         (false, _) => None,
-        (true, Ok(place)) => Some(place),
+        (true, Ok(place)) => Some((place, exchange.stream())),
         (true, Err(_)) => {
             let busy = "too many followers; ask without follow\n";
             return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
         }
     };
-    if follow {
-        streams.begin();
-    }
     let name = web.shared.view.borrow().name.clone();
     let boot = web.boot;
     let lines = lines(web, select, from, follow, place);
@@ -91,7 +91,7 @@ fn lines(
     select: Select,
     from: u64,
     follow: bool,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<(OwnedSemaphorePermit, Answering)>,
 ) -> impl Stream<Item = Line> {
     let written = web.shared.logs.watch();
     let begin = (web, select, from, written, place);

@@ -11,7 +11,7 @@ use axum::{
 };
 use futures::{StreamExt as _, stream};
 
-use super::{Web, listener::Streams};
+use super::{Web, listener::Exchange};
 
 pub async fn status(State(web): State<Web>) -> Response {
     match web.shared.status().await {
@@ -40,21 +40,18 @@ pub struct Asked {
 /// One JSON object on each line.
 pub async fn events(
     State(web): State<Web>,
-    ConnectInfo(streams): ConnectInfo<Streams>,
+    ConnectInfo(exchange): ConnectInfo<Exchange>,
     Query(asked): Query<Asked>,
 ) -> Response {
     let follow = asked.follow != 0;
     let place = match (follow, web.streams.clone().try_acquire_owned()) {
         (false, _) => None,
-        (true, Ok(place)) => Some(place),
+        (true, Ok(place)) => Some((place, exchange.stream())),
         (true, Err(_)) => {
             let busy = "too many followers; ask without follow\n";
             return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
         }
     };
-    if follow {
-        streams.begin();
-    }
     let changed = web.shared.events.watch();
     let begin = (web, asked.after, changed, place);
     let batches = stream::unfold(begin, move |(web, after, mut changed, place)| async move {

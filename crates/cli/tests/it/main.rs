@@ -6,6 +6,7 @@ mod disk;
 mod floor;
 mod history;
 mod hostile;
+mod http;
 mod liar;
 mod nat;
 mod node;

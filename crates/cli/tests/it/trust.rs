@@ -86,7 +86,7 @@ fn a_node_without_an_invite_waits_for_the_owner() {
 }
 
 /// Where an agent says that its HTTP endpoint is.
-fn http_address(log: &str) -> &str {
+pub fn http_address(log: &str) -> &str {
     let said = log.split("http://").nth(1).unwrap();
     said.split('/').next().unwrap()
 }
