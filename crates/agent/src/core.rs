@@ -11,7 +11,7 @@ use std::{
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
-use realm_planner::{Nodes, PlanInput, State, plan};
+use realm_planner::{Nodes, PlanInput, State, Step, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
 use realm_rpc::{ErrorCode, RpcError, Submitted, Survey, status::Status};
 use realm_store::{Blobs, Op};
@@ -121,6 +121,8 @@ pub(crate) struct Core {
     pub dials: JoinSet<()>,
     pub next_token: Token,
     pub started_mono: u64,
+    /// Since when this node is one of the realm; its start where it was before.
+    pub member_since: u64,
     /// Something that placement depends on has changed.
     pub replan: bool,
 }
@@ -331,9 +333,22 @@ impl Core {
             nodes: &nodes,
             own: &own,
         });
+        let hears_others = self.hears_others(&nodes);
         for step in steps {
-            self.supervisor.apply(step);
+            // What another one may run is left alone until it had a chance to say so.
+            let shared = matches!(&step, Step::Start { spec, .. } if spec.replicas.is_some());
+            if hears_others || !shared {
+                self.supervisor.apply(step);
+            }
         }
+    }
+
+    /// Whether every other node has said what it runs, or had the time to.
+    fn hears_others(&self, nodes: &Nodes) -> bool {
+        let me = self.key.public();
+        let mut others = nodes.iter().filter(|(key, _)| **key != me);
+        others.all(|(_, node)| node.live_report().is_some())
+            || self.clock.now().mono >= self.member_since + START_GRACE_MS
     }
 
     /// Signs a new report if there is something new to say, or `anyway`.

@@ -267,6 +267,7 @@ impl Agent {
             key: key.clone(),
             sealing: sealing.certificate.to_wire(),
             started_mono: clock.now().mono,
+            member_since: clock.now().mono,
             clock,
             node,
             network: network.clone(),

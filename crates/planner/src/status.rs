@@ -190,7 +190,12 @@ fn judge(
         };
         return (state, remark);
     }
-    let reason = tally.missing.iter().find_map(|drift| drift.reason.clone());
+    // What failed says more than what is on its way.
+    let failed =
+        |drift: &&Drift| matches!(drift.have, Some(CellState::Failed | CellState::Backoff));
+    let missing = tally.missing.iter();
+    let telling = missing.clone().filter(failed).chain(missing);
+    let reason = telling.into_iter().find_map(|drift| drift.reason.clone());
     let have = |wanted: &[CellState]| {
         tally
             .missing

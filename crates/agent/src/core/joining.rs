@@ -129,6 +129,10 @@ impl Core {
         let chain = ByChain::of(state);
         let before = std::mem::take(&mut self.approved);
         self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
+        let me = self.key.public();
+        if !before.contains_key(&me) && self.approved.contains_key(&me) {
+            self.member_since = now.mono;
+        }
         for (key, approval) in &self.approved {
             if !before.contains_key(key) {
                 let name = approval
@@ -152,7 +156,6 @@ impl Core {
         self.replan = true;
         self.publish_view().await;
         self.publish_sources().await;
-        let me = self.key.public();
         if before.contains_key(&me) && !self.approved.contains_key(&me) {
             // It may be let in again; a revoked one is not heard.
             self.ask_to_join(now);

@@ -176,7 +176,15 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             }
         };
         let decide = |state: &State| Ok((Target::Node(key), act.payload(&key, state, &now)?));
-        let outcome = intent::submit(&connection, &realm, Durable::OnOne, decide).await?;
+        let durable = match command {
+            Command::Drain {
+                wait: true,
+                timeout,
+                ..
+            } => Durable::OnTwo(*timeout),
+            _ => Durable::OnOne,
+        };
+        let outcome = intent::submit(&connection, &realm, durable, decide).await?;
         lifecycle::report(outcome, command.node().unwrap_or(&key.short()), session)?;
         match command {
             Command::Drain {

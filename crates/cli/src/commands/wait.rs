@@ -130,7 +130,14 @@ fn no_node(mut gone: CliError) -> CliError {
 
 /// Whether the wait is over, and how.
 fn verdict(status: &Status, component: &Component, which: Which) -> Option<ExitCode> {
-    if component.state == ComponentState::Failed {
+    let is_coming = |cell: &Cell| {
+        matches!(
+            cell.state,
+            Some(CellState::Pulling | CellState::Compiling | CellState::Starting)
+        )
+    };
+    let coming = component.cells.iter().any(is_coming);
+    if component.state == ComponentState::Failed && !coming {
         return Some(if component.running > 0 {
             ExitCode::Partial
         } else {

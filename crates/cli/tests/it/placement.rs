@@ -265,3 +265,31 @@ fn an_address_is_reached_only_where_it_was_allowed() {
     let status = realm.status("one").unwrap();
     assert_eq!(component(&status, "check")["state"], "done");
 }
+
+#[test]
+fn a_newcomer_starts_its_share_and_not_what_others_run() {
+    let mut realm = cluster();
+    for name in ["one", "two"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        let push = ["push", name, &guest("sleeper.wasm"), "--replicas", "1"];
+        realm.ok(&[&push[..], &["--via", &one]].concat());
+    }
+    let all_run = |status: &Value| {
+        let components = status["components"].as_array().unwrap();
+        components.len() == 8 && components.iter().all(|one| one["running"] == 1)
+    };
+    realm.wait_status("one", "all run", all_run);
+    realm.add_node("three", &[]);
+    realm.wait_ready("one");
+    let cells = |status: &Value, name: &str| node(status, name)["cell_count"].as_u64();
+    let status = realm.wait_status("three", "the newcomer has its share", |status| {
+        let shares = ["one", "two", "three"].map(|name| cells(status, name).unwrap_or(0));
+        all_run(status) && shares.iter().sum::<u64>() == 8 && shares[2] > 0
+    });
+    let started = realm.log("three").matches("starting a cell").count() as u64;
+    assert_eq!(Some(started), cells(&status, "three"));
+}
