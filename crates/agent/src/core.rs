@@ -10,10 +10,10 @@ use std::{
 
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
 use realm_manifest::report::NodeReport;
-use realm_p2p::{NetworkEvent, NetworkHandle, PeerInfo};
+use realm_p2p::{NetworkEvent, NetworkHandle};
 use realm_planner::{Nodes, PlanInput, State, Step, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
-use realm_rpc::{ErrorCode, RpcError, Submitted, Survey, status::Status};
+use realm_rpc::Submitted;
 use realm_store::{Blobs, Op};
 use tokio::{
     sync::{mpsc, watch},
@@ -27,7 +27,6 @@ use crate::{
     events::Events,
     fold::PlannerFold,
     ledger::{LedgerTask, Written},
-    metrics::Snapshot,
     offenders::Offenders,
     report::Reporter,
     supervisor::Supervisor,
@@ -40,6 +39,7 @@ mod joining;
 mod names;
 mod network;
 mod relays;
+mod told;
 
 pub use commands::Command;
 
@@ -447,53 +447,6 @@ impl Core {
                 tracing::debug!(address, error = crate::fold::chain(&error), "not connected");
             }
         });
-    }
-
-    /// What this node knows of its realm.
-    pub(crate) fn survey(&self, peers: &[PeerInfo]) -> Result<Survey, RpcError> {
-        crate::survey::survey(self, peers).ok_or_else(|| {
-            RpcError::new(ErrorCode::NotFound, "this node is in no realm yet")
-                .help("let it join: realm invite, then realm enroll on the node")
-        })
-    }
-
-    /// The status that a reader of the survey would make of it.
-    pub(crate) fn status(&mut self, peers: &[PeerInfo]) -> Result<Status, RpcError> {
-        let survey = self.survey(peers)?;
-        let state = self.state.as_ref().ok_or_else(|| {
-            RpcError::new(
-                ErrorCode::NotFound,
-                "the log of this node's realm is empty yet",
-            )
-        })?;
-        let me = self.key.public();
-        Ok(self.reader.read(state, me, &survey).status)
-    }
-
-    /// What this node counts; connections and disk are asked of those who know them.
-    pub(crate) fn metrics(&self) -> Snapshot {
-        let me = self.key.public();
-        let mut snapshot = Snapshot {
-            node: self.node_name(&me),
-            version: crate::VERSION,
-            ready: self.approved.contains_key(&me),
-            process: self.reporter.process(),
-            cells: self.supervisor.metrics(),
-            ..Snapshot::default()
-        };
-        if let Some(state) = &self.state {
-            snapshot.revision = state.revision;
-            snapshot.forked = self.forked;
-            for component in realm_planner::status::components(state, &self.nodes()) {
-                let name = component.state.name().to_owned();
-                *snapshot.components.entry(name).or_default() += 1;
-            }
-        }
-        for key in self.approved.keys() {
-            let here = if self.is_present(key) { "here" } else { "lost" };
-            *snapshot.nodes.entry(here.to_owned()).or_default() += 1;
-        }
-        snapshot
     }
 
     /// No new work, then the cells, then the disk, then the network.

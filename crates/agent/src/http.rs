@@ -44,7 +44,6 @@ pub struct BindError {
 /// What the endpoints read from.
 #[derive(Debug, Clone)]
 pub struct Web {
-    pub readiness: Readiness,
     pub shared: Shared,
     pub token: Token,
     /// Number of this start: places in streams are of one start.
@@ -55,21 +54,28 @@ pub struct Web {
 }
 
 impl Web {
-    pub fn new(
-        readiness: Readiness,
-        shared: Shared,
-        token: Token,
-        boot: u64,
-        cancel: CancellationToken,
-    ) -> Self {
+    pub fn new(shared: Shared, token: Token, boot: u64, cancel: CancellationToken) -> Self {
         Self {
-            readiness,
             shared,
             token,
             boot,
             cancel,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         }
+    }
+
+    /// Every path that tells of more than whether the agent lives.
+    pub fn routes(self) -> Router {
+        let token = middleware::from_fn_with_state(self.token.clone(), host::known_token);
+        let closed = Router::new()
+            .route("/logs", get(logs::logs))
+            .route("/v1/status", get(seen::status))
+            .route("/v1/events", get(seen::events))
+            .layer(token);
+        Router::new()
+            .route("/metrics", get(metrics))
+            .merge(closed)
+            .with_state(self)
     }
 }
 
@@ -81,12 +87,17 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    pub async fn start(address: SocketAddr, web: Web) -> Result<Self, BindError> {
+    /// Serves liveness, readiness and `more` until `cancel`.
+    pub async fn start(
+        address: SocketAddr,
+        readiness: Readiness,
+        more: Router,
+        cancel: CancellationToken,
+    ) -> Result<Self, BindError> {
         let bind_error = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let cancel = web.cancel.clone();
-        let service = router(web).into_make_service_with_connect_info::<Exchange>();
+        let service = router(readiness, more).into_make_service_with_connect_info::<Exchange>();
         let task = tokio::spawn(async move {
             let served = axum::serve(Bounded::new(listener), service)
                 .with_graceful_shutdown(async move { cancel.cancelled().await })
@@ -104,21 +115,14 @@ impl HttpServer {
     }
 }
 
-fn router(web: Web) -> Router {
-    let token = middleware::from_fn_with_state(web.token.clone(), host::known_token);
-    let closed = Router::new()
-        .route("/logs", get(logs::logs))
-        .route("/v1/status", get(seen::status))
-        .route("/v1/events", get(seen::events))
-        .layer(token);
+fn router(readiness: Readiness, more: Router) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .merge(closed)
+        .with_state(readiness)
+        .merge(more)
         .layer(middleware::from_fn(host::known_host))
         .layer(middleware::from_fn(answering))
-        .with_state(web)
 }
 
 /// Who has asked keeps its place until the answer is there.
@@ -142,8 +146,7 @@ async fn metrics(State(web): State<Web>) -> Response {
     }
 }
 
-async fn ready(State(web): State<Web>) -> Response {
-    let readiness = &web.readiness;
+async fn ready(State(readiness): State<Readiness>) -> Response {
     let reason = if readiness.has_changed().is_err() {
         // What the core said last is no longer so.
         Some("the agent's core has ended: see its log, and start it again".to_owned())
@@ -188,7 +191,7 @@ mod tests {
             let (readiness, receiver) = watch::channel(None);
             let cancel = CancellationToken::new();
             let address = ([127, 0, 0, 1], 0).into();
-            let server = HttpServer::start(address, receiver, cancel.clone());
+            let server = HttpServer::start(address, receiver, Router::new(), cancel.clone());
             Self {
                 server: server.await.unwrap(),
                 readiness: Some(readiness),

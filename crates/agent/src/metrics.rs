@@ -86,6 +86,9 @@ struct Page(Registry);
 
 type Written = Result<(), prometheus::Error>;
 
+/// Name, help, and what it is of a cell.
+type Named = (&'static str, &'static str, fn(&Cell) -> f64);
+
 impl Page {
     fn node(&self, of: &Snapshot) -> Written {
         let node = of.node.as_str();
@@ -217,7 +220,7 @@ impl Page {
     }
 
     fn cells(&self, of: &Snapshot) -> Written {
-        let counters: [(&str, &str, fn(&Cell) -> f64); 8] = [
+        let counters: [Named; 8] = [
             (
                 "realm_cell_busy_seconds_total",
                 "Time in which the cell's code was executed.",
@@ -262,7 +265,7 @@ impl Page {
         for (name, help, value) in counters {
             self.counter(name, help, CELL, each(of, value))?;
         }
-        let gauges: [(&str, &str, fn(&Cell) -> f64); 7] = [
+        let gauges: [Named; 7] = [
             (
                 "realm_cell_memory_bytes",
                 "Memories and tables of the cell.",

@@ -195,13 +195,7 @@ impl Agent {
             true => None,
             false => Some(token(dir.path())?),
         };
-        let web = Web::new(
-            readiness.clone(),
-            shared.clone(),
-            token,
-            boot_id,
-            cancel.child_token(),
-        );
+        let web = Web::new(shared.clone(), token, boot_id, cancel.child_token());
         let services = Services {
             blobs: Some(Arc::new(Artifacts {
                 blobs: blobs.clone(),
@@ -236,7 +230,13 @@ impl Agent {
         // Filled once, here.
         let _ = network_cell.set(network.clone());
 
-        let server = HttpServer::start(config.http, web).await?;
+        let server = HttpServer::start(
+            config.http,
+            readiness.clone(),
+            web.routes(),
+            cancel.child_token(),
+        )
+        .await?;
         let volumes = dir.subdir("volumes")?;
         let held = Volumes::open(volumes.clone()).map_err(|source| StartError::Volumes {
             path: volumes.clone(),

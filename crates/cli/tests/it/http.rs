@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{cluster, guest, trust::http_address};
 
 /// Asks, and reads until the agent closes; a stream is read for as long as `lines` says.
-fn ask(address: &str, path: &str, headers: &[String], lines: Option<usize>) -> (u16, String) {
+fn ask(address: &str, path: &str, headers: &[&str], lines: Option<usize>) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -130,12 +130,7 @@ fn logs_are_read_with_the_token_and_streams_go_on_where_they_were() {
     assert_eq!(code, 401);
     assert!(refusal.contains("http.token"), "{refusal}");
     let token = token(&realm, "one");
-    let (code, text) = ask(
-        &address,
-        "/logs?component=ticker&tail=2",
-        &[token.clone()],
-        None,
-    );
+    let (code, text) = ask(&address, "/logs?component=ticker&tail=2", &[&token], None);
     assert_eq!((code, text.lines().count()), (200, 2), "{text}");
     assert!(
         text.lines().all(|line| line.contains(" one/ticker#0 out ")),
@@ -144,36 +139,36 @@ fn logs_are_read_with_the_token_and_streams_go_on_where_they_were() {
     let (_, all) = ask(
         &address,
         "/logs?component=__all__&tail=200",
-        &[token.clone()],
+        &[&token],
         None,
     );
     assert!(all.contains("spin#0"), "{all}");
 
-    let sse = "Accept: text/event-stream".to_owned();
+    let sse = "Accept: text/event-stream";
     let ids = |body: &str| -> Vec<u64> {
         let ids = body.lines().filter_map(|line| line.strip_prefix("id: "));
         ids.map(|id| id.rsplit('-').next().unwrap().parse().unwrap())
             .collect()
     };
     let path = "/logs?component=ticker&tail=1";
-    let (_, first) = ask(&address, path, &[token.clone(), sse.clone()], Some(9));
+    let (_, first) = ask(&address, path, &[&token, sse], Some(9));
     let last = first
         .lines()
         .rfind(|line| line.starts_with("id: "))
         .unwrap();
     let resume = format!("Last-Event-ID: {}", last.trim_start_matches("id: "));
-    let (_, next) = ask(&address, path, &[token.clone(), sse, resume], Some(6));
+    let (_, next) = ask(&address, path, &[&token, sse, &resume], Some(6));
     assert_eq!(
         ids(&next)[0],
         ids(&first).last().unwrap() + 1,
         "{first}{next}"
     );
 
-    let (code, status) = ask(&address, "/v1/status", &[token.clone()], None);
+    let (code, status) = ask(&address, "/v1/status", &[&token], None);
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!((code, &status["apiVersion"]), (200, &"realm/v1".into()));
     assert_eq!(status["components"].as_array().unwrap().len(), 2);
-    let (_, events) = ask(&address, "/v1/events", &[token], None);
+    let (_, events) = ask(&address, "/v1/events", &[&token], None);
     let kinds: Vec<Value> = events
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["kind"].clone())
