@@ -1,11 +1,15 @@
 # A thin list: what needs logic is Rust in xtask, or a script.
-.PHONY: help build demo test ci fmt lint check
+.PHONY: help build release demo test ci fmt lint check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 build: ## Build the realm binary
 	cargo build --locked -p realm
+
+release: ## One static binary, in target/x86_64-unknown-linux-gnu/release
+	RUSTFLAGS="-C target-feature=+crt-static" \
+	cargo build --locked --release -p realm --target x86_64-unknown-linux-gnu
 
 demo: ## Start two agents here, push a program, follow its log
 	@scripts/demo.sh
