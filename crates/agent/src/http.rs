@@ -13,7 +13,7 @@ use axum::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ mod logs;
 mod seen;
 
 use host::Token;
-use listener::{Bounded, Exchange};
+use listener::{Answering, Bounded, Exchange};
 
 /// Streams open at once: they last.
 const MAX_STREAMS: usize = 16;
@@ -40,6 +40,19 @@ pub struct BindError {
     pub address: SocketAddr,
     pub source: std::io::Error,
 }
+
+/// Everybody who may follow does.
+struct Busy;
+
+impl IntoResponse for Busy {
+    fn into_response(self) -> Response {
+        let help = "too many followers; ask without follow\n";
+        (StatusCode::SERVICE_UNAVAILABLE, help).into_response()
+    }
+}
+
+/// What an answer that goes on and on holds until its end.
+type Following = (OwnedSemaphorePermit, Answering);
 
 /// What the endpoints read from.
 #[derive(Debug, Clone)]
@@ -61,6 +74,17 @@ impl Web {
             boot,
             cancel,
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        }
+    }
+
+    /// A place for an answer that goes on and on, where one is asked for.
+    fn follow(&self, exchange: &Exchange, wanted: bool) -> Result<Option<Following>, Busy> {
+        if !wanted {
+            return Ok(None);
+        }
+        match self.streams.clone().try_acquire_owned() {
+            Ok(place) => Ok(Some((place, exchange.stream()))),
+            Err(_) => Err(Busy),
         }
     }
 
@@ -113,6 +137,11 @@ impl HttpServer {
         // A panic was already printed by the task; there is nothing left to stop.
         let _ = self.task.await;
     }
+}
+
+/// Whether a word of a query is set: by `1`, by `true`, or by its name alone.
+fn is_set(value: Option<&str>) -> bool {
+    value.is_some_and(|value| matches!(value, "" | "1" | "true"))
 }
 
 fn router(readiness: Readiness, more: Router) -> Router {

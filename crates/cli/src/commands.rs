@@ -285,6 +285,8 @@ fn help(topic: &[String]) -> Result<()> {
         return output.table(&["CODE", "MEANING"], rows);
     }
     let mut command = Cli::command();
+    // Usage names the whole command, as its own --help does.
+    command.build();
     let mut found = &mut command;
     for name in topic {
         found = found.find_subcommand_mut(name).ok_or_else(|| {

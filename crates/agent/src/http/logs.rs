@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, Query, State},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap,
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::{
@@ -16,12 +16,8 @@ use axum::{
 };
 use futures::{Stream, StreamExt as _, stream};
 use realm_runtime::{LogStream, printable};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{
-    Web,
-    listener::{Answering, Exchange},
-};
+use super::{Following, Web, is_set, listener::Exchange};
 use crate::{
     clock,
     logs::{Line, Select},
@@ -39,7 +35,7 @@ const ALL: &str = "__all__";
 pub struct Asked {
     component: Option<String>,
     tail: Option<usize>,
-    /// `1`, `true` or nothing but the name.
+    /// Go on with new lines.
     follow: Option<String>,
     previous: Option<String>,
 }
@@ -63,13 +59,9 @@ pub async fn logs(
         .get(ACCEPT)
         .is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
     let follow = events || is_set(asked.follow.as_deref());
-    let place = match (follow, web.streams.clone().try_acquire_owned()) {
-        (false, _) => None,
-        (true, Ok(place)) => Some((place, exchange.stream())),
-        (true, Err(_)) => {
-            let busy = "too many followers; ask without follow\n";
-            return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
-        }
+    let place = match web.follow(&exchange, follow) {
+        Ok(place) => place,
+        Err(busy) => return busy.into_response(),
     };
     let name = web.shared.view.borrow().name.clone();
     let boot = web.boot;
@@ -91,7 +83,7 @@ fn lines(
     select: Select,
     from: u64,
     follow: bool,
-    place: Option<(OwnedSemaphorePermit, Answering)>,
+    place: Option<Following>,
 ) -> impl Stream<Item = Line> {
     let written = web.shared.logs.watch();
     let begin = (web, select, from, written, place);
@@ -156,8 +148,4 @@ fn place(web: &Web, id: &str) -> Option<u64> {
         return Some(0);
     }
     seq.parse::<u64>().ok()?.checked_add(1)
-}
-
-fn is_set(value: Option<&str>) -> bool {
-    value.is_some_and(|value| matches!(value, "" | "1" | "true"))
 }

@@ -1,4 +1,5 @@
-//! `/v1/status` and `/v1/events`: what `realm status` and `realm events` show, for programs of this machine.
+//! `/v1/status` and `/v1/events`: what `realm status` shows, and what happened on this node, for programs of
+//! this machine.
 
 use std::convert::Infallible;
 
@@ -11,7 +12,7 @@ use axum::{
 };
 use futures::{StreamExt as _, stream};
 
-use super::{Web, listener::Exchange};
+use super::{Web, is_set, listener::Exchange};
 
 pub async fn status(State(web): State<Web>) -> Response {
     match web.shared.status().await {
@@ -33,8 +34,7 @@ pub struct Asked {
     #[serde(default)]
     after: u64,
     /// Go on with new ones.
-    #[serde(default)]
-    follow: u8,
+    follow: Option<String>,
 }
 
 /// One JSON object on each line.
@@ -43,14 +43,10 @@ pub async fn events(
     ConnectInfo(exchange): ConnectInfo<Exchange>,
     Query(asked): Query<Asked>,
 ) -> Response {
-    let follow = asked.follow != 0;
-    let place = match (follow, web.streams.clone().try_acquire_owned()) {
-        (false, _) => None,
-        (true, Ok(place)) => Some((place, exchange.stream())),
-        (true, Err(_)) => {
-            let busy = "too many followers; ask without follow\n";
-            return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
-        }
+    let follow = is_set(asked.follow.as_deref());
+    let place = match web.follow(&exchange, follow) {
+        Ok(place) => place,
+        Err(busy) => return busy.into_response(),
     };
     let changed = web.shared.events.watch();
     let begin = (web, asked.after, changed, place);

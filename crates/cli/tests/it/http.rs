@@ -168,6 +168,8 @@ fn logs_are_read_with_the_token_and_streams_go_on_where_they_were() {
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!((code, &status["apiVersion"]), (200, &"realm/v1".into()));
     assert_eq!(status["components"].as_array().unwrap().len(), 2);
+    let (_, following) = ask(&address, "/v1/events?follow=true", &[&token], Some(1));
+    assert!(following.contains("\"seq\":1"), "{following}");
     let (_, events) = ask(&address, "/v1/events", &[&token], None);
     let kinds: Vec<Value> = events
         .lines()
