@@ -63,10 +63,6 @@ pub enum Op {
         sha256: Hash,
         bytes: Vec<u8>,
     },
-    /// Superseded: the entry stays, its payload goes.
-    ErasePayload {
-        sha256: Hash,
-    },
     /// `WitnessedClaim` as on the wire. The set only grows.
     Claim {
         hash: Hash,

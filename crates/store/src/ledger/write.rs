@@ -112,9 +112,6 @@ fn apply(transaction: &WriteTransaction, batch: &[Op], mut mark: Mark) -> Outcom
                 }
                 payloads.insert(sha256.as_bytes(), bytes.as_slice())?;
             }
-            Op::ErasePayload { sha256 } => {
-                payloads.remove(sha256.as_bytes())?;
-            }
             Op::Claim { hash, wire } => {
                 if Hash::of(wire) != *hash {
                     return Ok(Err(refused("a claim is not what its digest says")));
