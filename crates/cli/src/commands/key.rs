@@ -26,7 +26,7 @@ pub enum Command {
     },
     /// Take a private key made elsewhere as the owner key; never overwrites one.
     Import {
-        /// An OpenSSH or PKCS#8 PEM file, or - for standard input.
+        /// A file in any format that export writes, or - for standard input.
         file: PathBuf,
         /// Encrypt it at rest with a new passphrase.
         #[arg(long, conflicts_with = "no_passphrase")]
