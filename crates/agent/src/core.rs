@@ -263,7 +263,10 @@ impl Core {
         if changed && self.is_revoked(&me) {
             tracing::warn!(reason, "this node is no longer in the realm");
         }
-        self.agent_file.write(self.addresses.clone(), realm);
+        // Commands on this machine have places of their own where they come over its loopback.
+        let mut addresses = self.addresses.clone();
+        addresses.sort_by_key(|at| !realm_p2p::is_here_only(at));
+        self.agent_file.write(addresses, realm);
     }
 
     async fn publish_sources(&mut self) {
@@ -414,7 +417,8 @@ impl Core {
         if key == self.key.public() {
             return;
         }
-        for address in addresses {
+        // What is learnt last is tried first, and the node names its best one first.
+        for address in addresses.iter().rev() {
             if let Err(error) = self.network.add_address(key, address).await {
                 tracing::debug!(
                     address,

@@ -274,8 +274,7 @@ pub fn known_addresses(session: &Session, realm: &Realm) -> Result<Vec<String>> 
         .flat_map(|agent| agent.addresses)
         .chain(realm.peers()?)
         .collect();
-    let here_only = ["/ip4/127.", "/ip6/::1/", "/ip6/fe80:"];
-    let is_outside = |at: &String| !here_only.iter().any(|start| at.starts_with(start));
+    let is_outside = |at: &String| !realm_p2p::is_here_only(at);
     if known.iter().any(is_outside) {
         known.retain(is_outside);
     }

@@ -101,6 +101,8 @@ struct Peer {
 struct Connection {
     id: ConnectionId,
     address: Multiaddr,
+    /// By this node, so that the peer listens at that address.
+    dialled: bool,
     link: Link,
 }
 

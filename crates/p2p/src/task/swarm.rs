@@ -98,6 +98,7 @@ impl Task {
         peer.connections.push(Connection {
             id: connection,
             address,
+            dialled: endpoint.is_dialer(),
             link,
         });
         if first {
