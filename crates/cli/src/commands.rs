@@ -20,6 +20,7 @@ mod adopt;
 pub mod agent;
 mod cell_args;
 mod config;
+mod doctor;
 mod history;
 mod init;
 mod inspect;
@@ -156,6 +157,8 @@ pub enum Command {
     /// Say where nodes are reached.
     #[command(subcommand)]
     Peer(peer::Command),
+    /// Look for what keeps a realm from working here, and say what to do.
+    Doctor(doctor::Args),
     /// Show the settings in force.
     #[command(subcommand)]
     Config(config::Command),
@@ -265,6 +268,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Logs(args) => return logs::run(args, session),
         Command::History(args) => return history::run(args, session),
         Command::Nodes(command) => return nodes::run(command, session),
+        Command::Doctor(args) => return doctor::run(args, session),
         Command::Peer(command) => return peer::run(command, session),
         Command::Inspect(args) => inspect::run(args, session)?,
         Command::Run(_) | Command::Completions { .. } | Command::Help { .. } => {}

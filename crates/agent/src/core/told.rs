@@ -1,7 +1,10 @@
 //! What this node tells who asks: a survey, a status made of it, and what it counts.
 
 use realm_p2p::PeerInfo;
-use realm_rpc::{ErrorCode, RpcError, Survey, status::Status};
+use realm_rpc::{
+    ErrorCode, RpcError, Survey,
+    status::{NodeState, Status},
+};
 
 use super::Core;
 use crate::metrics::Snapshot;
@@ -48,8 +51,16 @@ impl Core {
             }
         }
         for key in self.approved.keys() {
-            let here = if self.is_present(key) { "here" } else { "lost" };
-            *snapshot.nodes.entry(here.to_owned()).or_default() += 1;
+            let draining = self
+                .state
+                .as_ref()
+                .is_some_and(|state| state.is_draining(key));
+            let state = match (self.is_present(key), draining) {
+                (true, false) => NodeState::Ready,
+                (true, true) => NodeState::Draining,
+                (false, _) => NodeState::Lost,
+            };
+            *snapshot.nodes.entry(state.to_string()).or_default() += 1;
         }
         snapshot
     }

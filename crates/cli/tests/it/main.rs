@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod debian;
 mod disk;
+mod doctor;
 mod floor;
 mod history;
 mod hostile;
@@ -12,6 +14,7 @@ mod nat;
 mod node;
 mod picture;
 mod placement;
+mod prometheus;
 mod realm;
 mod registry;
 mod settings;
