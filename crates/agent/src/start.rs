@@ -431,6 +431,7 @@ fn runtime(config: &Config, dir: &DataDir) -> Result<Runtime, StartError> {
     let mut runtime = RuntimeConfig::new(dir.subdir("compiled")?, cache_key, compiler);
     runtime.max_cells = config.max_cells;
     runtime.cache_bytes = config.cache_bytes;
+    runtime.wasm_debug = config.wasm_debug;
     Ok(Runtime::new(runtime)?)
 }
 

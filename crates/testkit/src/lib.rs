@@ -89,6 +89,8 @@ impl Cluster {
             .env_remove("REALM_VIA")
             .env_remove("REALM_REALM")
             .env_remove("REALM_KEY")
+            .env_remove("REALM_PASSPHRASE_FILE")
+            .env_remove("REALM_AGENT_CONFIG")
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null());
         command

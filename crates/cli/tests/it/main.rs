@@ -3,13 +3,17 @@
 
 mod alone;
 mod debian;
+mod approve;
 mod disk;
 mod doctor;
 mod floor;
 mod history;
 mod hostile;
 mod http;
+mod interrupted;
+mod layers;
 mod liar;
+mod listen;
 mod nat;
 mod node;
 mod picture;
@@ -22,6 +26,7 @@ mod ssh_agent;
 mod together;
 mod trust;
 mod wait;
+mod wasm_debug;
 
 use std::{path::PathBuf, process::Child};
 
