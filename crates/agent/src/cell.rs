@@ -393,7 +393,10 @@ impl CellTask {
             .tools
             .volume_prefixes
             .iter()
-            .any(|prefix| real.starts_with(prefix));
+            // As they really are too: a link may lead to the directory that is meant.
+            .any(|prefix| {
+                std::fs::canonicalize(prefix).is_ok_and(|prefix| real.starts_with(prefix))
+            });
         if allowed {
             Ok(real)
         } else {
