@@ -9,6 +9,7 @@
 )]
 
 mod here;
+mod skipped;
 
 use std::{
     fs::{self, File},
@@ -19,6 +20,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use skipped::skipped;
 
 use here::Here;
 

@@ -65,7 +65,7 @@ fn keys_are_exported_imported_and_read_by_others() {
                 ours.split(' ').nth(1).unwrap().trim()
             );
         }
-        Err(_) => eprintln!("SKIPPED: ssh-keygen is not installed"),
+        Err(_) => realm_testkit::skipped("ssh-keygen is not installed"),
     }
 }
 

@@ -58,7 +58,7 @@ fn faketime() -> Option<String> {
     .into_iter()
     .find(|path| std::path::Path::new(path).exists());
     if found.is_none() {
-        eprintln!("SKIPPED: libfaketime is not installed (Debian package faketime)");
+        realm_testkit::skipped("libfaketime is not installed (Debian package faketime)");
     }
     found.map(str::to_owned)
 }
