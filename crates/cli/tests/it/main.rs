@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
-mod debian;
 mod approve;
+mod debian;
 mod disk;
 mod doctor;
 mod floor;
