@@ -225,6 +225,7 @@ impl Agent {
         }
         net.mdns = config.mdns;
         net.agent_version = VERSION.to_owned();
+        net.run = Some(boot_id);
         net.tags = config.tags.iter().map(ToString::to_string).collect();
         let (network, network_events) = Network::start(net, services).await?;
         // Filled once, here.

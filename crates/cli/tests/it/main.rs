@@ -15,6 +15,7 @@ mod node;
 mod picture;
 mod placement;
 mod prometheus;
+mod quic;
 mod realm;
 mod registry;
 mod settings;
