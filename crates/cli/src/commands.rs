@@ -29,6 +29,7 @@ mod join;
 mod key;
 mod lifecycle;
 mod logs;
+mod man;
 mod merge;
 mod nodes;
 mod peer;
@@ -164,7 +165,9 @@ pub enum Command {
     Config(config::Command),
     /// Write a shell's completion script.
     Completions { shell: clap_complete::Shell },
-    /// Explain a command, or: exit-codes.
+    /// Write the manual pages.
+    Man(man::Args),
+    /// Explain a command, or: exit-codes, all.
     Help { topic: Vec<String> },
 }
 
@@ -234,6 +237,13 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
             output.line(String::from_utf8_lossy(&script).trim_end())?;
             return Ok(ExitCode::Ok as u8);
         }
+        Command::Man(args) => {
+            let output = Output {
+                format: Format::Text,
+                quiet: false,
+            };
+            return man::run(args, &output).map(|()| ExitCode::Ok as u8);
+        }
         Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
         _ => {}
     }
@@ -271,7 +281,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Doctor(args) => return doctor::run(args, session),
         Command::Peer(command) => return peer::run(command, session),
         Command::Inspect(args) => inspect::run(args, session)?,
-        Command::Run(_) | Command::Completions { .. } | Command::Help { .. } => {}
+        Command::Run(_) | Command::Completions { .. } | Command::Man(_) | Command::Help { .. } => {}
     }
     Ok(ExitCode::Ok)
 }
@@ -287,6 +297,9 @@ fn help(topic: &[String]) -> Result<()> {
             .map(|(code, meaning)| vec![(code as u8).to_string(), meaning.to_owned()])
             .collect();
         return output.table(&["CODE", "MEANING"], rows);
+    }
+    if topic.first().is_some_and(|topic| topic == "all") {
+        return output.line(man::reference().trim_end());
     }
     let mut command = Cli::command();
     // Usage names the whole command, as its own --help does.
