@@ -31,6 +31,8 @@ pub fn name(index: usize) -> PublicKey {
 pub struct Net {
     pub nodes: Vec<Node<Chain>>,
     pub dead: BTreeSet<usize>,
+    /// They run, and what they say and what is said to them is lost, though connections stay.
+    pub deaf: BTreeSet<usize>,
     pub mono: u64,
     pub kept: Vec<(usize, Effect)>,
     pub disk_works: bool,
@@ -46,6 +48,7 @@ impl Net {
         let mut net = Self {
             nodes,
             dead,
+            deaf: BTreeSet::new(),
             mono: 0,
             kept,
             disk_works: true,
@@ -96,13 +99,17 @@ impl Net {
                         from: name(index),
                         bytes: frame.clone(),
                     };
+                    let lost = |to| self.deaf.contains(&index) || self.deaf.contains(&to);
                     match to {
+                        Some(to) if lost(to) => {}
                         Some(to) => self.give(to, event),
                         None => self.kept.push((index, effect)),
                     }
                 }
                 Effect::Publish { topic, bytes } => {
-                    for to in (0..self.nodes.len()).filter(|to| *to != index) {
+                    let deaf = self.deaf.clone();
+                    let hears = |to: &usize| !deaf.contains(&index) && !deaf.contains(to);
+                    for to in (0..self.nodes.len()).filter(|to| *to != index && hears(to)) {
                         self.give(
                             to,
                             Event::Gossip {

@@ -222,6 +222,72 @@ fn a_revoked_node_is_no_member() {
     assert!((0..2).all(|at| net.state(at, 2) == Some(MemberState::Lost)));
 }
 
+/// Who was lost to whom since the effects were last cleared.
+fn losses(net: &Net) -> Vec<(usize, PublicKey)> {
+    let lost = net.kept.iter().filter_map(|(at, effect)| match effect {
+        Effect::MemberChanged {
+            node,
+            state: MemberState::Lost,
+        } => Some((*at, *node)),
+        _ => None,
+    });
+    lost.collect()
+}
+
+/// The nodes of `net` but `out` are approved, in the eyes of each of `at`.
+fn approve_without(net: &mut Net, at: impl Iterator<Item = usize>, out: Option<usize>) {
+    let nodes = (0..net.nodes.len()).filter(|node| Some(*node) != out);
+    let nodes: std::collections::BTreeSet<_> = nodes.map(name).collect();
+    for at in at {
+        let nodes = nodes.clone();
+        net.give(at, Event::Approved { nodes });
+    }
+}
+
+#[test]
+fn who_is_let_in_again_spreads_no_verdicts_of_the_time_between() {
+    let mut net = Net::new(5);
+    net.run(5_000);
+    approve_without(&mut net, 0..5, Some(4));
+    net.run(5_000);
+    // Nobody answered it, and it says nothing about them.
+    assert!(losses(&net).iter().all(|(_, node)| *node == name(4)));
+    assert!(net.nodes[4].members().is_empty());
+    net.kept.clear();
+    // It may learn of it first, or last.
+    for order in [[4, 0, 1, 2, 3], [0, 1, 2, 3, 4]] {
+        for at in order {
+            approve_without(&mut net, at..at + 1, None);
+            net.run(50);
+        }
+        net.run(5_000);
+        assert_eq!(losses(&net), []);
+        assert!((0..5).all(|at| {
+            (0..5)
+                .filter(|of| *of != at)
+                .all(|of| net.state(at, of) == Some(MemberState::Up))
+        }));
+        approve_without(&mut net, 0..5, Some(4));
+        net.run(5_000);
+        net.kept.clear();
+    }
+}
+
+#[test]
+fn a_partition_that_heals_loses_nobody_again() {
+    let mut net = Net::new(5);
+    net.run(5_000);
+    net.deaf.insert(4);
+    net.run(5_000);
+    assert_eq!(losses(&net).len(), 8, "each side lost the other");
+    net.kept.clear();
+    net.deaf.clear();
+    net.run(5_000);
+    assert_eq!(losses(&net), [], "the others never lost each other");
+    assert!((0..4).all(|at| net.state(at, 4) == Some(MemberState::Up)));
+    assert!((0..4).all(|of| net.state(4, of) == Some(MemberState::Up)));
+}
+
 fn request(index: usize, of: usize) -> Vec<u8> {
     let request = JoinRequest {
         v: 1,
