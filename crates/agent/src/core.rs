@@ -104,6 +104,8 @@ pub(crate) struct Core {
     pub alarms_told: Vec<realm_rpc::status::Alarm>,
     /// Nodes whose claim was refused: told once.
     pub refused_claims: BTreeSet<PublicKey>,
+    /// The owner's word that this node is revoked, which asked to join and has no log that says so.
+    pub told_revoked: bool,
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
@@ -261,7 +263,9 @@ impl Core {
             .readiness
             .send_if_modified(|now| std::mem::replace(now, reason.clone()) != reason);
         if changed && self.is_revoked(&me) {
-            tracing::warn!(reason, "this node is no longer in the realm");
+            let (now, name) = (self.clock.now(), self.node_name(&me));
+            self.events
+                .record(now.wall, "revoked", name, reason.unwrap_or_default());
         }
         self.agent_file.write(self.addresses.clone(), realm);
     }

@@ -256,6 +256,11 @@ pub enum Effect {
     ClaimAdded {
         claim: Vec<u8>,
     },
+    /// The owner revoked this node, which asked to join and was never told more of the log.
+    Revoked {
+        realm: RealmId,
+        seq: u64,
+    },
     /// Two nodes used one invite: neither counts until the owner decides.
     ClaimConflict {
         invite_key: PublicKey,

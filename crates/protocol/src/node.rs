@@ -11,6 +11,7 @@ use crate::{
 };
 
 mod claims;
+mod expelled;
 mod joins;
 mod peers;
 mod status;
@@ -71,6 +72,8 @@ pub struct Node<F> {
     approved: BTreeSet<PublicKey>,
     /// Nodes that were taken out, with the revision that did.
     expelled: BTreeMap<PublicKey, u64>,
+    /// The realm whose owner is known to have revoked this node before it was ever in.
+    told_revoked: Option<RealmId>,
     peers: BTreeMap<PublicKey, Peer>,
     /// Where the approved nodes said their durable logs stand.
     heads: BTreeMap<PublicKey, (status::Age, Point)>,
@@ -117,6 +120,7 @@ impl<F: Fold + Clone> Node<F> {
             log,
             approved: BTreeSet::new(),
             expelled: BTreeMap::new(),
+            told_revoked: None,
             peers: BTreeMap::new(),
             heads: BTreeMap::new(),
             swim: Swim::new(me, now.wall.as_millis(), seed),
@@ -211,7 +215,7 @@ impl<F: Fold + Clone> Node<F> {
             Event::Persisted { token } => self.persisted(token, now),
             Event::PersistFailed { token } => self.persist_failed(token, now),
             Event::Approved { nodes } => self.approve(nodes, now),
-            Event::Expelled { nodes } => self.expelled = nodes,
+            Event::Expelled { nodes } => self.expel(nodes),
             Event::Pinned { owner } => self.config.pins.push(owner),
             Event::OwnReport { report, digest } => self.own_report(report, digest),
             Event::AddClaim { claim } => self.add_claim(None, &claim),
@@ -289,6 +293,7 @@ impl<F: Fold + Clone> Node<F> {
             Frame::Genesis(wire) => self.genesis(from, &wire, now),
             Frame::Claim(claim) => self.claim_presented(from, claim),
             Frame::Join(request) => self.join(from, request, now),
+            Frame::Revoked(entry) => self.revoked(from, &entry),
             // Owners and witnesses signed these: who brings them does not matter.
             Frame::Claims(claims) => claims
                 .iter()

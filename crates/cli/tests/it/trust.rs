@@ -387,6 +387,34 @@ fn every_node_tells_who_asks_to_join() {
 }
 
 #[test]
+fn who_is_revoked_while_it_asks_to_join_says_so() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let owner = realm.ok(&["key", "show"]);
+    let data = realm.data("two").display().to_string();
+    let configure = ["configure", "--owner", owner.trim(), "--data", &data];
+    realm.ok(&[&configure[..], &["--bootstrap", &one]].concat());
+    realm.add_agent("two", &["--name", "two"]);
+    let two = key_of(&realm, "two");
+    realm.wait_status("one", "it asks to join", |status| {
+        is(status, &two, "pending", "two")
+    });
+    realm.ok(&["nodes", "revoke", &two, "--yes", "--via", &one]);
+    realm_testkit::wait_for("the node to say so", || {
+        realm.log("two").contains("revoked this node").then_some(())
+    });
+    // It is told again after a start: nothing of the log is on its disk.
+    realm.stop("two");
+    realm.start("two");
+    realm_testkit::wait_for("the node to say so again", || {
+        let said = realm.log("two");
+        (said.matches("revoked this node").count() >= 2).then_some(())
+    });
+}
+
+#[test]
 fn a_node_certifies_the_key_that_secrets_are_sealed_to() {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -29,7 +29,9 @@ impl<F: Fold + Clone> Node<F> {
     }
 
     pub(super) fn claim_presented(&mut self, from: PublicKey, claim: Vec<u8>) {
-        if self.approved.contains(&self.me) && !self.approved.contains(&from) {
+        if self.is_revoked(from) {
+            self.tell_revoked(from);
+        } else if self.approved.contains(&self.me) && !self.approved.contains(&from) {
             self.effects
                 .push_back(Effect::ClaimPresented { from, claim });
         }

@@ -84,7 +84,7 @@ impl<F: Fold + Clone> Node<F> {
         let until = match self.approved.contains(&from) {
             true => Some(u64::MAX),
             // Who was taken out gets the log as far as the entry that says so.
-            false => self.expelled.get(&from).copied(),
+            false => self.expelled_may_see(from),
         };
         if let Some(until) = until
             && let Some(frame) = log.answer(tips, samples, until)

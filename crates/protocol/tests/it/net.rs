@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use realm_identity::{Genesis, Hash, PublicKey, SecretKey, Signed, Timestamp};
+use realm_identity::{Genesis, Hash, Kind, PublicKey, SecretKey, Signed, Target, Timestamp};
 use realm_protocol::{
     Accepted, Config, Effect, Event, MemberState, Node, Now, Op, Refusal, Restored, Token,
 };
 
-use crate::{client::push, fold::Chain, world::key};
+use crate::{
+    client::{next, push},
+    fold::Chain,
+    world::key,
+};
 
 pub const WALL: u64 = 1_700_000_000_000;
 
@@ -175,6 +179,25 @@ impl Net {
             },
         );
         signature.hash
+    }
+
+    /// The owner writes an entry at the first node.
+    pub fn say(&mut self, kind: Kind, target: Target) {
+        let signature = next(
+            self.nodes[0].log().unwrap(),
+            &owner(),
+            kind,
+            target,
+            b"facts",
+        );
+        self.give(
+            0,
+            Event::Submit {
+                token: 1,
+                entry: signature.wire,
+                payload: signature.payload,
+            },
+        );
     }
 
     pub fn results(&mut self) -> Vec<Result<Accepted, Refusal>> {
