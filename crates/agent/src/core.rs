@@ -240,8 +240,11 @@ impl Core {
         let pin = self.trust.pin();
         let me = self.key.public();
         let name = self.node_name(&me);
-        let approved: std::collections::HashSet<PublicKey> =
-            self.approved.keys().copied().collect();
+        // Nobody is served before this node knows who is out.
+        let approved: std::collections::HashSet<PublicKey> = match self.node.is_caught_up() {
+            true => self.approved.keys().copied().collect(),
+            false => std::collections::HashSet::new(),
+        };
         let owners = self.state.as_ref().map(State::owners).unwrap_or_default();
         let realm = self.realm();
         let window =
@@ -329,6 +332,9 @@ impl Core {
     /// A node acts on its own view: during a partition at least as many cells run as were asked.
     fn plan(&mut self) {
         let Some(state) = &self.state else { return };
+        if !self.node.is_caught_up() {
+            return;
+        }
         let nodes = self.nodes();
         let own = self.supervisor.own_cells();
         let steps = plan(&PlanInput {

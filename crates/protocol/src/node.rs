@@ -13,6 +13,7 @@ use crate::{
 mod claims;
 mod expelled;
 mod joins;
+mod newcomer;
 mod peers;
 mod status;
 mod sync;
@@ -20,6 +21,7 @@ mod writes;
 
 use claims::Claims;
 use joins::Joins;
+use newcomer::Newcomer;
 use peers::Peer;
 use status::Reports;
 use writes::Writes;
@@ -74,6 +76,8 @@ pub struct Node<F> {
     expelled: BTreeMap<PublicKey, u64>,
     /// The realm whose owner is known to have revoked this node before it was ever in.
     told_revoked: Option<RealmId>,
+    /// None once this node has caught up with the realm.
+    newcomer: Option<Newcomer>,
     peers: BTreeMap<PublicKey, Peer>,
     /// Where the approved nodes said their durable logs stand.
     heads: BTreeMap<PublicKey, (status::Age, Point)>,
@@ -114,6 +118,7 @@ impl<F: Fold + Clone> Node<F> {
             .as_ref()
             .map_or(NOWHERE, |log| point_of(log.head().seq, log.head().hash));
         let halt = log.as_ref().and_then(|log| log.halt().cloned());
+        let is_new = log.as_ref().is_none_or(|log| log.head().seq == 0);
         let mut node = Self {
             me,
             fold,
@@ -121,6 +126,7 @@ impl<F: Fold + Clone> Node<F> {
             approved: BTreeSet::new(),
             expelled: BTreeMap::new(),
             told_revoked: None,
+            newcomer: is_new.then(Newcomer::default),
             peers: BTreeMap::new(),
             heads: BTreeMap::new(),
             swim: Swim::new(me, now.wall.as_millis(), seed),
@@ -187,6 +193,7 @@ impl<F: Fold + Clone> Node<F> {
             .next_sync
             .min(self.next_announce)
             .min(self.next_retry.unwrap_or(u64::MAX))
+            .min(self.newcomer.as_ref().map_or(u64::MAX, Newcomer::due))
             .min(match self.asking.is_empty() {
                 true => u64::MAX,
                 false => self.next_ask,
@@ -263,6 +270,7 @@ impl<F: Fold + Clone> Node<F> {
     /// What follows from any event: what the log now says, what SWIM wants, what must be written.
     fn finish(&mut self, now: Now) {
         self.tell();
+        self.catch_up(now);
         self.flush_writes(now);
         self.drain_swim(now);
     }

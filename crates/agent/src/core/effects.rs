@@ -78,6 +78,10 @@ impl Core {
             }
             Effect::ClaimPresented { from, claim } => self.claim_presented(from, &claim, now),
             Effect::ClaimAdded { claim } => self.claim_added(&claim, now).await,
+            Effect::CaughtUp => {
+                self.publish_view().await;
+                self.replan = true;
+            }
             Effect::Revoked { realm, seq } => {
                 tracing::debug!(%realm, seq, "revoked without having been in");
                 self.told_revoked = true;
@@ -219,6 +223,10 @@ impl Core {
     pub(super) fn witness(&mut self, claim: Signed<Claim>, now: Now) {
         let Some(state) = &self.state else { return };
         if self.approved.contains_key(&claim.node) {
+            return;
+        }
+        // It may have been taken out: whoever asks asks again soon.
+        if !self.node.is_caught_up() && claim.node != self.key.public() {
             return;
         }
         if self.is_decided(&claim.node) {

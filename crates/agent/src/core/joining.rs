@@ -115,6 +115,8 @@ impl Core {
             Some("in no realm yet: enroll with an invite".to_owned())
         } else if !self.approved.contains_key(&me) {
             Some("not approved by the owner yet".to_owned())
+        } else if !self.node.is_caught_up() {
+            Some("reading the log of the realm".to_owned())
         } else {
             None
         }

@@ -78,6 +78,11 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
+    /// Whether a node that the log took out was one of the realm before.
+    pub(super) fn was_in(&self, node: PublicKey) -> bool {
+        self.expelled_may_see(node).is_some()
+    }
+
     /// Whether a claim that nobody contests made it a node of the realm.
     fn counted_by_claim(&self, node: PublicKey) -> bool {
         let mut own = self.claims().filter(|claim| claim.claim.node == node);

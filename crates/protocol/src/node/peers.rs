@@ -66,6 +66,7 @@ impl<F: Fold + Clone> Node<F> {
     pub(super) fn disconnected_from(&mut self, peer: PublicKey, now: Now) {
         // Whoever asks to join and leaves asks again when it is back: its place is free.
         self.joins.remove(&peer);
+        self.no_longer_told(peer);
         if self.peers.remove(&peer).is_some() {
             self.swim.disconnected(peer, now.mono);
             self.dial(peer, now);

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use realm_identity::{
-    Claim, Hash, Invite, Kind, PublicKey, Signed, Target, Timestamp, VerifiedClaim,
-};
+use realm_identity::{Claim, Hash, Invite, PublicKey, Signed, Timestamp, VerifiedClaim};
 use realm_manifest::report::{
     Capacity, CellReport, CellState, MAX_CELLS, NodeReport, NodeState, StatusDigest,
 };
@@ -146,162 +144,6 @@ fn a_node_that_was_paused_accuses_nobody() {
 }
 
 #[test]
-fn who_was_taken_out_learns_of_it_and_of_nothing_later() {
-    let mut net = Net::new(3);
-    net.run(2_000);
-    net.say(Kind::NodeApprove, Target::Node(name(2)));
-    net.submit(b"before");
-    net.run(2_000);
-    // Revision 3 takes the last node out, in the eyes of those who have it.
-    net.say(Kind::NodeRemove, Target::Node(name(2)));
-    for at in 0..2 {
-        net.give(
-            at,
-            Event::Approved {
-                nodes: (0..2).map(name).collect(),
-            },
-        );
-        net.give(
-            at,
-            Event::Expelled {
-                nodes: [(name(2), 3)].into(),
-            },
-        );
-    }
-    net.submit(b"secret");
-    net.run(10_000);
-    assert_eq!(net.nodes[1].log().unwrap().head().seq, 4);
-    assert_eq!(net.nodes[2].log().unwrap().head().seq, 3);
-    // That it is revoked as well later shows it nothing of what was said between.
-    net.say(Kind::NodeRevoke, Target::Node(name(2)));
-    for at in 0..2 {
-        let nodes = [(name(2), 5)].into();
-        net.give(at, Event::Expelled { nodes });
-    }
-    net.run(10_000);
-    assert_eq!(net.nodes[1].log().unwrap().head().seq, 5);
-    assert_eq!(net.nodes[2].log().unwrap().head().seq, 3);
-}
-
-/// A node that pinned `pin` and was never in.
-fn pending(pin: PublicKey, net: &Net) -> Node<Chain> {
-    let config = Config {
-        key: key(0, 2),
-        realm: None,
-        pins: vec![pin],
-        boot_id: 1,
-        seed: 2,
-        mutation: None,
-    };
-    Node::new(config, Chain, Restored::default(), net.now()).unwrap()
-}
-
-fn ask(net: &mut Net) {
-    let Ok(Frame::Join(request)) = Frame::decode(&request(2, 2)) else {
-        unreachable!("it is one");
-    };
-    net.give(2, Event::Join { request });
-}
-
-/// What the last node, which asks to join, knows after the first two revoked it.
-fn revoked_while_pending(pin: PublicKey) -> Net {
-    let mut net = Net::new(2);
-    net.submit(b"secret");
-    let pending = pending(pin, &net);
-    net.nodes.push(pending);
-    net.connect(2);
-    ask(&mut net);
-    assert!((0..2).all(|at| asking(&net, at) == [name(2)]));
-    net.say(Kind::NodeRevoke, Target::Node(name(2)));
-    net.run(3_000);
-    for at in 0..2 {
-        let nodes = [(name(2), 2)].into();
-        net.give(at, Event::Expelled { nodes });
-    }
-    assert!((0..2).all(|at| asking(&net, at).is_empty()));
-    net
-}
-
-fn said_revoked(net: &Net) -> usize {
-    let (realm, seq) = (genesis().realm_id(), 2);
-    net.saw(|effect| *effect == Effect::Revoked { realm, seq })
-}
-
-#[test]
-fn who_is_revoked_while_it_asks_is_told_that_and_nothing_else() {
-    let mut net = revoked_while_pending(owner().public());
-    assert_eq!(said_revoked(&net), 1, "told at once");
-    net.run(30_000);
-    assert_eq!(said_revoked(&net), 1, "told once, however often it asks");
-    assert!((0..2).all(|at| asking(&net, at).is_empty()));
-    let asked = |effect: &Effect| matches!(effect, Effect::JoinRequested { .. });
-    assert_eq!(net.saw(asked), 2, "and asked for nothing later");
-    // It starts anew, and is told again.
-    net.nodes[2] = pending(owner().public(), &net);
-    net.kept.clear();
-    net.connect(2);
-    ask(&mut net);
-    assert_eq!(said_revoked(&net), 1);
-    // It was never in: it may not read what the owner wrote before.
-    let log = net.nodes[0].log().unwrap();
-    let locator = Frame::Locator {
-        realm: log.realm(),
-        tips: vec![],
-        samples: vec![],
-    };
-    net.nodes.pop();
-    net.kept.clear();
-    net.give(0, frame(2, locator.encode()));
-    assert_eq!(net.saw(|effect| matches!(effect, Effect::Send { .. })), 0);
-    // Its claim is answered in the same way, and nobody is asked to vouch for it.
-    net.give(0, frame(2, Frame::Claim(vec![1]).encode()));
-    assert_eq!(
-        net.saw(|effect| matches!(effect, Effect::ClaimPresented { .. })),
-        0
-    );
-    assert_eq!(net.saw(|effect| matches!(effect, Effect::Send { .. })), 1);
-}
-
-#[test]
-fn only_the_owner_says_who_is_revoked() {
-    // This node pinned another owner: the word of this one is nothing to it.
-    assert_eq!(said_revoked(&revoked_while_pending(name(9))), 0);
-    // Nor is what says the same of another node, or something else of this one.
-    let mut net = Net::new(2);
-    let me = Target::Node(name(2));
-    let entries = [
-        (Kind::NodeRevoke, Target::Node(name(1)), owner()),
-        (Kind::NodeRemove, me.clone(), owner()),
-        (Kind::NodeRevoke, me.clone(), key(0, 1)),
-        (Kind::NodeRevoke, me, owner()),
-    ];
-    let log = net.nodes[0].log().unwrap();
-    let frames: Vec<_> = entries
-        .into_iter()
-        .map(|(kind, target, by)| {
-            let entry = crate::client::next(log, &by, kind, target, b"");
-            Frame::Revoked(entry.wire).encode()
-        })
-        .collect();
-    net.nodes.push(node(2, 0));
-    net.connect(2);
-    for (at, bytes) in frames.iter().enumerate() {
-        net.give(2, frame(1, bytes.clone()));
-        let told = net.saw(|effect| matches!(effect, Effect::Revoked { .. }));
-        assert_eq!(told, usize::from(at == 3), "entry {at}");
-    }
-    // Who is in the realm reads the log, whatever is sent to it.
-    net.kept.clear();
-    net.nodes[2] = node(2, 0);
-    approve_without(&mut net, 2..3, None);
-    net.give(2, frame(1, frames[3].clone()));
-    assert_eq!(
-        net.saw(|effect| matches!(effect, Effect::Revoked { .. })),
-        0
-    );
-}
-
-#[test]
 fn a_clock_set_back_locks_nobody_out() {
     let mut net = Net::new(3);
     net.run(5_000);
@@ -365,7 +207,7 @@ fn losses(net: &Net) -> Vec<(usize, PublicKey)> {
 }
 
 /// The nodes of `net` but `out` are approved, in the eyes of each of `at`.
-fn approve_without(net: &mut Net, at: impl Iterator<Item = usize>, out: Option<usize>) {
+pub fn approve_without(net: &mut Net, at: impl Iterator<Item = usize>, out: Option<usize>) {
     let nodes = (0..net.nodes.len()).filter(|node| Some(*node) != out);
     let nodes: std::collections::BTreeSet<_> = nodes.map(name).collect();
     for at in at {
@@ -418,7 +260,7 @@ fn a_partition_that_heals_loses_nobody_again() {
     assert!((0..4).all(|of| net.state(4, of) == Some(MemberState::Up)));
 }
 
-fn request(index: usize, of: usize) -> Vec<u8> {
+pub fn request(index: usize, of: usize) -> Vec<u8> {
     let request = JoinRequest {
         v: 1,
         node: name(of),
@@ -487,12 +329,12 @@ fn strangers_get_a_bounded_join_request_and_nothing_else() {
 }
 
 /// What a peer sends.
-fn frame(from: usize, bytes: Vec<u8>) -> Event {
+pub fn frame(from: usize, bytes: Vec<u8>) -> Event {
     let from = name(from);
     Event::Frame { from, bytes }
 }
 
-fn asking(net: &Net, at: usize) -> Vec<PublicKey> {
+pub fn asking(net: &Net, at: usize) -> Vec<PublicKey> {
     net.nodes[at].joins().map(|join| join.node).collect()
 }
 
