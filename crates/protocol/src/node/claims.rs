@@ -45,17 +45,40 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    /// Everything a node needs that was just approved and may not trust anybody yet.
+    /// Everything a node needs that was just approved and may not trust anybody yet: who let it in,
+    /// and this node, comes first, for of many claims it is not sent all.
     pub(super) fn send_claims(&mut self, peer: PublicKey) {
-        let claims: Vec<_> = self
-            .claims
-            .set
-            .values()
+        let first = self.chain_of([peer, self.me]);
+        let claims = self.claims.set.iter();
+        let rest = claims.filter(|(hash, _)| !first.contains(hash));
+        let rest = rest.map(|(_, claim)| claim);
+        let first = first
+            .iter()
+            .rev()
+            .filter_map(|hash| self.claims.set.get(hash));
+        let claims: Vec<_> = first
+            .chain(rest)
             .map(|claim| Bytes(claim.to_wire()))
             .collect();
         for claims in claims.chunks(MAX_CLAIMS_PER_FRAME).take(MAX_CLAIM_FRAMES) {
             self.send(peer, &Frame::Claims(claims.to_vec()));
         }
+    }
+
+    /// The claims of `nodes`, of who witnessed them, and so on, each once.
+    fn chain_of(&self, nodes: [PublicKey; 2]) -> Vec<Hash> {
+        let mut chain = Vec::new();
+        let mut open = nodes.to_vec();
+        while let Some(node) = open.pop() {
+            let own = self.claims.set.iter();
+            for (hash, claim) in own.filter(|(_, claim)| claim.claim.node == node) {
+                if !chain.contains(hash) {
+                    chain.push(*hash);
+                    open.push(claim.witness.node);
+                }
+            }
+        }
+        chain
     }
 
     /// Looks again at claims whose witness was not approved.

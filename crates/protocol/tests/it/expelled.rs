@@ -167,32 +167,34 @@ fn only_the_owner_says_who_is_revoked() {
     );
 }
 
-/// Claims of a realm that one node began and let another one in, then was taken out.
+fn invite(seed: u64) -> Signed<Invite> {
+    let invite = Invite {
+        v: realm_identity::VERSION,
+        realm: genesis().realm_id(),
+        genesis: genesis().to_wire(),
+        owner: owner().public(),
+        key: key(0, seed).public(),
+        name: None,
+        tags: vec![],
+        issued_at: Timestamp::from_millis(WALL),
+        not_after: Timestamp::from_millis(WALL + 60_000),
+        addresses: vec![],
+    };
+    let Ok(invite) = Signed::sign(invite, &owner());
+    invite
+}
+
+/// A claim of the invite `seed` by `node`, as `witness` signed it.
+pub fn claimed(seed: u64, node: u64, witness: u64) -> Vec<u8> {
+    let now = Timestamp::from_millis(WALL);
+    let Ok(claim) = Claim::sign(&invite(seed), &key(0, seed), &key(0, node), now);
+    let owners = [owner().public()];
+    let verified = VerifiedClaim::new(claim, genesis().realm_id(), &owners).unwrap();
+    verified.witness(&key(0, witness), now).unwrap().to_wire()
+}
+
 #[test]
 fn who_was_let_in_by_a_node_that_is_out_now_is_in() {
-    let invite = |seed: u64| {
-        let invite = Invite {
-            v: realm_identity::VERSION,
-            realm: genesis().realm_id(),
-            genesis: genesis().to_wire(),
-            owner: owner().public(),
-            key: key(0, seed).public(),
-            name: None,
-            tags: vec![],
-            issued_at: Timestamp::from_millis(WALL),
-            not_after: Timestamp::from_millis(WALL + 60_000),
-            addresses: vec![],
-        };
-        let Ok(invite) = Signed::sign(invite, &owner());
-        invite
-    };
-    let claim = |seed: u64, node: u64, witness: u64| {
-        let now = Timestamp::from_millis(WALL);
-        let Ok(claim) = Claim::sign(&invite(seed), &key(0, seed), &key(0, node), now);
-        let owners = [owner().public()];
-        let verified = VerifiedClaim::new(claim, genesis().realm_id(), &owners).unwrap();
-        claims_frame(&verified.witness(&key(0, witness), now).unwrap().to_wire())
-    };
     let mut net = Net::new(1);
     for peer in [1, 2, 9, 10].map(name) {
         net.give(0, Event::PeerConnected { peer });
@@ -210,10 +212,19 @@ fn who_was_let_in_by_a_node_that_is_out_now_is_in() {
         net.give(0, frame(from, bytes));
         net.saw(|effect| matches!(effect, Effect::ClaimAdded { .. })) == 1
     };
-    assert!(!takes(9, claim(50, 60, 9)), "by itself it lets nobody in");
-    assert!(takes(1, claim(50, 60, 9)), "the others know whom it let in");
-    assert!(!takes(1, claim(51, 61, 10)), "it was never in");
-    assert!(takes(1, claim(52, 62, 2)));
+    assert!(
+        !takes(9, claims_frame(&claimed(50, 60, 9))),
+        "by itself it lets nobody in"
+    );
+    assert!(
+        takes(1, claims_frame(&claimed(50, 60, 9))),
+        "the others know whom it let in"
+    );
+    assert!(
+        !takes(1, claims_frame(&claimed(51, 61, 10))),
+        "it was never in"
+    );
+    assert!(takes(1, claims_frame(&claimed(52, 62, 2))));
     // What waits, because a stranger brought it, waits on.
     let names = [0, 1, 2, 62].map(name);
     net.give(
@@ -223,4 +234,41 @@ fn who_was_let_in_by_a_node_that_is_out_now_is_in() {
         },
     );
     assert_eq!(net.nodes[0].claims().count(), 2);
+}
+
+#[test]
+fn of_many_claims_a_newcomer_is_sent_those_first_that_it_needs() {
+    let mut net = Net::new(1);
+    // The first node began the realm and let another one in, which let in a hundred.
+    for claim in [claimed(1000, 0, 0), claimed(1001, 201, 0)] {
+        net.give(0, Event::AddClaim { claim });
+    }
+    let nodes = [name(0), name(201)].into();
+    net.give(0, Event::Approved { nodes });
+    for node in 300..400 {
+        let claim = claimed(1000 + node, node, 201);
+        net.give(0, Event::AddClaim { claim });
+    }
+    net.kept.clear();
+    // One of those is approved, and connects.
+    let nodes = [name(0), name(201), name(377)].into();
+    net.give(0, Event::Approved { nodes });
+    let peer = name(377);
+    net.give(0, Event::PeerConnected { peer });
+    let wanted = [
+        claimed(1000, 0, 0),
+        claimed(1001, 201, 0),
+        claimed(1377, 377, 201),
+    ];
+    let first = net.kept.iter().find_map(|(_, effect)| match effect {
+        Effect::Send { frame, .. } => match Frame::decode(frame).unwrap() {
+            Frame::Claims(_) => Some(frame.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let first = first.unwrap();
+    for wire in wanted {
+        assert!(first.windows(wire.len()).any(|bytes| bytes == wire));
+    }
 }
