@@ -488,6 +488,35 @@ fn gossip_is_judged_before_it_is_forwarded() {
         judge(&vec![0; limits::MAX_GOSSIP_BYTES + 1]),
         Verdict::Reject
     );
+    // A digest of good form and of its node's hand, but for its length.
+    let problem = |length| vec!["x".repeat(length)];
+    let digest = |seq, length| {
+        let digest = StatusDigest {
+            node: name(1),
+            realm,
+            boot_id: 7,
+            seq,
+            at: Timestamp::from_millis(WALL),
+            revision: 0,
+            head: Hash::of(b"x"),
+            state: NodeState::Ready,
+            report: Hash::of(b"x"),
+            cells_running: 0,
+            cells_wanted: 0,
+            problems: problem(length),
+        };
+        let Ok(signed) = Signed::sign(digest, &key(0, 1));
+        signed.to_wire()
+    };
+    let room = limits::MAX_STATUS_BYTES - digest(1, 300).len();
+    for (seq, length, verdict) in [
+        (1, 300 + room, Verdict::Accept),
+        (2, 301 + room, Verdict::Reject),
+    ] {
+        let wire = digest(seq, length);
+        let judged = net.nodes[0].handle_gossip(name(1), Topic::Status, &wire, now);
+        assert_eq!(judged, verdict, "{} bytes", wire.len());
+    }
 }
 
 #[test]
