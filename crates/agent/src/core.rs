@@ -104,6 +104,8 @@ pub(crate) struct Core {
     pub alarms_told: Vec<realm_rpc::status::Alarm>,
     /// Nodes whose claim was refused: told once.
     pub refused_claims: BTreeSet<PublicKey>,
+    /// The owner's word that this node is revoked, which asked to join and has no log that says so.
+    pub told_revoked: bool,
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
@@ -238,8 +240,11 @@ impl Core {
         let pin = self.trust.pin();
         let me = self.key.public();
         let name = self.node_name(&me);
-        let approved: std::collections::HashSet<PublicKey> =
-            self.approved.keys().copied().collect();
+        // Nobody is served before this node knows who is out.
+        let approved: std::collections::HashSet<PublicKey> = match self.node.is_caught_up() {
+            true => self.approved.keys().copied().collect(),
+            false => std::collections::HashSet::new(),
+        };
         let owners = self.state.as_ref().map(State::owners).unwrap_or_default();
         let realm = self.realm();
         let window =
@@ -261,7 +266,9 @@ impl Core {
             .readiness
             .send_if_modified(|now| std::mem::replace(now, reason.clone()) != reason);
         if changed && self.is_revoked(&me) {
-            tracing::warn!(reason, "this node is no longer in the realm");
+            let (now, name) = (self.clock.now(), self.node_name(&me));
+            self.events
+                .record(now.wall, "revoked", name, reason.unwrap_or_default());
         }
         // Commands on this machine have places of their own where they come over its loopback.
         let mut addresses = self.addresses.clone();
@@ -328,6 +335,9 @@ impl Core {
     /// A node acts on its own view: during a partition at least as many cells run as were asked.
     fn plan(&mut self) {
         let Some(state) = &self.state else { return };
+        if !self.node.is_caught_up() {
+            return;
+        }
         let nodes = self.nodes();
         let own = self.supervisor.own_cells();
         let steps = plan(&PlanInput {

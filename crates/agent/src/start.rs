@@ -291,6 +291,7 @@ impl Agent {
             offenders: Offenders::default(),
             alarms_told: Vec::new(),
             refused_claims: BTreeSet::new(),
+            told_revoked: false,
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
