@@ -369,6 +369,7 @@ impl Scene<'_> {
     fn cell(&self, key: &PublicKey, report: &CellReport, memory_max: u64) -> Cell {
         let node = self.name(key);
         let here = self.is_here(key);
+        let retry = report.retry.filter(|_| here);
         let lost = || report::Reason {
             code: "lost".into(),
             message: format!("{node} is away: what runs there is not known"),
@@ -387,6 +388,8 @@ impl Scene<'_> {
             state: here.then(|| cell_state(report.state)),
             reason,
             restarts: u64::from(report.restarts),
+            crashes: u64::from(retry.map_or(0, |retry| retry.crashes)),
+            restart_at: retry.and_then(|retry| retry.at).and_then(time),
             memory_bytes: Some(report.memory_bytes),
             memory_max_bytes: Some(memory_max),
             fuel_used: report.fuel_used,

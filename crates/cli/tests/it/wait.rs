@@ -35,7 +35,8 @@ impl Following {
         let ticker = guest("ticker.wasm");
         let one = realm.address("one");
         let mut args = vec!["push", "ticker", &ticker, "--tag", "late", "--via", &one];
-        args.extend(["--wait", "--timeout", timeout]);
+        // Who counts lost nodes waits for a place too.
+        args.extend(["--wait=all", "--timeout", timeout]);
         let mut waiting = Self::start(realm, &args);
         waiting.hears("ticker  waiting");
         waiting
@@ -110,4 +111,74 @@ fn a_wait_that_finds_no_node_at_all_says_so() {
     realm.kill("one");
     waiting.hears("no other node could be reached");
     assert_eq!(waiting.code(), Some(7));
+}
+
+/// Ends with exit code 1 where its volume is empty, and leaves a file there; with the file it stays.
+const FAILS_ONCE: &str = r#"(module
+  (import "wasi_snapshot_preview1" "path_open"
+    (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "been")
+  (func (export "_start")
+    ;; Opens the file so that it must be new.
+    (if (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 5)
+          (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16)))
+      (then (call $exit (i32.const 1))))
+    ;; Sleeps for an hour by the monotonic clock.
+    (i32.store (i32.const 80) (i32.const 1))
+    (i64.store (i32.const 88) (i64.const 3600000000000))
+    (drop (call $poll (i32.const 64) (i32.const 256) (i32.const 1) (i32.const 400)))))"#;
+
+#[test]
+fn a_crash_that_is_tried_again_is_waited_for_and_told() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let program = realm.path().join("once.wasm");
+    std::fs::write(&program, wat::parse_str(FAILS_ONCE).unwrap()).unwrap();
+    let push = ["push", "once", program.to_str().unwrap(), "--via", &one];
+    let volume = ["--volume", "data:/data:rw", "--replicas", "1", "--wait"];
+    let waited = realm.run(&[&push[..], &volume].concat());
+    assert_eq!(waited.code, 0, "{}", waited.stderr);
+    let told = "one/once#0 crashed (ended with exit code 1), restart 1";
+    assert!(waited.stderr.contains(told), "{}", waited.stderr);
+    let status = realm.status("one").unwrap();
+    let cell = &component(&status, "once")["cells"][0];
+    assert_eq!(cell["restarts"], 1, "{cell}");
+    assert_eq!(
+        (&cell["crashes"], &cell["restart_at"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+}
+
+#[test]
+fn what_keeps_crashing_is_given_up_with_its_reason() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let exit = guest("exit-code.p1.wasm");
+    let push = ["push", "bad", &exit, "--arg", "7", "--wait", "--via", &one];
+    let given_up = realm.run(&push);
+    assert_eq!(given_up.code, 6, "{}", given_up.stderr);
+    for words in [
+        "one/bad#0 crashed (ended with exit code 7), restart",
+        "times in a row without having run for a second",
+        "ended with exit code 7",
+        "realm logs bad",
+    ] {
+        assert!(given_up.stderr.contains(words), "{}", given_up.stderr);
+    }
+    assert!(
+        !given_up.stderr.contains("not as asked after"),
+        "well before the time is over"
+    );
+    let status = realm.status("one").unwrap();
+    assert_eq!(component(&status, "bad")["state"], "failed");
+    let never = realm.run(&[&push[..], &["--restart", "never"]].concat());
+    assert_eq!(never.code, 6, "{}", never.stderr);
+    assert!(never.stderr.contains("not tried again"), "{}", never.stderr);
 }
