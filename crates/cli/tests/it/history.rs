@@ -166,6 +166,10 @@ fn the_owner_key_is_replaced_and_nodes_follow() {
         kept.to_str().unwrap(),
     ]);
     assert_eq!(refused.code, 4, "{}", refused.stderr);
+    // Also where nothing but the old key is known, as on the owner's second machine.
+    for words in [new.trim(), "at revision 2", "realm key import"] {
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    }
     realm.start("two");
     let two = realm.address("two");
     realm.wait_status("one", "two is back", |status| {
