@@ -121,7 +121,8 @@ fn change(
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
         let durable = wait.map_or(Durable::OnOne, wait::Args::durable);
-        let outcome = intent::submit(&connection, &realm, durable, |state| {
+        let asked = (&connection, &realm);
+        let outcome = intent::submit(asked, durable, &session.output, |state| {
             if !state.components.contains_key(name) {
                 return Err(
                     CliError::new(ExitCode::NotFound, format!("no component {name}"))

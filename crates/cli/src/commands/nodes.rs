@@ -184,7 +184,8 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             } => Durable::OnTwo(*timeout),
             _ => Durable::OnOne,
         };
-        let outcome = intent::submit(&connection, &realm, durable, decide).await?;
+        let outcome =
+            intent::submit((&connection, &realm), durable, &session.output, decide).await?;
         lifecycle::report(outcome, command.node().unwrap_or(&key.short()), session)?;
         match command {
             Command::Drain {
