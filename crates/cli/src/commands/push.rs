@@ -358,7 +358,7 @@ async fn send(
     let mut source = local.from(from);
     let draw = session.output.interactive();
     if !draw {
-        let size = bytesize::ByteSize(whole - from).display().iec();
+        let size = units::size_text(whole - from);
         session.output.say(format!("{name}: sending {size}"));
     }
     let mut last = None;
