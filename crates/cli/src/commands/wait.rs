@@ -22,6 +22,11 @@ use crate::{
 };
 use verdict::{Judge, Verdict};
 
+/// How long another node is looked for when the one that was asked is gone: an agent that was started
+/// again is there sooner.
+const PATIENCE: Duration = Duration::from_secs(10);
+const GOES_ON: &str = "start an agent again, or reach another node: what was asked for goes on where nodes run; \
+    look with realm status --via ADDR";
 /// Cells that are missing, of those that an error names.
 const MAX_CAUSES: usize = 10;
 /// No cell waits longer for its next start: a time further away is that of another clock.
@@ -73,9 +78,11 @@ pub async fn finish(
         return Ok(ExitCode::Ok);
     };
     let mut last = None;
-    let mut follower = Follower::new(session, realm, connection, args.timeout);
+    let patience = args.timeout.min(PATIENCE);
+    let mut follower = Follower::new(session, realm, connection, patience);
     let watched = watch(&mut follower, name, revision, which, session, &mut last);
     match tokio::time::timeout(args.timeout, watched).await {
+        Ok(Err(error)) if error.code == ExitCode::NoAgent => Err(error.help(GOES_ON)),
         Ok(done) => done,
         Err(_) => Err(follower
             .gone()
@@ -193,7 +200,7 @@ fn no_node(mut gone: CliError) -> CliError {
         "{}, and no other node could be reached in time",
         gone.message
     );
-    gone.help("what was asked goes on: look again with realm status --via ADDR")
+    gone.help(GOES_ON)
 }
 
 fn lost_nodes(status: &Status) -> Vec<&str> {
