@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use realm_testkit::Cluster;
+use realm_testkit::{Cluster, wait_for};
 
 use crate::{
     KilledAtTheEnd, cluster, guest,
@@ -20,8 +20,12 @@ struct Following {
 
 impl Following {
     fn start(realm: &Cluster, args: &[&str]) -> Self {
+        Self::start_into(realm, args, Stdio::null())
+    }
+
+    fn start_into(realm: &Cluster, args: &[&str], answers: Stdio) -> Self {
         let mut command = realm.command();
-        command.args(args).stdout(Stdio::null());
+        command.args(args).stdout(answers);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(process.stderr.take().unwrap()).lines();
         Self {
@@ -113,6 +117,62 @@ fn a_wait_that_finds_no_node_at_all_says_so() {
     waiting.hears("no node of the realm could be reached within 10s");
     waiting.hears("what was asked for goes on");
     assert_eq!(waiting.code(), Some(7), "long before its time is over");
+}
+
+#[test]
+fn followed_lines_go_on_when_their_node_is_back() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let (ticker, one) = (guest("ticker.wasm"), realm.address("one"));
+    realm.ok(&["push", "ticker", &ticker, "--wait", "--via", &one]);
+    let (file, follow) = (
+        realm.path().join("lines"),
+        ["logs", "ticker", "-f", "--via", &one],
+    );
+    let answers = std::fs::File::create(&file).unwrap();
+    let mut logs = Following::start_into(&realm, &follow, answers.into());
+    let lines = || std::fs::read_to_string(&file).unwrap();
+    wait_for("the first line", || (!lines().is_empty()).then_some(()));
+    realm.kill("one");
+    logs.hears("it is gone; they go on when it is back");
+    realm.start("one");
+    logs.hears("is back: it was away since 2");
+    let before = lines().len();
+    wait_for("lines of the new run", || {
+        (lines().len() > before).then_some(())
+    });
+}
+
+#[test]
+fn a_lost_node_matters_to_the_logs_of_what_it_ran() {
+    let mut realm = cluster();
+    for name in ["one", "two"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let (ticker, one) = (guest("ticker.wasm"), realm.address("one"));
+    let ok = |args: &[&str]| realm.ok(&[args, &["--via", &one]].concat());
+    ok(&["push", "here", &ticker, "--peer", "one", "--wait"]);
+    ok(&["push", "both", &ticker, "--wait"]);
+    let nothing = realm.run(&["logs", "here", "--previous", "--via", &one]);
+    assert_eq!(nothing.code, 0, "{}", nothing.stderr);
+    let words = "no lines of a run before the present one of here";
+    assert!(nothing.stderr.contains(words), "{}", nothing.stderr);
+    realm.kill("two");
+    realm.wait_status("one", "two is lost", |status| {
+        node(status, "two")["state"] == "lost"
+    });
+    let here = realm.run(&["logs", "here", "--via", &one]);
+    assert_eq!(here.code, 0, "{}", here.stderr);
+    assert!(!here.stderr.contains("two"), "{}", here.stderr);
+    let both = realm.run(&["logs", "both", "--via", &one]);
+    assert_eq!(both.code, 6, "{}", both.stderr);
+    assert!(
+        both.stderr.contains("no lines from two: it is lost"),
+        "{}",
+        both.stderr
+    );
 }
 
 /// Ends with exit code 1 where its volume is empty, and leaves a file there; with the file it stays.
