@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use realm_identity::Timestamp;
 use realm_manifest::{
     ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
     report::{CellReport, CellState, Reason},
@@ -90,12 +91,12 @@ impl CellTask {
                 break;
             };
             let wait = backoff.next(ran);
-            self.state(CellState::Backoff);
+            self.waits(wait);
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
             }
-            lock(&self.shared).restarts += 1;
+            self.tries_again();
             let (component, index) = (&self.key.0, self.key.1);
             self.event("restarted", format!("{component}#{index} after {wait:?}"));
         }
@@ -316,6 +317,7 @@ impl CellTask {
         };
         match (again, failed) {
             (true, _) => {
+                self.count_crash(ran);
                 let ended = || {
                     reason(
                         "exit",
@@ -433,6 +435,30 @@ impl CellTask {
         self.tools.changed.send_modify(|count| *count += 1);
     }
 
+    /// The run before the next one ended; one that lasted is no crash in a row.
+    fn count_crash(&self, ran: Duration) {
+        let mut report = lock(&self.shared);
+        let retry = report.retry.get_or_insert_default();
+        retry.crashes = if ran < SETTLE {
+            retry.crashes.saturating_add(1)
+        } else {
+            0
+        };
+    }
+
+    fn waits(&self, wait: Duration) {
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let at = Timestamp(clock::wall().0.saturating_add(wait));
+        lock(&self.shared).retry.get_or_insert_default().at = Some(at);
+        self.state(CellState::Backoff);
+    }
+
+    fn tries_again(&self) {
+        let mut report = lock(&self.shared);
+        report.restarts += 1;
+        report.retry.get_or_insert_default().at = None;
+    }
+
     fn state(&self, state: CellState) {
         lock(&self.shared).state = state;
         self.tools.changed.send_modify(|count| *count += 1);
@@ -443,6 +469,13 @@ impl CellTask {
             let mut report = lock(&self.shared);
             report.state = state;
             report.reason = reason;
+            let is_over = matches!(
+                state,
+                CellState::Running | CellState::Done | CellState::Failed | CellState::Library
+            );
+            if is_over {
+                report.retry = None;
+            }
         }
         self.tools.changed.send_modify(|count| *count += 1);
     }

@@ -166,12 +166,28 @@ impl Host for Operator {
         // Before there is a realm only the pinned owner, or whoever comes first in an open
         // window, may bring one.
         let allowed = match view.realm {
-            Some(_) => view.owners.first() == Some(&key),
+            Some(_) => view.owners.first().is_some_and(|(owner, _)| *owner == key),
             None => view.pinned == Some(key) || (view.pinned.is_none() && view.window),
         };
+        if let Some(refused) = rotated(&view, key) {
+            return Box::pin(async move { Err(refused) });
+        }
         let control = allowed.then(|| Rc::new(self.clone()) as Rc<dyn Control>);
         Box::pin(async move { Ok(control) })
     }
+}
+
+/// What somebody with a key that owned the realm before has to know.
+fn rotated(view: &View, key: PublicKey) -> Option<RpcError> {
+    let ((owner, _), past) = view.owners.split_first()?;
+    let (_, ended) = past.iter().find(|(past, _)| *past == key)?;
+    let revision = (*ended)?;
+    let message =
+        format!("your key owned this realm until it was handed to {owner} at revision {revision}");
+    Some(RpcError::new(ErrorCode::NotAuthorised, message).help(
+        "use that key: --key FILE, or bring it here with realm key export and realm key import; \
+         if it was not you who handed it over, whoever did had your key",
+    ))
 }
 
 impl Operator {

@@ -57,7 +57,8 @@ const MAX_DIALS: usize = 16;
 pub struct View {
     pub realm: Option<RealmId>,
     pub realm_name: Option<String>,
-    pub owners: Vec<PublicKey>,
+    /// The owner, then earlier ones, each with the revision that ended its time.
+    pub owners: Vec<(PublicKey, Option<u64>)>,
     /// Whether a key that proves itself may become the owner now.
     pub window: bool,
     pub pinned: Option<PublicKey>,
@@ -245,7 +246,7 @@ impl Core {
             true => self.approved.keys().copied().collect(),
             false => std::collections::HashSet::new(),
         };
-        let owners = self.state.as_ref().map(State::owners).unwrap_or_default();
+        let owners = self.state.as_ref().map(owners).unwrap_or_default();
         let realm = self.realm();
         let window =
             matches!(pin, realm_identity::OwnerPin::Window { until } if until >= self.trust.now());
@@ -490,6 +491,14 @@ impl Core {
         self.network.shutdown().await;
         self.agent_file.remove();
     }
+}
+
+/// The owner, then earlier ones, each with the revision that ended its time.
+fn owners(state: &State) -> Vec<(PublicKey, Option<u64>)> {
+    let past = state.past_owners.iter();
+    std::iter::once((state.owner, None))
+        .chain(past.map(|(key, ended)| (*key, Some(*ended))))
+        .collect()
 }
 
 impl Seen {

@@ -354,6 +354,7 @@ pub(crate) fn new_report(key: &Key, spec: Hash, generation: u64) -> CellReport {
         preemptions: 0,
         started_at: None,
         exit_code: None,
+        retry: None,
     }
 }
 

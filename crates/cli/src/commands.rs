@@ -35,6 +35,7 @@ mod nodes;
 mod peer;
 mod push;
 mod realms;
+mod remove;
 mod rotate;
 mod run;
 mod status;
@@ -139,9 +140,9 @@ pub enum Command {
     Stop(lifecycle::Args),
     /// Start every cell of a component anew.
     Restart(lifecycle::Args),
-    /// Take a component out of the realm.
+    /// Take components out of the realm.
     #[command(visible_alias = "remove")]
-    Rm(lifecycle::RemoveArgs),
+    Rm(remove::Args),
     /// Set how many cells a component has.
     Scale(lifecycle::ScaleArgs),
     /// See what runs where, and why not.
@@ -272,7 +273,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Start(args) => return lifecycle::run(Verb::Start, args, session),
         Command::Stop(args) => return lifecycle::run(Verb::Stop, args, session),
         Command::Restart(args) => return lifecycle::run(Verb::Restart, args, session),
-        Command::Rm(args) => return lifecycle::remove(args, session),
+        Command::Rm(args) => return remove::run(args, session),
         Command::Scale(args) => return lifecycle::scale(args, session),
         Command::Status(args) => return status::run(args, session),
         Command::Logs(args) => return logs::run(args, session),

@@ -79,17 +79,18 @@ fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
         node(&realm.status("one").unwrap(), "two")["state"],
         "draining"
     );
-    ok(&["nodes", "undrain", "two"]);
-    let status = realm.wait_status("one", "it has its work again", |status| {
-        component(status, "each")["running"] == 3
-            && cells_on(component(status, "ticker")).contains(&"two".to_owned())
-            && component(status, "ticker")["running"] == 3
-    });
+    ok(&["nodes", "undrain", "two", "--wait"]);
+    let status = realm.status("one").unwrap();
+    assert_eq!(component(&status, "each")["running"], 3);
+    assert_eq!(component(&status, "ticker")["running"], 3);
+    assert!(cells_on(component(&status, "ticker")).contains(&"two".to_owned()));
 
     let asked = realm.run(&["nodes", "rm", "three", "--via", &one]);
     assert_eq!(asked.code, 2, "{}", asked.stderr);
     let key = node(&status, "three")["key"].as_str().unwrap().to_owned();
-    ok(&["nodes", "rm", "three", "--yes"]);
+    let removed = realm.run(&["nodes", "rm", "three", "--yes", "--via", &one]);
+    assert_eq!(removed.code, 0, "{}", removed.stderr);
+    assert!(removed.stderr.contains(" of 2\n"), "{}", removed.stderr);
     let status = realm.wait_status("one", "its work is elsewhere", |status| {
         component(status, "ticker")["running"] == 3
             && !cells_on(component(status, "ticker")).contains(&"three".to_owned())

@@ -535,6 +535,7 @@ fn reports_are_pulled_once_and_from_anybody() {
         preemptions: 70_000,
         started_at: Some(Timestamp::from_millis(WALL)),
         exit_code: None,
+        retry: None,
     };
     let report = |seq| NodeReport {
         node: name(0),
