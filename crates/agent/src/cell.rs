@@ -25,7 +25,9 @@ use crate::{
     clock,
     fold::chain,
     logs::Logs,
-    reason::{compiling_reason, ended_reason, is_compiling, library_reason, reason},
+    reason::{
+        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, reason,
+    },
     supervisor::{STOP_GRACE, Tools, lock},
 };
 
@@ -63,6 +65,8 @@ pub struct CellTask {
     pub end: Option<CellReport>,
     /// Whether an end holds also after a restart of the agent.
     pub lasting: bool,
+    /// Whether it may have ended before, in a record that is lost.
+    pub doubtful: bool,
 }
 
 /// What became of one attempt.
@@ -118,7 +122,12 @@ impl CellTask {
         let ended = self.tools.ended.clone();
         let put = tokio::task::spawn_blocking(move || ended.put(report)).await;
         if let Ok(Err(error)) = put {
-            tracing::error!(component = %self.key.0, error = chain(&error), "a cell that ended may run again after a restart");
+            let (component, index) = (&self.key.0, self.key.1);
+            let why = chain(&error);
+            self.event(
+                "alarm",
+                format!("{component}#{index} has ended, and may run again after a restart: {why}"),
+            );
         }
     }
 
@@ -255,7 +264,9 @@ impl CellTask {
             status = handle.wait() => return Some(status),
             () = tokio::time::sleep(SETTLE) => {}
         }
-        self.set(CellState::Running, None);
+        // A service that may end is in its place; a job says that this may be its second run.
+        let once = self.spec.restart == RestartPolicy::Never;
+        self.set(CellState::Running, self.doubt().filter(|_| once));
         self.retire();
         let (component, index) = (&self.key.0, self.key.1);
         self.event("started", format!("{component}#{index}"));
@@ -327,7 +338,7 @@ impl CellTask {
                 Outcome::Again { ran }
             }
             (false, false) => {
-                self.set(CellState::Done, None);
+                self.set(CellState::Done, self.doubt());
                 Outcome::Final
             }
             (false, true) => {
@@ -335,6 +346,11 @@ impl CellTask {
                 Outcome::Final
             }
         }
+    }
+
+    /// That it may have ended before, where that is so.
+    fn doubt(&self) -> Option<Reason> {
+        self.doubtful.then(|| doubtful_reason(&self.key.0))
     }
 
     /// This one runs, or never will: the one before it goes.

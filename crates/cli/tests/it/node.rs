@@ -404,6 +404,30 @@ fn a_job_that_ended_is_not_run_again_by_a_restart() {
         ended(status) && started(status)[1] != after[1]
     }));
     assert_eq!(again[0], after[0]);
+    // Where its record is damaged the node cannot know, and says so.
+    assert_eq!(realm.stop("one"), 0);
+    let record = realm.data("one").join("ended");
+    std::fs::write(&record, b"damaged").unwrap();
+    realm.start("one");
+    let status = realm.wait_status("one", "both may have run twice", |status| {
+        ended(status)
+            && started(status)
+                .iter()
+                .zip(&again)
+                .all(|(now, then)| now != then)
+    });
+    let reason = &status["components"][1]["cells"][0]["reason"];
+    assert_eq!(reason["code"], "maybe-again", "{reason}");
+    let aside = realm.data("one").join("ended.damaged");
+    assert_eq!(std::fs::read(aside).unwrap(), b"damaged");
+    let log = realm.log("one");
+    let alarm = log
+        .lines()
+        .find(|line| line.contains("ended.damaged") && line.contains("alarm"));
+    assert!(
+        alarm.is_some_and(|line| line.contains("bad, good")),
+        "{log}"
+    );
 }
 
 #[test]
