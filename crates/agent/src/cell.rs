@@ -84,6 +84,8 @@ impl CellTask {
         if let Some(end) = self.end.take() {
             // It ran before the agent was started, or before it had to go: not again.
             *lock(&self.shared) = end;
+            // Who asks what it wrote is told that this is gone.
+            self.logs.begin(&self.key).finish();
             self.tools.changed.send_modify(|count| *count += 1);
             self.retire();
             return cancel.cancelled().await;

@@ -412,6 +412,7 @@ fn log_line(node: &str, line: logs::Line) -> LogLine {
         stream: match line.stream {
             realm_runtime::LogStream::Stdout => LogStream::Out,
             realm_runtime::LogStream::Stderr => LogStream::Err,
+            realm_runtime::LogStream::Agent => LogStream::Agent,
         },
         text: line.text.into(),
     }

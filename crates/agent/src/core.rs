@@ -211,6 +211,7 @@ impl Core {
             self.pin_artifacts();
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
+        self.supervisor.forget_lines(self.state.as_ref(), now.wall);
         self.supervisor.doubt_ends(self.state.as_ref());
         self.claims = self.node.claims().cloned().collect();
         self.raise_floor(now);

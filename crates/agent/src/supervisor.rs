@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use realm_identity::Hash;
+use realm_identity::{Hash, Timestamp};
 use realm_manifest::{
     ComponentName, ComponentSpec, RestartPolicy,
     report::{CellReport, CellState, Declined, Held, Reason},
@@ -131,6 +131,12 @@ impl Supervisor {
                 report
             })
             .collect()
+    }
+
+    /// The agent was started with these components asked of it: what they wrote before is gone.
+    pub fn forget_lines(&self, state: Option<&State>, started: Timestamp) {
+        let components = state.into_iter().flat_map(|state| state.components.keys());
+        self.logs.started(started, components.cloned().collect());
     }
 
     /// Where the record of what ended here was damaged: what of the realm may run once more is

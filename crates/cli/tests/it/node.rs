@@ -398,6 +398,16 @@ fn a_job_that_ended_is_not_run_again_by_a_restart() {
     realm.start("one");
     let after = started(&realm.wait_status("one", "both as they were", ended));
     assert_eq!(before, after, "neither was run again");
+    // Lines are kept in memory: that they are gone is said, not left to be guessed.
+    for previous in [&[][..], &["--previous"]] {
+        let logs = [&["logs", "bad", "--via", &one][..], previous].concat();
+        let lines = realm.ok(&logs);
+        assert!(
+            lines.contains("agent │") && lines.contains("before is gone"),
+            "{lines}"
+        );
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+    }
     // Asking for it runs it again.
     realm.ok(&["restart", "good", "--wait", "--via", &one]);
     let again = started(&realm.wait_status("one", "it ran anew", |status| {
