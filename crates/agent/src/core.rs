@@ -80,8 +80,6 @@ pub(crate) struct Core {
     pub blobs: Arc<Blobs>,
     pub supervisor: Supervisor,
     pub reporter: Reporter,
-    /// Makes a status where somebody of this machine asks for one.
-    pub reader: crate::status::Reader,
     pub events: Events,
     pub view: watch::Sender<View>,
     pub sources: watch::Sender<Vec<PublicKey>>,

@@ -31,6 +31,7 @@ use crate::{
     clock::Clock,
     control::{Artifacts, Server, Shared},
     core::{Core, Inputs, Seen, View},
+    desk::Desk,
     ended::Ended,
     events::Events,
     fetch::Fetcher,
@@ -187,6 +188,7 @@ impl Agent {
             view: view.clone(),
             logs: logs.clone(),
             events: events.clone(),
+            desk: Desk::default(),
             blobs: blobs.clone(),
             network: network_cell.clone(),
             data: dir.path().to_owned(),
@@ -262,7 +264,6 @@ impl Agent {
         let core = Core {
             agent_file: AgentFile::new(key.public(), dir.path(), config.runtime_dir.as_deref()),
             reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
-            reader: crate::status::Reader::default(),
             supervisor: Supervisor::new(tools, logs, held, local),
             key: key.clone(),
             sealing: sealing.certificate.to_wire(),
