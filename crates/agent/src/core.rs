@@ -53,7 +53,7 @@ const HOUSEKEEPING_MS: u64 = 1_000;
 const MAX_DIALS: usize = 16;
 
 /// What others may read at any time, without asking the core.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct View {
     pub realm: Option<RealmId>,
     pub realm_name: Option<String>,
