@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -222,6 +223,49 @@ fn damaged_files_stop_the_agent_with_words() {
         let path = data.join(file).display().to_string();
         assert!(realm.log("one").contains(&path), "{}", realm.log("one"));
     }
+}
+
+#[test]
+fn a_damaged_artifact_is_not_run_and_is_pulled_again() {
+    let mut realm = cluster();
+    for name in ["one", "two"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let push = ["push", "ticker", &guest("ticker.wasm"), "--wait"];
+    realm.ok(&[&push[..], &["--via", &one]].concat());
+    assert_eq!(realm.stop("two"), 0);
+    // The program changed on disk, and what was compiled of it is gone.
+    let data = realm.data("two");
+    std::fs::remove_dir_all(data.join("compiled")).unwrap();
+    let within = |path: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(path).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    };
+    let files = within(&data.join("blobs")).into_iter();
+    let artifacts: Vec<_> = files
+        .flat_map(|folder| within(&folder))
+        .filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\0asm")))
+        .collect();
+    let [artifact] = &artifacts[..] else {
+        panic!("{artifacts:?}");
+    };
+    let good = std::fs::read(artifact).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(artifact, &bad).unwrap();
+    realm.start("two");
+    wait_for("it is as it was", || {
+        (std::fs::read(artifact).ok()? == good).then_some(())
+    });
+    let log = realm.log("two");
+    assert!(log.contains("damaged on disk"), "{log}");
+    wait_for("it runs again", || {
+        let log = realm.log("two");
+        (log.matches("kind=\"started\"").count() == 2).then_some(())
+    });
 }
 
 #[test]
