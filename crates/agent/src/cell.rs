@@ -26,7 +26,9 @@ use crate::{
     clock,
     fold::chain,
     logs::Logs,
-    reason::{compiling_reason, ended_reason, is_compiling, library_reason, reason},
+    reason::{
+        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, reason,
+    },
     supervisor::{STOP_GRACE, Tools, lock},
 };
 
@@ -64,6 +66,8 @@ pub struct CellTask {
     pub end: Option<CellReport>,
     /// Whether an end holds also after a restart of the agent.
     pub lasting: bool,
+    /// Whether it may have ended before, in a record that is lost.
+    pub doubtful: bool,
 }
 
 /// What became of one attempt.
@@ -81,6 +85,8 @@ impl CellTask {
         if let Some(end) = self.end.take() {
             // It ran before the agent was started, or before it had to go: not again.
             *lock(&self.shared) = end;
+            // Who asks what it wrote is told that this is gone.
+            self.logs.begin(&self.key).finish();
             self.tools.changed.send_modify(|count| *count += 1);
             self.retire();
             return cancel.cancelled().await;
@@ -119,7 +125,12 @@ impl CellTask {
         let ended = self.tools.ended.clone();
         let put = tokio::task::spawn_blocking(move || ended.put(report)).await;
         if let Ok(Err(error)) = put {
-            tracing::error!(component = %self.key.0, error = chain(&error), "a cell that ended may run again after a restart");
+            let (component, index) = (&self.key.0, self.key.1);
+            let why = chain(&error);
+            self.event(
+                "alarm",
+                format!("{component}#{index} has ended, and may run again after a restart: {why}"),
+            );
         }
     }
 
@@ -256,7 +267,9 @@ impl CellTask {
             status = handle.wait() => return Some(status),
             () = tokio::time::sleep(SETTLE) => {}
         }
-        self.set(CellState::Running, None);
+        // A service that may end is in its place; a job says that this may be its second run.
+        let once = self.spec.restart == RestartPolicy::Never;
+        self.set(CellState::Running, self.doubt().filter(|_| once));
         self.retire();
         let (component, index) = (&self.key.0, self.key.1);
         self.event("started", format!("{component}#{index}"));
@@ -329,7 +342,7 @@ impl CellTask {
                 Outcome::Again { ran }
             }
             (false, false) => {
-                self.set(CellState::Done, None);
+                self.set(CellState::Done, self.doubt());
                 Outcome::Final
             }
             (false, true) => {
@@ -337,6 +350,11 @@ impl CellTask {
                 Outcome::Final
             }
         }
+    }
+
+    /// That it may have ended before, where that is so.
+    fn doubt(&self) -> Option<Reason> {
+        self.doubtful.then(|| doubtful_reason(&self.key.0))
     }
 
     /// This one runs, or never will: the one before it goes.

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     clock,
     core::{Command, View},
+    desk::Desk,
     events::Events,
     fold::chain,
     logs::{self, Logs, Select},
@@ -46,6 +47,7 @@ pub struct Shared {
     pub view: watch::Receiver<View>,
     pub logs: Logs,
     pub events: Events,
+    pub desk: Desk,
     pub blobs: Arc<Blobs>,
     pub network: Arc<std::sync::OnceLock<NetworkHandle>>,
     /// The data directory.
@@ -70,7 +72,8 @@ impl Shared {
     /// The realm as this node knows it.
     pub async fn status(&self) -> Result<Status, RpcError> {
         let peers = self.network()?.peers().await.map_err(|_| stopping())?;
-        self.ask(|reply| Command::Status { peers, reply }).await
+        let grounds = self.ask(|reply| Command::Grounds { peers, reply });
+        self.desk.status(grounds).await.map_err(|_| stopping())?
     }
 
     /// What this node knows of its realm, and who has signed it.
@@ -84,7 +87,9 @@ impl Shared {
         let network = self.network()?;
         let peers = network.peers().await.map_err(|_| stopping())?;
         let stats = network.stats().await.map_err(|_| stopping())?;
-        let mut snapshot = self.ask(Command::Metrics).await?;
+        let counted = self.ask(Command::Metrics);
+        let snapshot = self.desk.snapshot(counted).await;
+        let mut snapshot = snapshot.map_err(|_| stopping())??;
         for peer in peers {
             *snapshot.links.entry(peer.link.name()).or_default() += 1;
         }
@@ -428,6 +433,7 @@ fn log_line(node: &str, line: logs::Line) -> LogLine {
         stream: match line.stream {
             realm_runtime::LogStream::Stdout => LogStream::Out,
             realm_runtime::LogStream::Stderr => LogStream::Err,
+            realm_runtime::LogStream::Agent => LogStream::Agent,
         },
         text: line.text.into(),
     }

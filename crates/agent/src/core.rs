@@ -53,7 +53,7 @@ const HOUSEKEEPING_MS: u64 = 1_000;
 const MAX_DIALS: usize = 16;
 
 /// What others may read at any time, without asking the core.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct View {
     pub realm: Option<RealmId>,
     pub realm_name: Option<String>,
@@ -81,8 +81,6 @@ pub(crate) struct Core {
     pub blobs: Arc<Blobs>,
     pub supervisor: Supervisor,
     pub reporter: Reporter,
-    /// Makes a status where somebody of this machine asks for one.
-    pub reader: crate::status::Reader,
     pub events: Events,
     pub view: watch::Sender<View>,
     pub sources: watch::Sender<Vec<PublicKey>>,
@@ -214,6 +212,8 @@ impl Core {
             self.pin_artifacts();
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
+        self.supervisor.forget_lines(self.state.as_ref(), now.wall);
+        self.supervisor.doubt_ends(self.state.as_ref());
         self.claims = self.node.claims().cloned().collect();
         self.raise_floor(now);
         let known: Vec<_> = self

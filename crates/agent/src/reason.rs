@@ -4,7 +4,7 @@ use realm_manifest::{ComponentName, report::Reason, units::size_text};
 use realm_runtime::{ExitStatus, LimitHit, Stage};
 
 /// Letters of a message or help in a report; the log has the rest.
-const MAX_REASON_CHARS: usize = 240;
+pub(crate) const MAX_REASON_CHARS: usize = 240;
 
 /// The codes of the reasons of a cell whose program is not compiled yet. A report is sent when a code changes.
 const QUEUED: &str = "queued";
@@ -62,6 +62,13 @@ pub fn library_reason(exports: &[String]) -> Reason {
         format!("a library has no entry point to run; it exports {list}"),
         help,
     )
+}
+
+/// Whether a cell may have run to its end before is not known, and it is run.
+pub fn doubtful_reason(name: &ComponentName) -> Reason {
+    let message = "it may have ended here before: this node's record of that was damaged";
+    let help = format!("if it must not run twice, see what it did: realm logs {name}");
+    reason("maybe-again", message.into(), Some(&help))
 }
 
 /// What a cell waits for before it can start for the first time.

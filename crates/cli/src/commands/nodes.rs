@@ -23,6 +23,8 @@ use crate::{
     survey,
 };
 
+mod homeless;
+
 /// Between two looks at a node that is drained.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -198,6 +200,12 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         let outcome =
             intent::submit((&connection, &realm), durable, &session.output, decide).await?;
         lifecycle::report(outcome, command.node().unwrap_or(&key.short()), session)?;
+        if matches!(command, Command::Drain { .. }) {
+            let after = survey::picture(&connection, &realm).await?.status;
+            for line in homeless::lines(&now, &after) {
+                session.output.say(line);
+            }
+        }
         match command {
             Command::Drain {
                 wait: true,

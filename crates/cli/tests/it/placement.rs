@@ -65,11 +65,28 @@ fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
     let ticker = guest("ticker.wasm");
     ok(&["push", "ticker", &ticker, "--replicas", "3", "--wait"]);
     ok(&["push", "each", &ticker, "--wait"]);
-    ok(&["nodes", "drain", "two", "--wait", "-m", "new disk"]);
+    ok(&["push", "only", &ticker, "--peer", "two", "--wait"]);
+    let drain = [
+        "nodes", "drain", "two", "--wait", "-m", "new disk", "--via", &one,
+    ];
+    let drained = realm.run(&drain);
+    assert_eq!(drained.code, 0, "{}", drained.stderr);
+    let mut words = drained.stderr.lines();
+    let only = words.find(|line| line.starts_with("warning: only has nowhere to run then"));
+    let only = only.unwrap_or_else(|| panic!("{}", drained.stderr));
+    assert!(only.contains("drains. Next: take a node up"), "{only}");
+    assert!(
+        !drained.stderr.contains("warning: ticker"),
+        "{}",
+        drained.stderr
+    );
     let status = realm.wait_status("one", "all work elsewhere", |status| {
         component(status, "ticker")["running"] == 3 && component(status, "each")["running"] == 2
     });
     assert_eq!(node(&status, "two")["state"], "draining");
+    let only = component(&status, "only");
+    assert_eq!(only["state"], "waiting");
+    assert_eq!(only["reason"]["code"], "draining");
     let mut on = cells_on(component(&status, "ticker"));
     on.sort_unstable();
     assert!(!on.contains(&"two".to_owned()), "{on:?}");

@@ -177,6 +177,24 @@ fn a_data_directory_and_a_port_have_one_agent() {
     ]);
     assert_eq!(taken.code, 1);
     assert!(taken.stderr.contains("in use"), "{}", taken.stderr);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = listener.local_addr().unwrap().to_string();
+    let taken = realm.run(&[
+        "agent",
+        "--no-mdns",
+        "--data",
+        &elsewhere,
+        "--listen",
+        "/ip4/127.0.0.1/tcp/0",
+        "--http",
+        &http,
+    ]);
+    assert_eq!(taken.code, 1);
+    for words in ["in use", &http] {
+        assert!(taken.stderr.contains(words), "{}", taken.stderr);
+    }
+    // None of them has disturbed the one that was there.
+    realm.wait_ready("one");
 }
 
 #[test]

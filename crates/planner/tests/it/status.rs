@@ -246,4 +246,13 @@ fn what_a_draining_node_leaves_undone_says_so() {
         status.drift.is_empty(),
         "a node that drains is not asked to run it"
     );
+
+    let state = drain(&web(None), holder, true);
+    for (key, node) in &mut all {
+        node.present = *key == holder;
+    }
+    let status = &components(&state, &all)[0];
+    let reason = status.reason.as_ref().unwrap();
+    assert_eq!(reason.code, "draining");
+    assert!(reason.message.contains("drains or is away"), "{reason:?}");
 }
