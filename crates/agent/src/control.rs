@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     clock,
     core::{Command, View},
+    desk::Desk,
     events::Events,
     fold::chain,
     logs::{self, Logs, Select},
@@ -46,6 +47,7 @@ pub struct Shared {
     pub view: watch::Receiver<View>,
     pub logs: Logs,
     pub events: Events,
+    pub desk: Desk,
     pub blobs: Arc<Blobs>,
     pub network: Arc<std::sync::OnceLock<NetworkHandle>>,
     /// The data directory.
@@ -70,7 +72,8 @@ impl Shared {
     /// The realm as this node knows it.
     pub async fn status(&self) -> Result<Status, RpcError> {
         let peers = self.network()?.peers().await.map_err(|_| stopping())?;
-        self.ask(|reply| Command::Status { peers, reply }).await
+        let grounds = self.ask(|reply| Command::Grounds { peers, reply });
+        self.desk.status(grounds).await.map_err(|_| stopping())?
     }
 
     /// What this node knows of its realm, and who has signed it.
@@ -84,7 +87,9 @@ impl Shared {
         let network = self.network()?;
         let peers = network.peers().await.map_err(|_| stopping())?;
         let stats = network.stats().await.map_err(|_| stopping())?;
-        let mut snapshot = self.ask(Command::Metrics).await?;
+        let counted = self.ask(Command::Metrics);
+        let snapshot = self.desk.snapshot(counted).await;
+        let mut snapshot = snapshot.map_err(|_| stopping())??;
         for peer in peers {
             *snapshot.links.entry(peer.link.name()).or_default() += 1;
         }
@@ -166,12 +171,28 @@ impl Host for Operator {
         // Before there is a realm only the pinned owner, or whoever comes first in an open
         // window, may bring one.
         let allowed = match view.realm {
-            Some(_) => view.owners.first() == Some(&key),
+            Some(_) => view.owners.first().is_some_and(|(owner, _)| *owner == key),
             None => view.pinned == Some(key) || (view.pinned.is_none() && view.window),
         };
+        if let Some(refused) = rotated(&view, key) {
+            return Box::pin(async move { Err(refused) });
+        }
         let control = allowed.then(|| Rc::new(self.clone()) as Rc<dyn Control>);
         Box::pin(async move { Ok(control) })
     }
+}
+
+/// What somebody with a key that owned the realm before has to know.
+fn rotated(view: &View, key: PublicKey) -> Option<RpcError> {
+    let ((owner, _), past) = view.owners.split_first()?;
+    let (_, ended) = past.iter().find(|(past, _)| *past == key)?;
+    let revision = (*ended)?;
+    let message =
+        format!("your key owned this realm until it was handed to {owner} at revision {revision}");
+    Some(RpcError::new(ErrorCode::NotAuthorised, message).help(
+        "use that key: --key FILE, or bring it here with realm key export and realm key import; \
+         if it was not you who handed it over, whoever did had your key",
+    ))
 }
 
 impl Operator {
@@ -412,6 +433,7 @@ fn log_line(node: &str, line: logs::Line) -> LogLine {
         stream: match line.stream {
             realm_runtime::LogStream::Stdout => LogStream::Out,
             realm_runtime::LogStream::Stderr => LogStream::Err,
+            realm_runtime::LogStream::Agent => LogStream::Agent,
         },
         text: line.text.into(),
     }

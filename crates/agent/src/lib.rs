@@ -16,6 +16,7 @@ mod clock;
 mod config;
 mod control;
 mod core;
+mod desk;
 mod ended;
 mod events;
 mod fetch;

@@ -3,6 +3,7 @@
 
 mod alone;
 mod approve;
+mod damage;
 mod debian;
 mod disk;
 mod doctor;
@@ -20,6 +21,7 @@ mod node;
 mod picture;
 mod placement;
 mod prometheus;
+mod quic;
 mod realm;
 mod registry;
 mod settings;

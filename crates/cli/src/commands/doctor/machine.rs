@@ -8,8 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytesize::ByteSize;
-use realm_manifest::Limits;
+use realm_manifest::{Limits, units::size_text};
 use realm_runtime::{CellConfig, ExitStatus, Flavour, Stdio};
 use rustix::process::{Resource, getrlimit};
 
@@ -87,7 +86,7 @@ fn disk(check: &'static str, path: &Path) -> Finding {
         }
         None => return Finding::new(check, State::Skipped, format!("{shown} does not exist")),
     };
-    let found = format!("{} free at {shown}", ByteSize(bytes));
+    let found = format!("{} free at {shown}", size_text(bytes));
     if bytes >= ROOM_BYTES {
         return Finding::new(check, State::Ok, found);
     }

@@ -64,7 +64,8 @@ pub async fn run(
         session.output.say(format!("{key}  {}", key.words()));
         let name = facts.name.clone();
         let decide = |_: &_| Ok((Target::Node(key), Payload::NodeApprove(facts.clone())));
-        let outcome = intent::submit(connection, realm, Durable::OnOne, decide).await?;
+        let outcome =
+            intent::submit((connection, realm), Durable::OnOne, &session.output, decide).await?;
         lifecycle::report(outcome, name.as_str(), session)?;
     }
     Ok(ExitCode::Ok)
