@@ -12,7 +12,7 @@ use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, Witnessed
 use realm_manifest::report::NodeReport;
 use realm_p2p::{NetworkEvent, NetworkHandle};
 use realm_planner::{Nodes, PlanInput, State, Step, plan};
-use realm_protocol::{Event, MemberState, Node, Now, Token};
+use realm_protocol::{Event, Halt, MemberState, Node, Now, Token};
 use realm_rpc::Submitted;
 use realm_store::{Blobs, Op};
 use tokio::{
@@ -210,7 +210,11 @@ impl Core {
         if let Some(log) = self.node.log() {
             self.state = State::decode(&log.head().state).ok();
             self.pin_artifacts();
-            self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
+            match log.halt().cloned() {
+                Some(Halt::Forked { .. }) => self.forked = true,
+                Some(Halt::Incompatible { seq, reason }) => self.behind(seq, reason, now),
+                None => {}
+            }
         }
         self.supervisor.forget_lines(self.state.as_ref(), now.wall);
         self.supervisor.doubt_ends(self.state.as_ref());

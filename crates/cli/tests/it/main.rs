@@ -12,6 +12,7 @@ mod history;
 mod host_volumes;
 mod hostile;
 mod http;
+mod incompatible;
 mod interrupted;
 mod layers;
 mod liar;
