@@ -299,6 +299,7 @@ impl CellTask {
         met: Option<&LimitHit>,
     ) -> Outcome {
         let Some(status) = status else {
+            self.event("stopped", format!("{}#{}", self.key.0, self.key.1));
             return Outcome::Final;
         };
         self.retire();

@@ -87,6 +87,8 @@ pub(crate) struct Core {
     pub readiness: watch::Sender<Option<String>>,
     pub peers_file: realm_store::StateFile,
     pub agent_file: crate::agent_file::AgentFile,
+    /// How many addresses that file names; None before it was written.
+    pub announced: watch::Sender<Option<usize>>,
     /// The folded state; None before there is a realm.
     pub state: Option<State>,
     pub claims: Vec<WitnessedClaim>,
@@ -278,7 +280,9 @@ impl Core {
         // Commands on this machine have places of their own where they come over its loopback.
         let mut addresses = self.addresses.clone();
         addresses.sort_by_key(|at| !realm_p2p::is_here_only(at));
+        let count = addresses.len();
         self.agent_file.write(addresses, realm);
+        self.announced.send_replace(Some(count));
     }
 
     async fn publish_sources(&mut self) {

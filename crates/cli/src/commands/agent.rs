@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use realm_agent::{Agent, Config, Local, default_listen};
+use realm_agent::{Agent, Config, CoreEnded, Local, default_listen};
 use realm_manifest::{Limits, NodeName, Tag};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -221,6 +221,11 @@ async fn serve(config: Config, mut signals: Signals, session: &Session) -> Resul
     if !agent.has_owner() {
         output.say("no owner yet. Next: realm invite, then realm agent --enroll-file TOKEN");
     }
+    // Whoever starts what needs this node finds it then.
+    tokio::select! {
+        () = agent.announced() => {}
+        () = signals.stop() => return stop(agent, Ok(()), signals, session).await,
+    }
     // Without systemd there is nobody to tell.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "systemd was not told");
@@ -229,7 +234,17 @@ async fn serve(config: Config, mut signals: Signals, session: &Session) -> Resul
         () = signals.stop() => Ok(()),
         ended = agent.failed() => Err(ended),
     };
-    output.say("stopping");
+    stop(agent, ended, signals, session).await
+}
+
+/// Stops the agent in order, for the reason that is handed in.
+async fn stop(
+    agent: Agent,
+    ended: std::result::Result<(), CoreEnded>,
+    mut signals: Signals,
+    session: &Session,
+) -> Result<()> {
+    session.output.say("stopping");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
         tracing::debug!(%error, "systemd was not told");
     }

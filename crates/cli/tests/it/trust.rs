@@ -91,7 +91,7 @@ pub fn http_address(log: &str) -> &str {
     said.split('/').next().unwrap()
 }
 
-fn get(address: &str, path: &str, host: &str) -> String {
+pub fn get(address: &str, path: &str, host: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(
