@@ -30,6 +30,7 @@ mod registry;
 mod settings;
 mod ssh_agent;
 mod status_json;
+mod stdio;
 mod together;
 mod trust;
 mod wait;
