@@ -3,6 +3,7 @@
 
 mod alone;
 mod approve;
+mod bootstrap;
 mod damage;
 mod debian;
 mod disk;
@@ -15,15 +16,18 @@ mod hostile;
 mod http;
 mod incompatible;
 mod interrupted;
+mod json;
 mod layers;
 mod liar;
 mod listen;
+mod logs_flags;
 mod nat;
 mod node;
 mod own_program;
 mod picture;
 mod placement;
 mod prometheus;
+mod push_flags;
 mod quic;
 mod realm;
 mod registry;
