@@ -13,8 +13,8 @@ const NODE: &str = "address cell_count cpu_percent key last_seen link memory_byt
                     sealing_certificate state tags version";
 const COMPONENT: &str = "cells desired desired_nodes digest name reason running set_by state";
 const SET_BY: &str = "by revision";
-const CELL: &str = "exit_code fuel_used id index memory_bytes memory_max_bytes node preemptions \
-                    reason restarts started_at state";
+const CELL: &str = "crashes exit_code fuel_used id index memory_bytes memory_max_bytes node preemptions \
+                    reason restart_at restarts started_at state";
 const DRIFT: &str = "component have index node reason want";
 const REASON: &str = "code help message";
 const ALARM: &str = "code help message nodes";
@@ -84,6 +84,11 @@ fn scene(realm: &mut Cluster) {
     for place in ["left", "right"] {
         realm.add_agent(place, &["--enroll-file", &token]);
     }
+    // Who is approved changes until then, which ends what commands were allowed.
+    realm.wait_status("one", "both wait for the owner", |status| {
+        let nodes = status["nodes"].as_array().unwrap().iter();
+        nodes.filter(|node| node["state"] == "pending").count() == 2
+    });
     let (ticker, code) = (guest("ticker.wasm"), guest("exit-code.p1.wasm"));
     let on_both = ["--peer", "one", "--peer", "two", "--via", &one];
     realm.ok(&[&["push", "ticker", &ticker, "--wait"][..], &on_both].concat());

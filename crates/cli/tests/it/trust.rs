@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{KilledAtTheEnd, cluster, guest};
+use crate::{KilledAtTheEnd, cluster, faketime, guest};
 
 #[test]
 fn another_owner_is_told_no_and_changes_nothing() {
@@ -202,21 +202,47 @@ fn an_invite_is_used_once_and_expires() {
     let mut realm = cluster();
     realm.add_node("one", &[]);
     realm.wait_ready("one");
-    let data = realm.data("late").display().to_string();
-    let bad = realm.run(&["enroll", "realm-invite:AAAA", "--data", &data]);
+    let one = realm.address("one");
+    let data = |name: &str| realm.data(name).display().to_string();
+    let enroll = |token: &str, name: &str, env: &[(&str, &str)]| {
+        realm.run_with(&["enroll", token.trim(), "--data", &data(name)], env)
+    };
+    let bad = enroll("realm-invite:AAAA", "late", &[]);
     assert_eq!(bad.code, 2, "{}", bad.stderr);
-    let used = std::fs::read_to_string(realm.path().join("one.token")).unwrap();
-    let owner = realm.ok(&["key", "show"]);
-    realm.ok(&["enroll", used.trim(), "--data", &data]);
-    let other = realm.run(&[
-        "configure",
-        "--owner",
-        "ed25519:11111111111111111111111111111111",
-        "--data",
-        &data,
-    ]);
-    assert_eq!(other.code, 2, "{}", other.stderr);
-    assert!(owner.starts_with("ed25519:"));
+
+    let invite = ["invite", "--quiet", "--name", "two", "--ttl", "10m"];
+    let token = realm.ok(&[&invite[..], &["--bootstrap", &one]].concat());
+    if let Some(library) = faketime() {
+        let tomorrow = [("LD_PRELOAD", library.as_str()), ("FAKETIME", "+1d")];
+        let late = enroll(&token, "late", &tomorrow);
+        assert_eq!(late.code, 4, "{}", late.stderr);
+        assert!(late.stderr.contains("expired"), "{}", late.stderr);
+        assert!(!realm.data("late").join("owner.pin").exists());
+    }
+    // In time, by two: the second one brings nobody in, and is told to the owner.
+    for name in ["two", "again"] {
+        assert_eq!(enroll(&token, name, &[]).code, 0);
+    }
+    realm.add_agent("two", &[]);
+    let first = key_of(&realm, "two");
+    realm.wait_status("one", "the first use counts", |status| {
+        is(status, &first, "ready", "two")
+    });
+    assert_eq!(
+        realm.status("one").unwrap()["alarms"],
+        serde_json::json!([])
+    );
+    realm.add_agent("again", &[]);
+    let second = key_of(&realm, "again");
+    realm.wait_status("one", "the second use is an alarm", |status| {
+        let alarm = &status["alarms"][0];
+        alarm["code"] == "invite-used-twice"
+            && is(status, &second, "pending", "two")
+            && alarm["nodes"]
+                .as_array()
+                .unwrap()
+                .contains(&second.as_str().into())
+    });
 }
 
 #[test]
