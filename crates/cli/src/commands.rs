@@ -21,6 +21,7 @@ pub mod agent;
 mod cell_args;
 mod config;
 mod doctor;
+mod explain;
 mod history;
 mod init;
 mod inspect;
@@ -164,6 +165,8 @@ pub enum Command {
     /// Show the settings in force.
     #[command(subcommand)]
     Config(config::Command),
+    /// Say what a code of a status, an alarm or an error means, and what to do.
+    Explain(explain::Args),
     /// Write a shell's completion script.
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages.
@@ -280,6 +283,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::History(args) => return history::run(args, session),
         Command::Nodes(command) => return nodes::run(command, session),
         Command::Doctor(args) => return doctor::run(args, session),
+        Command::Explain(args) => explain::run(args, &session.output)?,
         Command::Peer(command) => return peer::run(command, session),
         Command::Inspect(args) => inspect::run(args, session)?,
         Command::Run(_) | Command::Completions { .. } | Command::Man(_) | Command::Help { .. } => {}

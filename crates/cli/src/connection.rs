@@ -384,7 +384,9 @@ pub fn rpc_failed(message: impl Into<String>, error: &RpcError) -> CliError {
         ErrorCode::Disconnected => ExitCode::NoAgent,
         _ => ExitCode::Failed,
     };
-    let said = CliError::new(code, message).because(error);
+    let said = CliError::new(code, message)
+        .named(error.code.as_str())
+        .because(error);
     match (&error.help, &error.code) {
         (Some(help), _) => said.help(help.clone()),
         (None, ErrorCode::Forked) => said.help("see the branches and end it: realm history merge"),
