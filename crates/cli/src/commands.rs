@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::lifecycle::Verb,
-    connection,
+    completion, connection,
     error::{CliError, ExitCode, Result},
     keystore::PassphraseSource,
     log::Log,
@@ -167,7 +167,7 @@ pub enum Command {
     Config(config::Command),
     /// Say what a code of a status, an alarm or an error means, and what to do.
     Explain(explain::Args),
-    /// Write a shell's completion script.
+    /// Write a shell's completion script, such as: source <(realm completions bash).
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages.
     Man(man::Args),
@@ -232,13 +232,12 @@ impl Session {
 pub fn run(cli: &Cli, log: Log) -> Result<u8> {
     match &cli.command {
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "realm", &mut script);
+            let script = completion::script(*shell)?;
             let output = Output {
                 format: Format::Text,
                 quiet: false,
             };
-            output.line(String::from_utf8_lossy(&script).trim_end())?;
+            output.line(script.trim_end())?;
             return Ok(ExitCode::Ok as u8);
         }
         Command::Man(args) => {

@@ -321,6 +321,8 @@ pub fn remember(realm: &Realm, status: &Status) {
     let nodes = status.nodes.iter().filter(|node| is_member(node));
     let names: Vec<String> = nodes.map(|node| node.name.clone()).collect();
     realm.remember_names(&names);
+    let components = status.components.iter().map(|one| one.name.clone());
+    realm.remember_components(&components.collect::<Vec<_>>());
     let addresses = status.nodes.iter().filter_map(|node| node.address.clone());
     realm.save_peers(&addresses.collect::<Vec<_>>());
 }
