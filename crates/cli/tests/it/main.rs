@@ -4,6 +4,7 @@
 mod alone;
 mod approve;
 mod bootstrap;
+mod completion;
 mod damage;
 mod debian;
 mod disk;
@@ -36,6 +37,7 @@ mod ssh_agent;
 mod status_json;
 mod stdio;
 mod together;
+mod tour;
 mod trust;
 mod wait;
 mod wasm_debug;
