@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod commands;
+mod dials;
 mod effects;
 mod joining;
 mod names;
@@ -49,8 +50,6 @@ const STABLE_MS: u64 = 10_000;
 const START_GRACE_MS: u64 = 3_000;
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
-/// Connections that are being opened at once because the protocol asked for them.
-const MAX_DIALS: usize = 16;
 
 /// What others may read at any time, without asking the core.
 #[derive(Debug, Clone, Default)]
@@ -429,47 +428,6 @@ impl Core {
             Event::PersistFailed { token }
         };
         self.node.handle(event, now);
-    }
-
-    /// Where another node says it is reached, for when it must be dialled.
-    pub(crate) async fn learn_addresses(&self, key: PublicKey, addresses: &[String]) {
-        if key == self.key.public() {
-            return;
-        }
-        // What is learnt last is tried first, and the node names its best one first.
-        for address in addresses.iter().rev() {
-            if let Err(error) = self.network.add_address(key, address).await {
-                tracing::debug!(
-                    address,
-                    error = crate::fold::chain(&error),
-                    "not an address"
-                );
-            }
-        }
-    }
-
-    pub(crate) fn connect(&mut self, key: PublicKey) {
-        if key == self.key.public() {
-            return;
-        }
-        if self.dials.len() >= MAX_DIALS {
-            return;
-        }
-        let network = self.network.clone();
-        self.dials.spawn(async move {
-            if let Err(error) = network.connect(key).await {
-                tracing::debug!(peer = %key, error = crate::fold::chain(&error), "not connected");
-            }
-        });
-    }
-
-    pub(crate) fn dial(&mut self, address: String) {
-        let network = self.network.clone();
-        self.dials.spawn(async move {
-            if let Err(error) = network.dial(&address).await {
-                tracing::debug!(address, error = crate::fold::chain(&error), "not connected");
-            }
-        });
     }
 
     /// No new work, then the cells, then the disk, then the network.

@@ -264,8 +264,8 @@ impl Agent {
         self.network.listen_addresses().await.unwrap_or_default()
     }
 
-    /// Waits until commands of this machine find the agent by its file, at an address if it has any. May be
-    /// dropped midway.
+    /// Waits until commands of this machine find the agent by its file, at an address if it has any; a file
+    /// that cannot be written is waited for no longer than its warning. May be dropped midway.
     pub async fn announced(&self) {
         let some = !self.addresses().await.is_empty();
         let mut announced = self.announced.clone();

@@ -17,6 +17,7 @@ mod hostile;
 mod http;
 mod incompatible;
 mod interrupted;
+mod joining;
 mod json;
 mod layers;
 mod liar;
