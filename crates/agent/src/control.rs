@@ -118,11 +118,18 @@ pub struct Server(pub Shared);
 
 /// One connection's host and, once its key is proven, its control.
 #[derive(Debug, Clone)]
-struct Operator(Shared);
+struct Operator {
+    shared: Shared,
+    /// The key of the connection, which is not the one that is proven.
+    peer: PublicKey,
+}
 
 impl RpcServe for Server {
     fn serve(&self, peer: PublicKey, stream: Stream) -> LocalBoxFuture<'static, ()> {
-        let host: Rc<dyn Host> = Rc::new(Operator(self.0.clone()));
+        let host: Rc<dyn Host> = Rc::new(Operator {
+            shared: self.0.clone(),
+            peer,
+        });
         Box::pin(async move {
             if let Err(error) = realm_rpc::serve(stream, host, Limits::default()).await {
                 tracing::debug!(%peer, error = chain(&error), "an rpc connection ended");
@@ -133,9 +140,9 @@ impl RpcServe for Server {
 
 impl Host for Operator {
     fn info(&self) -> PublicInfo {
-        let view = self.0.view.borrow();
+        let view = self.shared.view.borrow();
         PublicInfo {
-            node: self.0.key,
+            node: self.shared.key,
             version: crate::VERSION.to_owned(),
             realm: view.realm,
             name: Some(view.name.clone()),
@@ -143,15 +150,15 @@ impl Host for Operator {
     }
 
     fn realm(&self) -> Option<RealmId> {
-        self.0.view.borrow().realm
+        self.shared.view.borrow().realm
     }
 
     fn epoch(&self) -> u64 {
-        self.0.view.borrow().epoch
+        self.shared.view.borrow().epoch
     }
 
     fn epoch_ended(&self, epoch: u64) -> LocalBoxFuture<'_, ()> {
-        let mut view = self.0.view.clone();
+        let mut view = self.shared.view.clone();
         Box::pin(async move {
             // An agent that stops ends every authority too.
             let _ = view.wait_for(|view| view.epoch != epoch).await;
@@ -162,43 +169,65 @@ impl Host for Operator {
         &self,
         key: PublicKey,
     ) -> LocalBoxFuture<'_, Result<Option<Rc<dyn Control>>, RpcError>> {
-        let view = self.0.view.borrow().clone();
+        let view = self.shared.view.borrow().clone();
         // Before there is a realm only the pinned owner, or whoever comes first in an open
         // window, may bring one.
         let allowed = match view.realm {
             Some(_) => view.owners.first() == Some(&key),
             None => view.pinned == Some(key) || (view.pinned.is_none() && view.window),
         };
-        let control = allowed.then(|| Rc::new(self.clone()) as Rc<dyn Control>);
-        Box::pin(async move { Ok(control) })
+        Box::pin(async move {
+            if !allowed {
+                return Ok(None);
+            }
+            if view.realm.is_some() {
+                self.relay(view.epoch).await?;
+            }
+            Ok(Some(Rc::new(self.clone()) as Rc<dyn Control>))
+        })
     }
 }
 
 impl Operator {
+    /// Whoever may read the realm's nodes may reach them: those that nobody else does, through this one.
+    async fn relay(&self, epoch: u64) -> Result<(), RpcError> {
+        // An agent that is still starting relays for nobody.
+        let Some(network) = self.shared.network.get() else {
+            return Ok(());
+        };
+        let relayed = network.relay_for(self.peer).await;
+        relayed.map_err(|_| stopping())?;
+        // The core ends an epoch first and dismisses the guests then: one who came between goes too.
+        if self.epoch() != epoch {
+            network.dismiss_guests().await.map_err(|_| stopping())?;
+        }
+        Ok(())
+    }
+
     fn ask<T: 'static>(
         &self,
         make: impl FnOnce(oneshot::Sender<Result<T, RpcError>>) -> Command + 'static,
     ) -> Answer<'_, T> {
-        Box::pin(self.0.ask(make))
+        Box::pin(self.shared.ask(make))
     }
 
     async fn send_logs(&self, query: LogQuery, sink: LogSink) -> Result<(), RpcError> {
-        let name = self.0.view.borrow().name.clone();
-        let mut written = self.0.logs.watch();
+        let name = self.shared.view.borrow().name.clone();
+        let mut written = self.shared.logs.watch();
         let select = Select {
             component: query.component,
             previous: query.previous,
         };
         let tail = query.tail.map(|tail| {
             let tail = usize::try_from(tail).unwrap_or(usize::MAX);
-            self.0.logs.tail(&select, tail)
+            self.shared.logs.tail(&select, tail)
         });
         let since = query.since.map(clock::to_system);
-        let since = since.map(|since| self.0.logs.since(&select, since));
+        let since = since.map(|since| self.shared.logs.since(&select, since));
         let mut from = tail.unwrap_or(0).max(since.unwrap_or(0));
         loop {
             written.borrow_and_update();
-            let (lines, next) = self.0.logs.read(&select, from, LINES);
+            let (lines, next) = self.shared.logs.read(&select, from, LINES);
             let more = lines.len() == LINES;
             from = next;
             let lines: Vec<LogLine> = lines
@@ -223,10 +252,16 @@ impl Operator {
         follow: bool,
         sink: EventSink,
     ) -> Result<(), RpcError> {
-        let mut changed = self.0.events.watch();
+        let mut changed = self.shared.events.watch();
         loop {
             changed.borrow_and_update();
-            let events: Vec<Event> = self.0.events.after(after).into_iter().map(event).collect();
+            let events: Vec<Event> = self
+                .shared
+                .events
+                .after(after)
+                .into_iter()
+                .map(event)
+                .collect();
             after = events.last().map_or(after, |event| event.seq);
             if !events.is_empty() && sink.send(&events).await.is_err() {
                 return Ok(());
@@ -245,7 +280,7 @@ impl Operator {
             );
             return Err(RpcError::new(ErrorCode::Limit, message));
         }
-        let blobs = self.0.blobs.clone();
+        let blobs = self.shared.blobs.clone();
         let upload = blocking(move || blobs.upload(artifact).map_err(store)).await?;
         let received = upload
             .as_ref()
@@ -272,14 +307,14 @@ impl Control for Operator {
     }
 
     fn survey(&self) -> Answer<'_, Survey> {
-        Box::pin(self.0.survey())
+        Box::pin(self.shared.survey())
     }
 
     fn watch(&self, mut sink: SurveySink) -> Answer<'_, ()> {
         Box::pin(async move {
             let mut last: Option<(Survey, tokio::time::Instant)> = None;
             loop {
-                let survey = self.0.survey().await?;
+                let survey = self.shared.survey().await?;
                 let fresh = |(last, at): &(Survey, tokio::time::Instant)| {
                     *last == survey && at.elapsed() < ALIVE
                 };

@@ -111,7 +111,7 @@ async fn sources(
                 .help("list them: realm nodes ls"),
         );
     }
-    let owner = first.owner.clone();
+    let (owner, relays) = (first.owner.clone(), first.relays.clone());
     let mut own = Some(first);
     let (mut sources, mut silent) = (Vec::new(), Vec::new());
     for node in nodes {
@@ -120,8 +120,8 @@ async fn sources(
             continue;
         }
         match (node.state, &node.address) {
-            (NodeState::Ready | NodeState::Draining, Some(address)) => {
-                match connection::open_at(owner.clone(), realm, node.key, address).await {
+            (NodeState::Ready | NodeState::Draining, Some(_)) => {
+                match connection::open_at(owner.clone(), &relays, realm, node).await {
                     Ok(connection) => sources.push(connection),
                     Err(error) => silent.push((node.name.clone(), error.message)),
                 }

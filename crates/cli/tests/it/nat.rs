@@ -2,14 +2,25 @@
 //! nobody in with one bootstrap address.
 
 use std::{
+    fs::File,
     io::Write as _,
+    os::fd::AsFd as _,
     process::{Command, Stdio},
+    rc::Rc,
+    time::Duration,
 };
 
-use realm_testkit::Cluster;
+use realm_identity::{PublicKey, SecretKey};
+use realm_p2p::{DialRpcError, RpcConnection};
+use realm_rpc::{Client, Limits};
+use realm_testkit::{Cluster, PATIENCE};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use crate::{KilledAtTheEnd, cluster, guest};
+use crate::{
+    KilledAtTheEnd, cluster, guest,
+    liar::{owner, runtime},
+};
 
 /// Lets answers in, and nothing that begins outside.
 const FIREWALL: &str = "table inet f {
@@ -158,6 +169,56 @@ fn inside(realm: &Cluster, ns: &str, args: &[&str]) -> Option<String> {
     output.status.success().then_some(words)
 }
 
+/// What a program of one's own does inside a namespace.
+fn there<T: Send>(ns: &str, work: impl AsyncFnOnce() -> T + Send) -> T {
+    let work = || {
+        let place = File::open(format!("/run/netns/{ns}")).unwrap();
+        // Of this thread alone.
+        move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime(), work())
+    };
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+/// A connection to a relay, and what leads through it.
+struct Guest<'r> {
+    relay: RpcConnection,
+    client: Client,
+    circuit: &'r str,
+    hidden: PublicKey,
+}
+
+impl<'r> Guest<'r> {
+    async fn of(hub: &str, circuit: &'r str) -> Self {
+        let secret = SecretKey::from_seed(&[77; 32]);
+        let at = [hub.to_owned()];
+        let dialled = realm_p2p::dial_rpc(&at, None, &secret, PATIENCE).await;
+        let mut relay = dialled.unwrap();
+        let (_, hidden) = circuit.rsplit_once('/').unwrap();
+        // The key in its id, read as if it were a relay's.
+        let hidden = realm_p2p::relay_of(&format!("/p2p/{hidden}/p2p-circuit"));
+        let client = realm_rpc::connect(relay.stream.take().unwrap(), Limits::default());
+        Self {
+            relay,
+            client,
+            circuit,
+            hidden: hidden.unwrap().0,
+        }
+    }
+
+    /// Whether the key is given anything.
+    async fn proves(&self, key: &SecretKey) -> bool {
+        let key = Rc::new(key.clone());
+        let graft = self.client.graft(key, self.relay.peer, None).await;
+        graft.unwrap().operator.is_some()
+    }
+
+    async fn goes_through(&self) -> Result<RpcConnection, DialRpcError> {
+        let circuit = self.relay.through(self.circuit, self.hidden, PATIENCE);
+        circuit.await
+    }
+}
+
 #[test]
 fn a_first_node_is_pushed_to_in_its_first_seconds() {
     let Some(mut net) = Net::new() else { return };
@@ -231,8 +292,62 @@ fn nodes_that_nobody_reaches_find_each_other_through_one_that_everybody_does() {
             .find(|node| node["name"] == "right")?;
         (right["state"] == "ready" && right["link"].is_string()).then_some(())
     });
-    let (hello, push) = (guest("hello.wasm"), ["push", "hello"]);
+    let (ticker, push) = (guest("ticker.wasm"), ["push", "ticker"]);
     let rest = ["--wait", "--via", &left_address];
-    let pushed = inside(&realm, &left, &[&push[..], &[&hello], &rest].concat());
+    let pushed = inside(&realm, &left, &[&push[..], &[&ticker], &rest].concat());
     assert!(pushed.is_some(), "it runs on all three");
+    // Lines stay with the node that has the cell: those behind firewalls give theirs through a relay,
+    // to a command behind another firewall and to one in the open.
+    for (place, via) in [(&left, &left_address), (&public, &hub)] {
+        let logs = inside(&realm, place, &["logs", "ticker", "--via", via]);
+        let logs = logs.unwrap_or_else(|| panic!("not all lines, by {via}"));
+        for node in ["public", "left", "right"] {
+            assert!(logs.contains(&format!(" {node}/ticker#")), "{node}: {logs}");
+        }
+    }
+    let circuit = addresses(&realm, "left", "/p2p-circuit/");
+    a_relay_serves_whoever_proved_the_owner_s_key(&realm, &public, &hub, &circuit);
+}
+
+fn a_relay_serves_whoever_proved_the_owner_s_key(
+    realm: &Cluster,
+    place: &str,
+    hub: &str,
+    circuit: &str,
+) {
+    let (owner, stranger) = (owner(realm), SecretKey::from_seed(&[78; 32]));
+    there(place, async || {
+        let guest = Guest::of(hub, circuit).await;
+        let refused = guest.goes_through().await;
+        assert!(matches!(refused, Err(DialRpcError::Failed { .. })));
+        assert!(!guest.proves(&stranger).await);
+        let refused = guest.goes_through().await;
+        assert!(matches!(refused, Err(DialRpcError::Failed { .. })));
+        assert!(guest.proves(&owner).await);
+        let mut through = guest.goes_through().await.expect("the owner's command");
+        // At the other end it is a stranger until it proves the key there too.
+        let hidden = realm_rpc::connect(through.stream.take().unwrap(), Limits::default());
+        let owner = Rc::new(owner);
+        let graft = hidden.graft(owner.clone(), guest.relay.peer, None).await;
+        assert!(graft.is_err(), "a proof is for the node that asked for it");
+        let graft = hidden.graft(owner, guest.hidden, None).await;
+        assert!(graft.unwrap().operator.is_some());
+        // What was given ends with the approval of any node, and so does what was reached by it.
+        assert!(
+            inside(
+                realm,
+                place,
+                &["nodes", "revoke", "right", "--yes", "--via", hub]
+            )
+            .is_some()
+        );
+        tokio::time::timeout(PATIENCE, async {
+            let mut again = tokio::time::interval(Duration::from_millis(50));
+            while guest.goes_through().await.is_ok() {
+                again.tick().await;
+            }
+        })
+        .await
+        .expect("the circuit ends");
+    });
 }

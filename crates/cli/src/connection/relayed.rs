@@ -1,0 +1,107 @@
+//! Reaches a node that nobody reaches but relays of its realm: encrypted up to the node itself, so that
+//! a relay reads nothing and can say nothing in its name.
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use realm_identity::{PublicKey, SecretKey};
+use realm_p2p::RpcConnection;
+use realm_rpc::status::Node;
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{Connection, DIAL, dial_all, prove};
+use crate::{
+    error::{CliError, ExitCode, Result},
+    keystore::{self, OwnerKey},
+    realms::Realm,
+};
+
+/// For all relays of a node together.
+const REACH: Duration = Duration::from_secs(10);
+
+/// Relays that the command is connected to. Each serves it because it proved the owner's key there,
+/// and carries the circuits to all nodes behind it.
+#[derive(Debug, Default)]
+pub struct Relays {
+    open: Mutex<BTreeMap<PublicKey, Rc<Connection>>>,
+}
+
+impl Relays {
+    /// A stream to the node through the first of its relays that leads to it, and that relay.
+    pub(super) async fn reach(
+        &self,
+        owner: &Rc<OwnerKey>,
+        realm: &Realm,
+        node: &Node,
+    ) -> Result<(RpcConnection, Rc<Connection>)> {
+        let reached = async {
+            let mut why = None;
+            for circuit in &node.circuits {
+                match self.through(owner, realm, node.key, circuit).await {
+                    Ok(reached) => return Ok(reached),
+                    Err(error) => {
+                        tracing::debug!(circuit, %error, "not reached through this relay");
+                        why = Some(error);
+                    }
+                }
+            }
+            Err(why.unwrap_or_else(|| not_reached(node)))
+        };
+        let late = |_| Err(not_reached(node));
+        timeout(REACH, reached).await.unwrap_or_else(late)
+    }
+
+    async fn through(
+        &self,
+        owner: &Rc<OwnerKey>,
+        realm: &Realm,
+        node: PublicKey,
+        circuit: &str,
+    ) -> Result<(RpcConnection, Rc<Connection>)> {
+        let (key, address) = realm_p2p::relay_of(circuit)
+            .ok_or_else(|| CliError::failed(format!("{circuit} names no relay")))?;
+        let relay = self.relay(owner, realm, key, address).await?;
+        match relay.transport.through(circuit, node, DIAL).await {
+            Ok(transport) => Ok((transport, relay)),
+            Err(error) => {
+                // It may be the connection to the relay that is gone: the next one is a new one.
+                self.open.lock().await.remove(&key);
+                let message = format!("the relay {} does not lead there", key.short());
+                Err(CliError::new(ExitCode::NoAgent, message).because(&error))
+            }
+        }
+    }
+
+    /// One at a time: whoever waits may find the relay that it wants connected.
+    async fn relay(
+        &self,
+        owner: &Rc<OwnerKey>,
+        realm: &Realm,
+        key: PublicKey,
+        address: String,
+    ) -> Result<Rc<Connection>> {
+        let mut open = self.open.lock().await;
+        if let Some(relay) = open.get(&key) {
+            return Ok(relay.clone());
+        }
+        let secret = SecretKey::from_seed(&keystore::random()?);
+        let transport = dial_all(&[address], Some(key), &secret).await;
+        let transport = transport.map_err(|error| {
+            let message = format!("the relay {} does not answer", key.short());
+            CliError::new(ExitCode::NoAgent, message).because(&error)
+        })?;
+        let relay = Rc::new(prove(owner.clone(), realm, transport).await?);
+        open.insert(key, relay.clone());
+        Ok(relay)
+    }
+}
+
+fn not_reached(node: &Node) -> CliError {
+    CliError::new(
+        ExitCode::NoAgent,
+        "it is behind a firewall, and no relay of the realm leads to it",
+    )
+    .help(format!(
+        "ask it from its own machine or network; see realm nodes show {}",
+        node.name
+    ))
+}
