@@ -12,6 +12,7 @@ mod alarms;
 pub mod approvals;
 mod backoff;
 mod cell;
+mod circuits;
 mod clock;
 mod config;
 mod control;

@@ -26,12 +26,10 @@ use realm_rpc::{
 use crate::{
     alarms,
     approvals::{Approval, ByChain, approved},
+    circuits::circuits,
     fold::chain,
     naming,
 };
-
-/// Circuits kept of one node, which asks for places at two relays.
-const MAX_CIRCUITS: usize = 4;
 
 /// Makes a status of each survey, and keeps what it checked for the next one.
 #[derive(Debug, Default)]
@@ -325,7 +323,9 @@ impl Scene<'_> {
             version: report.map(|report| report.version.clone()),
             tags: tags.iter().map(ToString::to_string).collect(),
             address: view.address.or_else(reported),
-            circuits: self.circuits(report),
+            circuits: report.map_or_else(Vec::new, |report| {
+                circuits(&report.addresses, |key| self.approved.contains_key(key))
+            }),
             link: view.link,
             rtt_ms: view.rtt_micros.map(|micros| micros as f64 / 1000.0),
             cpu_percent: report
@@ -338,22 +338,6 @@ impl Scene<'_> {
             }),
             last_seen: view.last_seen.and_then(time),
         }
-    }
-
-    /// A node may name anybody as its relay: only those of the realm are believed to be one.
-    fn circuits(&self, report: Option<&NodeReport>) -> Vec<String> {
-        let addresses = report.map(|report| report.addresses.iter());
-        let relayed = |address: &&String| {
-            let relay = realm_p2p::relay_of(address);
-            relay.is_some_and(|(relay, _)| self.approved.contains_key(&relay))
-        };
-        addresses
-            .into_iter()
-            .flatten()
-            .filter(relayed)
-            .take(MAX_CIRCUITS)
-            .cloned()
-            .collect()
     }
 
     fn component(&self, status: &ComponentStatus) -> Component {
