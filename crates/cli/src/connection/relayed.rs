@@ -59,39 +59,51 @@ impl Relays {
     ) -> Result<(RpcConnection, Rc<Connection>)> {
         let (key, address) = realm_p2p::relay_of(circuit)
             .ok_or_else(|| CliError::failed(format!("{circuit} names no relay")))?;
-        let relay = self.relay(owner, realm, key, address).await?;
-        match relay.transport.through(circuit, node, DIAL).await {
-            Ok(transport) => Ok((transport, relay)),
-            Err(error) => {
-                // It may be the connection to the relay that is gone: the next one is a new one.
-                self.open.lock().await.remove(&key);
-                let message = format!("the relay {} does not lead there", key.short());
-                Err(CliError::new(ExitCode::NoAgent, message).because(&error))
+        loop {
+            let (relay, known) = self.relay(owner, realm, key, &address).await?;
+            match relay.transport.through(circuit, node, DIAL).await {
+                Ok(transport) => return Ok((transport, relay)),
+                Err(error) => {
+                    self.forget(key, &relay).await;
+                    // The connection to the relay may have ended since, and what it was served with it.
+                    if !known {
+                        let message = format!("the relay {} does not lead there", key.short());
+                        return Err(CliError::new(ExitCode::NoAgent, message).because(&error));
+                    }
+                }
             }
         }
     }
 
-    /// One at a time: whoever waits may find the relay that it wants connected.
+    async fn forget(&self, key: PublicKey, relay: &Rc<Connection>) {
+        let mut open = self.open.lock().await;
+        if open.get(&key).is_some_and(|now| Rc::ptr_eq(now, relay)) {
+            open.remove(&key);
+        }
+    }
+
+    /// The relay, and whether it was connected before. One at a time: whoever waits may find the relay
+    /// that it wants.
     async fn relay(
         &self,
         owner: &Rc<OwnerKey>,
         realm: &Realm,
         key: PublicKey,
-        address: String,
-    ) -> Result<Rc<Connection>> {
+        address: &str,
+    ) -> Result<(Rc<Connection>, bool)> {
         let mut open = self.open.lock().await;
         if let Some(relay) = open.get(&key) {
-            return Ok(relay.clone());
+            return Ok((relay.clone(), true));
         }
         let secret = SecretKey::from_seed(&keystore::random()?);
-        let transport = dial_all(&[address], Some(key), &secret).await;
+        let transport = dial_all(&[address.to_owned()], Some(key), &secret).await;
         let transport = transport.map_err(|error| {
             let message = format!("the relay {} does not answer", key.short());
             CliError::new(ExitCode::NoAgent, message).because(&error)
         })?;
         let relay = Rc::new(prove(owner.clone(), realm, transport).await?);
         open.insert(key, relay.clone());
-        Ok(relay)
+        Ok((relay, false))
     }
 }
 
