@@ -45,9 +45,12 @@ impl ByChain {
 
 /// Every approved node, by chain or by claim, without those that the chain has taken out.
 ///
-/// A claim needs a witness that is approved itself, so the set grows from the chain's nodes and
+/// A claim needs a witness that is in the realm itself, so the set grows from the chain's nodes and
 /// from those that began the realm and vouched for themselves. The protocol takes such claims only
 /// until the owner wrote the first entry. An invite that two nodes claimed counts for neither.
+///
+/// Who was taken out is gone, and those that it let in stay: the owner's invite approved them, a
+/// witness only told the time. The protocol takes no new claim of such a witness from strangers.
 pub fn approved(
     realm: RealmId,
     owners: &[PublicKey],
@@ -57,11 +60,13 @@ pub fn approved(
     let verified: Vec<(&WitnessedClaim, VerifiedClaim)> = claims
         .iter()
         .filter(|claim| !claims.iter().any(|other| claim.contradicts(other)))
-        .filter(|claim| !chain.expelled.contains_key(&claim.claim.node))
         .filter_map(|claim| Some((claim, claim.verify(realm, owners, |_| true).ok()?)))
         .collect();
 
     let mut approved = chain.approved.clone();
+    let may_witness = |approved: &BTreeMap<_, _>, node| {
+        approved.contains_key(node) || chain.expelled.contains_key(node)
+    };
     for (_, first) in verified.iter().filter(|(claim, _)| is_own_witness(claim)) {
         approved
             .entry(first.claim.node)
@@ -70,7 +75,7 @@ pub fn approved(
     loop {
         let before = approved.len();
         for (claim, verified) in &verified {
-            if approved.contains_key(&claim.witness.node) {
+            if may_witness(&approved, &claim.witness.node) {
                 approved
                     .entry(claim.claim.node)
                     .or_insert_with(|| approval(verified));
@@ -206,6 +211,26 @@ pub(crate) mod tests {
         };
         let claims = [claim(50, 10, 10, NOW), claim(51, 11, 20, NOW)];
         assert_eq!(names(&chain, &claims), ["boss", "node-10", "node-11"]);
+    }
+
+    #[test]
+    fn those_that_a_node_let_in_stay_when_it_is_taken_out() {
+        // The first node by its claim, another one by the log: both let somebody in.
+        let claims = [
+            claim(50, 10, 10, NOW),
+            claim(51, 11, 10, NOW),
+            claim(52, 12, 20, NOW),
+            claim(53, 13, 11, NOW),
+        ];
+        let chain = ByChain {
+            approved: BTreeMap::new(),
+            expelled: BTreeMap::from([
+                (key(10).public(), 3),
+                (key(11).public(), 4),
+                (key(20).public(), 5),
+            ]),
+        };
+        assert_eq!(names(&chain, &claims), ["node-12", "node-13"]);
     }
 
     #[test]

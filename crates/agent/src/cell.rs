@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use realm_identity::Timestamp;
 use realm_manifest::{
     ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
     report::{CellReport, CellState, Reason},
@@ -25,7 +26,9 @@ use crate::{
     clock,
     fold::chain,
     logs::Logs,
-    reason::{compiling_reason, ended_reason, is_compiling, library_reason, reason},
+    reason::{
+        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, reason,
+    },
     supervisor::{STOP_GRACE, Tools, lock},
 };
 
@@ -63,6 +66,8 @@ pub struct CellTask {
     pub end: Option<CellReport>,
     /// Whether an end holds also after a restart of the agent.
     pub lasting: bool,
+    /// Whether it may have ended before, in a record that is lost.
+    pub doubtful: bool,
 }
 
 /// What became of one attempt.
@@ -80,6 +85,8 @@ impl CellTask {
         if let Some(end) = self.end.take() {
             // It ran before the agent was started, or before it had to go: not again.
             *lock(&self.shared) = end;
+            // Who asks what it wrote is told that this is gone.
+            self.logs.begin(&self.key).finish();
             self.tools.changed.send_modify(|count| *count += 1);
             self.retire();
             return cancel.cancelled().await;
@@ -90,12 +97,12 @@ impl CellTask {
                 break;
             };
             let wait = backoff.next(ran);
-            self.state(CellState::Backoff);
+            self.waits(wait);
             tokio::select! {
                 () = cancel.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
             }
-            lock(&self.shared).restarts += 1;
+            self.tries_again();
             let (component, index) = (&self.key.0, self.key.1);
             self.event("restarted", format!("{component}#{index} after {wait:?}"));
         }
@@ -118,7 +125,12 @@ impl CellTask {
         let ended = self.tools.ended.clone();
         let put = tokio::task::spawn_blocking(move || ended.put(report)).await;
         if let Ok(Err(error)) = put {
-            tracing::error!(component = %self.key.0, error = chain(&error), "a cell that ended may run again after a restart");
+            let (component, index) = (&self.key.0, self.key.1);
+            let why = chain(&error);
+            self.event(
+                "alarm",
+                format!("{component}#{index} has ended, and may run again after a restart: {why}"),
+            );
         }
     }
 
@@ -255,7 +267,9 @@ impl CellTask {
             status = handle.wait() => return Some(status),
             () = tokio::time::sleep(SETTLE) => {}
         }
-        self.set(CellState::Running, None);
+        // A service that may end is in its place; a job says that this may be its second run.
+        let once = self.spec.restart == RestartPolicy::Never;
+        self.set(CellState::Running, self.doubt().filter(|_| once));
         self.retire();
         let (component, index) = (&self.key.0, self.key.1);
         self.event("started", format!("{component}#{index}"));
@@ -316,6 +330,7 @@ impl CellTask {
         };
         match (again, failed) {
             (true, _) => {
+                self.count_crash(ran);
                 let ended = || {
                     reason(
                         "exit",
@@ -327,7 +342,7 @@ impl CellTask {
                 Outcome::Again { ran }
             }
             (false, false) => {
-                self.set(CellState::Done, None);
+                self.set(CellState::Done, self.doubt());
                 Outcome::Final
             }
             (false, true) => {
@@ -335,6 +350,11 @@ impl CellTask {
                 Outcome::Final
             }
         }
+    }
+
+    /// That it may have ended before, where that is so.
+    fn doubt(&self) -> Option<Reason> {
+        self.doubtful.then(|| doubtful_reason(&self.key.0))
     }
 
     /// This one runs, or never will: the one before it goes.
@@ -433,6 +453,30 @@ impl CellTask {
         self.tools.changed.send_modify(|count| *count += 1);
     }
 
+    /// The run before the next one ended; one that lasted is no crash in a row.
+    fn count_crash(&self, ran: Duration) {
+        let mut report = lock(&self.shared);
+        let retry = report.retry.get_or_insert_default();
+        retry.crashes = if ran < SETTLE {
+            retry.crashes.saturating_add(1)
+        } else {
+            0
+        };
+    }
+
+    fn waits(&self, wait: Duration) {
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let at = Timestamp(clock::wall().0.saturating_add(wait));
+        lock(&self.shared).retry.get_or_insert_default().at = Some(at);
+        self.state(CellState::Backoff);
+    }
+
+    fn tries_again(&self) {
+        let mut report = lock(&self.shared);
+        report.restarts += 1;
+        report.retry.get_or_insert_default().at = None;
+    }
+
     fn state(&self, state: CellState) {
         lock(&self.shared).state = state;
         self.tools.changed.send_modify(|count| *count += 1);
@@ -443,6 +487,13 @@ impl CellTask {
             let mut report = lock(&self.shared);
             report.state = state;
             report.reason = reason;
+            let is_over = matches!(
+                state,
+                CellState::Running | CellState::Done | CellState::Failed | CellState::Library
+            );
+            if is_over {
+                report.retry = None;
+            }
         }
         self.tools.changed.send_modify(|count| *count += 1);
     }

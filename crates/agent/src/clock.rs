@@ -37,6 +37,12 @@ pub fn wall() -> Timestamp {
     to_timestamp(SystemTime::now())
 }
 
+/// The time in words, to the second.
+pub fn seconds(time: Timestamp) -> String {
+    let known = realm_rpc::status::time(time);
+    known.map_or_else(|| "an unknown time".to_owned(), |time| format!("{time:.0}"))
+}
+
 pub fn to_system(time: Timestamp) -> SystemTime {
     let since = std::time::Duration::from_millis(time.as_millis());
     UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)

@@ -1,5 +1,7 @@
 //! The agent behind the RPC membrane: asks the core, reads logs, takes uploads.
 
+mod receiving;
+
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
@@ -21,14 +23,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     clock,
     core::{Command, View},
+    desk::Desk,
     events::Events,
     fold::chain,
     logs::{self, Logs, Select},
     metrics::{Disk, Snapshot, Traffic},
 };
 
-/// Largest artifact that is taken over RPC.
-const MAX_UPLOAD: u64 = 512 * 1024 * 1024;
 /// Lines sent at once.
 const LINES: usize = 256;
 /// How often a watched survey is made again.
@@ -46,6 +47,7 @@ pub struct Shared {
     pub view: watch::Receiver<View>,
     pub logs: Logs,
     pub events: Events,
+    pub desk: Desk,
     pub blobs: Arc<Blobs>,
     pub network: Arc<std::sync::OnceLock<NetworkHandle>>,
     /// The data directory.
@@ -70,7 +72,8 @@ impl Shared {
     /// The realm as this node knows it.
     pub async fn status(&self) -> Result<Status, RpcError> {
         let peers = self.network()?.peers().await.map_err(|_| stopping())?;
-        self.ask(|reply| Command::Status { peers, reply }).await
+        let grounds = self.ask(|reply| Command::Grounds { peers, reply });
+        self.desk.status(grounds).await.map_err(|_| stopping())?
     }
 
     /// What this node knows of its realm, and who has signed it.
@@ -84,7 +87,9 @@ impl Shared {
         let network = self.network()?;
         let peers = network.peers().await.map_err(|_| stopping())?;
         let stats = network.stats().await.map_err(|_| stopping())?;
-        let mut snapshot = self.ask(Command::Metrics).await?;
+        let counted = self.ask(Command::Metrics);
+        let snapshot = self.desk.snapshot(counted).await;
+        let mut snapshot = snapshot.map_err(|_| stopping())??;
         for peer in peers {
             *snapshot.links.entry(peer.link.name()).or_default() += 1;
         }
@@ -173,10 +178,14 @@ impl Host for Operator {
         // Before there is a realm only the pinned owner, or whoever comes first in an open
         // window, may bring one.
         let allowed = match view.realm {
-            Some(_) => view.owners.first() == Some(&key),
+            Some(_) => view.owners.first().is_some_and(|(owner, _)| *owner == key),
             None => view.pinned == Some(key) || (view.pinned.is_none() && view.window),
         };
+        let refused = rotated(&view, key);
         Box::pin(async move {
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
             if !allowed {
                 return Ok(None);
             }
@@ -186,6 +195,19 @@ impl Host for Operator {
             Ok(Some(Rc::new(self.clone()) as Rc<dyn Control>))
         })
     }
+}
+
+/// What somebody with a key that owned the realm before has to know.
+fn rotated(view: &View, key: PublicKey) -> Option<RpcError> {
+    let ((owner, _), past) = view.owners.split_first()?;
+    let (_, ended) = past.iter().find(|(past, _)| *past == key)?;
+    let revision = (*ended)?;
+    let message =
+        format!("your key owned this realm until it was handed to {owner} at revision {revision}");
+    Some(RpcError::new(ErrorCode::NotAuthorised, message).help(
+        "use that key: --key FILE, or bring it here with realm key export and realm key import; \
+         if it was not you who handed it over, whoever did had your key",
+    ))
 }
 
 impl Operator {
@@ -271,22 +293,6 @@ impl Operator {
             }
         }
     }
-
-    async fn begin_upload(&self, artifact: Artifact) -> Result<Box<dyn Upload>, RpcError> {
-        if artifact.size > MAX_UPLOAD {
-            let message = format!(
-                "the artifact has {} bytes, at most {MAX_UPLOAD} are taken",
-                artifact.size
-            );
-            return Err(RpcError::new(ErrorCode::Limit, message));
-        }
-        let blobs = self.shared.blobs.clone();
-        let upload = blocking(move || blobs.upload(artifact).map_err(store)).await?;
-        let received = upload
-            .as_ref()
-            .map_or(artifact.size, realm_store::Upload::received);
-        Ok(Box::new(Receiving { received, upload }))
-    }
 }
 
 impl Control for Operator {
@@ -351,7 +357,7 @@ impl Control for Operator {
     }
 
     fn upload(&self, artifact: Artifact) -> Answer<'_, Box<dyn Upload>> {
-        Box::pin(self.begin_upload(artifact))
+        Box::pin(receiving::begin(self.shared.blobs.clone(), artifact))
     }
 
     fn claim(&self, claim: Vec<u8>) -> Answer<'_, Vec<u8>> {
@@ -372,45 +378,6 @@ impl Control for Operator {
 
     fn standing(&self) -> Answer<'_, Vec<Vec<u8>>> {
         self.ask(Command::Standing)
-    }
-}
-
-/// An upload under way.
-#[derive(Debug)]
-struct Receiving {
-    received: u64,
-    /// None once the artifact is here, and after a failure: what was received waits on disk.
-    upload: Option<realm_store::Upload>,
-}
-
-impl Upload for Receiving {
-    fn received(&self) -> u64 {
-        self.received
-    }
-
-    fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Answer<'_, u64> {
-        Box::pin(async move {
-            let Some(mut upload) = self.upload.take() else {
-                return Ok(self.received);
-            };
-            let (upload, received) = blocking(move || {
-                let received = upload.write(offset, &bytes).map_err(store)?;
-                Ok((upload, received))
-            })
-            .await?;
-            self.upload = Some(upload);
-            self.received = received;
-            Ok(received)
-        })
-    }
-
-    fn finish(&mut self) -> Answer<'_, ()> {
-        Box::pin(async move {
-            match self.upload.take() {
-                Some(upload) => blocking(move || upload.finish().map_err(store)).await,
-                None => Ok(()),
-            }
-        })
     }
 }
 
@@ -447,6 +414,7 @@ fn log_line(node: &str, line: logs::Line) -> LogLine {
         stream: match line.stream {
             realm_runtime::LogStream::Stdout => LogStream::Out,
             realm_runtime::LogStream::Stderr => LogStream::Err,
+            realm_runtime::LogStream::Agent => LogStream::Agent,
         },
         text: line.text.into(),
     }

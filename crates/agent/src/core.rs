@@ -53,11 +53,12 @@ const HOUSEKEEPING_MS: u64 = 1_000;
 const MAX_DIALS: usize = 16;
 
 /// What others may read at any time, without asking the core.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct View {
     pub realm: Option<RealmId>,
     pub realm_name: Option<String>,
-    pub owners: Vec<PublicKey>,
+    /// The owner, then earlier ones, each with the revision that ended its time.
+    pub owners: Vec<(PublicKey, Option<u64>)>,
     /// Whether a key that proves itself may become the owner now.
     pub window: bool,
     pub pinned: Option<PublicKey>,
@@ -80,8 +81,6 @@ pub(crate) struct Core {
     pub blobs: Arc<Blobs>,
     pub supervisor: Supervisor,
     pub reporter: Reporter,
-    /// Makes a status where somebody of this machine asks for one.
-    pub reader: crate::status::Reader,
     pub events: Events,
     pub view: watch::Sender<View>,
     pub sources: watch::Sender<Vec<PublicKey>>,
@@ -104,6 +103,8 @@ pub(crate) struct Core {
     pub alarms_told: Vec<realm_rpc::status::Alarm>,
     /// Nodes whose claim was refused: told once.
     pub refused_claims: BTreeSet<PublicKey>,
+    /// The owner's word that this node is revoked, which asked to join and has no log that says so.
+    pub told_revoked: bool,
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
@@ -211,6 +212,8 @@ impl Core {
             self.pin_artifacts();
             self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
         }
+        self.supervisor.forget_lines(self.state.as_ref(), now.wall);
+        self.supervisor.doubt_ends(self.state.as_ref());
         self.claims = self.node.claims().cloned().collect();
         self.raise_floor(now);
         let known: Vec<_> = self
@@ -238,9 +241,12 @@ impl Core {
         let pin = self.trust.pin();
         let me = self.key.public();
         let name = self.node_name(&me);
-        let approved: std::collections::HashSet<PublicKey> =
-            self.approved.keys().copied().collect();
-        let owners = self.state.as_ref().map(State::owners).unwrap_or_default();
+        // Nobody is served before this node knows who is out.
+        let approved: std::collections::HashSet<PublicKey> = match self.node.is_caught_up() {
+            true => self.approved.keys().copied().collect(),
+            false => std::collections::HashSet::new(),
+        };
+        let owners = self.state.as_ref().map(owners).unwrap_or_default();
         let realm = self.realm();
         let window =
             matches!(pin, realm_identity::OwnerPin::Window { until } if until >= self.trust.now());
@@ -265,9 +271,14 @@ impl Core {
             .readiness
             .send_if_modified(|now| std::mem::replace(now, reason.clone()) != reason);
         if changed && self.is_revoked(&me) {
-            tracing::warn!(reason, "this node is no longer in the realm");
+            let (now, name) = (self.clock.now(), self.node_name(&me));
+            self.events
+                .record(now.wall, "revoked", name, reason.unwrap_or_default());
         }
-        self.agent_file.write(self.addresses.clone(), realm);
+        // Commands on this machine have places of their own where they come over its loopback.
+        let mut addresses = self.addresses.clone();
+        addresses.sort_by_key(|at| !realm_p2p::is_here_only(at));
+        self.agent_file.write(addresses, realm);
     }
 
     async fn publish_sources(&mut self) {
@@ -329,6 +340,9 @@ impl Core {
     /// A node acts on its own view: during a partition at least as many cells run as were asked.
     fn plan(&mut self) {
         let Some(state) = &self.state else { return };
+        if !self.node.is_caught_up() {
+            return;
+        }
         let nodes = self.nodes();
         let own = self.supervisor.own_cells();
         let steps = plan(&PlanInput {
@@ -418,7 +432,8 @@ impl Core {
         if key == self.key.public() {
             return;
         }
-        for address in addresses {
+        // What is learnt last is tried first, and the node names its best one first.
+        for address in addresses.iter().rev() {
             if let Err(error) = self.network.add_address(key, address).await {
                 tracing::debug!(
                     address,
@@ -480,6 +495,14 @@ impl Core {
         self.network.shutdown().await;
         self.agent_file.remove();
     }
+}
+
+/// The owner, then earlier ones, each with the revision that ended its time.
+fn owners(state: &State) -> Vec<(PublicKey, Option<u64>)> {
+    let past = state.past_owners.iter();
+    std::iter::once((state.owner, None))
+        .chain(past.map(|(key, ended)| (*key, Some(*ended))))
+        .collect()
 }
 
 impl Seen {

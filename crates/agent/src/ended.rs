@@ -1,74 +1,123 @@
 //! Cells that have ended for good: a job that ran is not run again because the agent was restarted.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 use realm_identity::{Hash, canonical};
-use realm_manifest::{ComponentName, report::CellReport};
-use realm_store::{StateFile, StateFileError};
+use realm_manifest::{
+    ComponentName,
+    report::{CellReport, MAX_CELLS},
+};
+use realm_store::{Kept, StateFile, StateFileError};
 
 use crate::supervisor::lock;
 
-/// Ends that are remembered; the oldest go first.
-const MAX_ENDS: usize = 1000;
+/// Ends that are remembered, the oldest go first: those of all cells that a node may have, and as
+/// many of cells that moved away.
+const MAX_ENDS: usize = 2 * MAX_CELLS as usize;
 /// The file with so many of them, each with a reason that was cut, stays below this.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 type Key = (ComponentName, u32);
 
+/// What a cell was made from: its component, spec and generation.
+pub(crate) type Version = (ComponentName, Hash, u64);
+
 /// What ended here, and how, on disk.
 #[derive(Debug, Clone)]
-pub struct Ended(Arc<Mutex<Ends>>);
+pub struct Ended(Arc<Parts>);
 
 #[derive(Debug)]
-struct Ends {
-    file: StateFile,
-    /// In the order in which they ended.
-    reports: Vec<CellReport>,
+struct Parts {
+    /// Held while the disk is written, so that a later content is not followed by an earlier one.
+    file: Mutex<StateFile>,
+    /// In the order in which they ended. Never held while the disk is written: the core looks here.
+    reports: Mutex<Vec<CellReport>>,
+    /// Where the record is that was found damaged at this start.
+    lost: Option<PathBuf>,
+    /// What may have ended here before the record was lost.
+    doubtful: Mutex<BTreeSet<Version>>,
 }
 
 impl Ended {
-    /// A damaged file counts as none: the node starts, and what ended here may run once more.
+    /// A damaged file is put aside: the node starts, and what ended here may run once more.
     pub fn open(file: StateFile) -> Result<Self, StateFileError> {
+        let file = file.holding(MAX_BYTES);
         let loss = "jobs of this node that have ended may run once more";
-        let ends = file.read_or_lose(loss, |bytes| canonical::decode(&bytes, MAX_BYTES).ok())?;
-        let reports = ends.unwrap_or_default();
-        Ok(Self(Arc::new(Mutex::new(Ends { file, reports }))))
+        let kept = file.read_or_lose(loss, |bytes| canonical::decode(&bytes, MAX_BYTES).ok())?;
+        let (reports, lost) = match kept {
+            Kept::Nothing => (Vec::new(), None),
+            Kept::Whole(reports) => (reports, None),
+            Kept::Lost(aside) => (Vec::new(), Some(aside)),
+        };
+        Ok(Self(Arc::new(Parts {
+            file: Mutex::new(file),
+            reports: Mutex::new(reports),
+            lost,
+            doubtful: Mutex::default(),
+        })))
+    }
+
+    /// Where the record lies that was found damaged at this start.
+    pub fn lost(&self) -> Option<&Path> {
+        self.0.lost.as_deref()
+    }
+
+    /// Of these nobody knows whether they have ended here.
+    pub fn doubt(&self, versions: BTreeSet<Version>) {
+        *lock(&self.0.doubtful) = versions;
+    }
+
+    pub fn is_doubtful(&self, version: &Version) -> bool {
+        lock(&self.0.doubtful).contains(version)
     }
 
     /// How a cell with this spec and generation ended here, if it did.
     pub fn of(&self, key: &Key, spec: &Hash, generation: u64) -> Option<CellReport> {
-        let ends = lock(&self.0);
-        let mut reports = ends.reports.iter().filter(|end| is_of(end, key));
-        let end = reports.next()?;
+        let reports = lock(&self.0.reports);
+        let mut ends = reports.iter().filter(|end| is_of(end, key));
+        let end = ends.next()?;
         (end.spec == *spec && end.generation == generation).then(|| end.clone())
     }
 
     /// Remembers an end, durably. Blocks.
     pub fn put(&self, report: CellReport) -> Result<(), StateFileError> {
-        let mut ends = lock(&self.0);
-        let key = (report.component.clone(), report.index);
-        ends.reports.retain(|end| !is_of(end, &key));
-        ends.reports.push(report);
-        let surplus = ends.reports.len().saturating_sub(MAX_ENDS);
-        ends.reports.drain(..surplus);
-        ends.write()
+        self.change(|reports| {
+            let key = (report.component.clone(), report.index);
+            reports.retain(|end| !is_of(end, &key));
+            reports.push(report);
+            let surplus = reports.len().saturating_sub(MAX_ENDS);
+            reports.drain(..surplus);
+            true
+        })
     }
 
     /// Whoever takes a component out, or stops it, may want it to run again. Blocks.
     pub fn forget(&self, key: &Key) -> Result<(), StateFileError> {
-        let mut ends = lock(&self.0);
-        let before = ends.reports.len();
-        ends.reports.retain(|end| !is_of(end, key));
-        if ends.reports.len() == before {
-            return Ok(());
-        }
-        ends.write()
+        self.change(|reports| {
+            let before = reports.len();
+            reports.retain(|end| !is_of(end, key));
+            reports.len() < before
+        })
     }
-}
 
-impl Ends {
-    fn write(&self) -> Result<(), StateFileError> {
-        self.file.write(&canonical::encode(&self.reports))
+    /// Writes what `change` says it changed.
+    fn change(
+        &self,
+        change: impl FnOnce(&mut Vec<CellReport>) -> bool,
+    ) -> Result<(), StateFileError> {
+        let file = lock(&self.0.file);
+        let content = {
+            let mut reports = lock(&self.0.reports);
+            change(&mut reports).then(|| canonical::encode(&*reports))
+        };
+        match content {
+            Some(content) => file.write(&content),
+            None => Ok(()),
+        }
     }
 }
 
@@ -80,19 +129,69 @@ fn is_of(end: &CellReport, (component, index): &Key) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use realm_manifest::report::{CellState, Reason};
+
     use super::*;
 
+    fn end(index: u32) -> CellReport {
+        let key = ("job".parse().unwrap(), index);
+        let mut report = crate::supervisor::new_report(&key, Hash::of(b"spec"), 1);
+        report.state = CellState::Failed;
+        report
+    }
+
+    fn of(ended: &Ended, index: u32) -> Option<CellReport> {
+        let key = ("job".parse().unwrap(), index);
+        ended.of(&key, &Hash::of(b"spec"), 1)
+    }
+
     #[test]
-    fn a_damaged_file_is_written_anew() {
+    fn a_damaged_file_is_put_aside() {
         let temp = tempfile::tempdir().unwrap();
         let file = StateFile::new(temp.path().join("ended"));
+        let aside = temp.path().join("ended.damaged");
         // Cut short, and whole with a content that is none.
-        std::fs::write(file.path(), b"cut").unwrap();
-        Ended::open(file.clone()).unwrap();
-        file.write(b"whole, and not CBOR").unwrap();
+        for damage in [false, true] {
+            match damage {
+                false => std::fs::write(file.path(), b"cut").unwrap(),
+                true => file.write(b"whole, and not CBOR").unwrap(),
+            }
+            let damaged = std::fs::read(file.path()).unwrap();
+            let ended = Ended::open(file.clone()).unwrap();
+            assert_eq!(ended.lost(), Some(&*aside));
+            assert_eq!(std::fs::read(&aside).unwrap(), damaged);
+            ended.put(end(0)).unwrap();
+            let again = Ended::open(file.clone()).unwrap();
+            assert_eq!((again.lost(), of(&again, 0)), (None, Some(end(0))));
+        }
+    }
+
+    #[test]
+    fn the_ends_of_a_full_node_are_there_after_a_restart() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = StateFile::new(temp.path().join("ended"));
         let ended = Ended::open(file.clone()).unwrap();
-        assert!(lock(&ended.0).reports.is_empty());
-        lock(&ended.0).write().unwrap();
-        assert!(file.read().unwrap().is_some());
+        // The longest words that a report may have.
+        let long = |index| CellReport {
+            reason: Some(Reason {
+                code: "limit".into(),
+                message: "\u{1f980}".repeat(crate::reason::MAX_REASON_CHARS),
+                help: Some("\u{1f980}".repeat(crate::reason::MAX_REASON_CHARS)),
+            }),
+            ..end(index)
+        };
+        let count = MAX_ENDS as u32;
+        let last = count - 1;
+        lock(&ended.0.reports).extend((0..last).map(long));
+        ended.put(long(last)).unwrap();
+        let ended = Ended::open(file.clone()).unwrap();
+        assert_eq!(of(&ended, 0), Some(long(0)));
+        assert_eq!(of(&ended, last), Some(long(last)));
+        // One more, and the oldest goes.
+        ended.put(long(count)).unwrap();
+        let ended = Ended::open(file).unwrap();
+        assert_eq!(of(&ended, 0), None);
+        assert_eq!(of(&ended, 1), Some(long(1)));
+        assert_eq!(of(&ended, count), Some(long(count)));
     }
 }

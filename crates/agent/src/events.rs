@@ -48,7 +48,7 @@ impl Default for Events {
 impl Events {
     pub fn record(&self, at: Timestamp, kind: &'static str, subject: String, message: String) {
         match kind {
-            "alarm" | "banned" | "forked" | "refused" | "incompatible" => {
+            "alarm" | "banned" | "forked" | "refused" | "revoked" | "incompatible" => {
                 tracing::warn!(kind, subject, "{message}");
             }
             _ => tracing::info!(kind, subject, "{message}"),

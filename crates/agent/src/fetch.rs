@@ -18,6 +18,7 @@ use realm_p2p::{FetchError, NetworkHandle};
 use realm_store::{BlobError, Blobs, Partial};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use crate::fold::chain;
 use shares::Shares;
 
 /// Ranges under way for one artifact, over all sources.
@@ -89,8 +90,14 @@ impl Fetcher {
             }
             match blobs.open_path(&artifact) {
                 Ok(path) => Ok(Some(path)),
-                // It rotted and is gone now: it is pulled again.
-                Err(BlobError::Digest { .. } | BlobError::NotFound(_)) => Ok(None),
+                Err(BlobError::NotFound(_)) => Ok(None),
+                Err(error @ BlobError::Digest { .. }) => {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "an artifact was damaged on disk: it is removed and pulled again; check the disk"
+                    );
+                    Ok(None)
+                }
                 Err(error) => Err(error.into()),
             }
         })

@@ -25,7 +25,7 @@ impl Floor {
         let file = dir.state_file("floor");
         let loss = "where the clock stands behind, an invite that has expired may be taken";
         let read = |bytes: Vec<u8>| Some(u64::from_be_bytes(bytes.try_into().ok()?));
-        let at = Timestamp(file.read_or_lose(loss, read)?.unwrap_or(0));
+        let at = Timestamp(file.read_or_lose(loss, read)?.known().unwrap_or(0));
         Ok(Self {
             at,
             file,

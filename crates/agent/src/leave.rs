@@ -37,7 +37,10 @@ pub fn leave(dir: &DataDir, volumes: bool) -> Result<(), LeaveError> {
         remove(dir, name, |path| fs::remove_dir_all(path))?;
     }
     for name in FILES {
-        remove(dir, name, |path| fs::remove_file(path))?;
+        let aside = format!("{name}{}", realm_store::ASIDE);
+        for name in [&aside, name] {
+            remove(dir, name, |path| fs::remove_file(path))?;
+        }
     }
     Ok(())
 }

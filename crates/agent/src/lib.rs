@@ -17,6 +17,7 @@ mod clock;
 mod config;
 mod control;
 mod core;
+mod desk;
 mod ended;
 mod events;
 mod fetch;

@@ -1,16 +1,20 @@
 //! What the cells of this node wrote: rings that are bounded together, read in the order of writing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::SystemTime,
 };
 
+use realm_identity::Timestamp;
 use realm_manifest::ComponentName;
-use realm_runtime::{LogLine, LogRing, Sequence};
+use realm_runtime::{LogLine, LogRing, LogStream, Sequence};
 use tokio::sync::watch;
 
-use crate::supervisor::{Key, lock};
+use crate::{
+    clock,
+    supervisor::{Key, lock},
+};
 
 /// All lines of a node together.
 const NODE_BYTES: usize = 64 * 1024 * 1024;
@@ -23,6 +27,15 @@ const MIN_RING_BYTES: usize = 8 * 1024;
 pub struct Logs {
     rings: Arc<Mutex<BTreeMap<Key, Rings>>>,
     sequence: Sequence,
+    earlier: Arc<Mutex<Earlier>>,
+}
+
+/// What may have written lines before this start of the agent, which are gone: rings are in memory.
+#[derive(Debug, Default)]
+struct Earlier {
+    components: BTreeSet<ComponentName>,
+    /// What is said in place of those lines.
+    words: String,
 }
 
 #[derive(Debug)]
@@ -49,18 +62,43 @@ pub struct Line {
 }
 
 impl Logs {
-    /// A new ring for a new run; the last one becomes the previous.
+    /// Lines of these components from before `at`, when the agent was started, are said to be gone.
+    pub fn started(&self, at: Timestamp, components: BTreeSet<ComponentName>) {
+        let time = clock::seconds(at);
+        let words = format!(
+            "the agent of this node was started at {time}: what was written before is gone"
+        );
+        *lock(&self.earlier) = Earlier { components, words };
+    }
+
+    /// A new ring for a new run; the last one becomes the previous. The first one after a start of
+    /// the agent begins with a word about the lines that are gone, where there may have been some.
     pub fn begin(&self, key: &Key) -> LogRing {
-        let mut rings = lock(&self.rings);
-        let last = rings.remove(key);
         let current = LogRing::numbered(self.sequence.clone(), RING_BYTES);
+        let mut rings = lock(&self.rings);
+        let previous = match rings.remove(key) {
+            Some(last) => Some(last.current),
+            None => self.gone(key).map(|words| {
+                current.write(LogStream::Agent, &words);
+                let previous = LogRing::numbered(self.sequence.clone(), RING_BYTES);
+                previous.write(LogStream::Agent, &words);
+                previous
+            }),
+        };
         let new = Rings {
             current: current.clone(),
-            previous: last.map(|rings| rings.current),
+            previous,
         };
         rings.insert(key.clone(), new);
         share(&rings);
         current
+    }
+
+    /// What stands for the lines of a cell from before the agent's start.
+    fn gone(&self, (component, _): &Key) -> Option<Vec<u8>> {
+        let earlier = lock(&self.earlier);
+        let had = earlier.components.contains(component);
+        had.then(|| format!("{}\n", earlier.words).into_bytes())
     }
 
     pub fn forget(&self, key: &Key) {
@@ -162,8 +200,6 @@ fn share(rings: &BTreeMap<Key, Rings>) {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use realm_runtime::LogStream;
-
     use super::*;
 
     fn key(name: &str, index: u32) -> Key {
@@ -209,6 +245,30 @@ mod tests {
         assert_eq!(texts(&logs.read(&Select::default(), 0, 9).0), ["new"]);
         logs.forget(&key("a", 0));
         assert!(logs.read(&Select::default(), 0, 9).0.is_empty());
+    }
+
+    #[test]
+    fn lines_of_before_the_agents_start_are_said_to_be_gone() {
+        let logs = Logs::default();
+        logs.started(Timestamp(0), BTreeSet::from(["old".parse().unwrap()]));
+        logs.begin(&key("old", 0)).write(LogStream::Stdout, b"a\n");
+        logs.begin(&key("new", 0)).write(LogStream::Stdout, b"b\n");
+        let (lines, _) = logs.read(&Select::default(), 0, 9);
+        let [first, second, third] = &texts(&lines)[..] else {
+            panic!("{lines:?}");
+        };
+        assert!(first.contains("1970-01-01T00:00:00Z: what"), "{first}");
+        assert_eq!(lines[0].line.stream, LogStream::Agent);
+        assert_eq!((*second, *third), ("a", "b"));
+        let previous = Select {
+            previous: true,
+            ..Select::default()
+        };
+        let (lines, _) = logs.read(&previous, 0, 9);
+        assert_eq!(texts(&lines).len(), 1, "so does the run before");
+        // It is said once.
+        logs.begin(&key("old", 0));
+        assert!(logs.read(&Select::default(), 0, 9).0.len() == 1);
     }
 
     #[test]

@@ -1,16 +1,14 @@
 //! Why a cell is as it is, in words that fit a report.
 
-use realm_manifest::{ComponentName, report::Reason};
+use realm_manifest::{ComponentName, report::Reason, units::size_text};
 use realm_runtime::{ExitStatus, LimitHit, Stage};
 
 /// Letters of a message or help in a report; the log has the rest.
-const MAX_REASON_CHARS: usize = 240;
+pub(crate) const MAX_REASON_CHARS: usize = 240;
 
 /// The codes of the reasons of a cell whose program is not compiled yet. A report is sent when a code changes.
 const QUEUED: &str = "queued";
 const COMPILING: &str = "compiling";
-
-const MIB: u64 = 1024 * 1024;
 
 /// `met` is a limit that the program was told of, and went on with.
 pub fn ended_reason(
@@ -66,6 +64,13 @@ pub fn library_reason(exports: &[String]) -> Reason {
     )
 }
 
+/// Whether a cell may have run to its end before is not known, and it is run.
+pub fn doubtful_reason(name: &ComponentName) -> Reason {
+    let message = "it may have ended here before: this node's record of that was damaged";
+    let help = format!("if it must not run twice, see what it did: realm logs {name}");
+    reason("maybe-again", message.into(), Some(&help))
+}
+
 /// What a cell waits for before it can start for the first time.
 pub fn compiling_reason(stage: Stage) -> Reason {
     match stage {
@@ -77,8 +82,8 @@ pub fn compiling_reason(stage: Stage) -> Reason {
         Stage::Compiling { since, bytes } => {
             let since = jiff::Timestamp::try_from(since).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let message = format!(
-                "{} MiB are compiled since {}",
-                bytes.div_ceil(MIB),
+                "{} are compiled since {}",
+                size_text(bytes),
                 since.strftime("%H:%M:%S UTC")
             );
             let help = "large programs take minutes the first time; the result is kept";
@@ -121,7 +126,7 @@ mod tests {
     #[test]
     fn a_limit_that_the_program_met_on_its_way_is_told() {
         let name: ComponentName = "mem".parse().expect("a name");
-        let hit = LimitHit::new(realm_runtime::Limit::Memory, 64 * MIB);
+        let hit = LimitHit::new(realm_runtime::Limit::Memory, 64 << 20);
         let failed = ended_reason(&name, &ExitStatus::Exited(1), Some(&hit)).expect("a reason");
         assert!(failed.message.contains("exit code 1"), "{failed:?}");
         assert!(failed.message.contains("limit memory"), "{failed:?}");

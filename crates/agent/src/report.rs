@@ -315,7 +315,7 @@ fn fit(report: &mut NodeReport) {
 
 #[cfg(test)]
 mod tests {
-    use realm_manifest::report::Reason;
+    use realm_manifest::report::{Reason, Retry};
 
     use super::*;
 
@@ -355,6 +355,7 @@ mod tests {
             preemptions: 70_000,
             started_at: Some(START),
             exit_code: None,
+            retry: None,
         }
     }
 
@@ -377,6 +378,10 @@ mod tests {
             fuel_used: Some(u64::MAX),
             preemptions: u64::MAX,
             exit_code: Some(i32::MIN),
+            retry: Some(Retry {
+                crashes: u32::MAX,
+                at: Some(START),
+            }),
             ..calm(&longest, index)
         };
         let facts = facts((0..MAX_CELLS).map(failed).collect());

@@ -8,17 +8,12 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use realm_identity::{InviteToken, ParseTokenError, PublicKey, Signed, Timestamp};
-use realm_manifest::{
-    NodeName,
-    report::{Capacity, NodeReport},
-};
+use realm_identity::{ParseTokenError, PublicKey, SecretKey, Signed};
+use realm_manifest::{NodeName, report::Capacity};
 use realm_p2p::{Network, RpcServe, Services};
 use realm_protocol::Node;
 use realm_runtime::{CompilerConfig, Runtime, RuntimeConfig, RuntimeError};
-use realm_store::{
-    BlobError, Blobs, DataDir, DirError, Ledger, LedgerContents, LedgerError, StateFileError,
-};
+use realm_store::{BlobError, Blobs, DataDir, DirError, LedgerError, StateFileError};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, JoinHandle, JoinSet},
@@ -30,13 +25,14 @@ use crate::{
     agent_file::AgentFile,
     clock::Clock,
     control::{Artifacts, Server, Shared},
-    core::{Core, Inputs, Seen, View},
+    core::{Command, Core, Inputs, View},
+    desk::Desk,
     ended::Ended,
     events::Events,
     fetch::Fetcher,
     fold::PlannerFold,
-    http::{BindError, HttpServer, Web, host},
-    ledger::{self, LedgerTask},
+    http::{BindError, HttpServer, Readiness, Web, host},
+    ledger::LedgerTask,
     local::LocalError,
     logs::Logs,
     offenders::Offenders,
@@ -46,6 +42,10 @@ use crate::{
     trust::{self, Trust, TrustError},
     volumes::Volumes,
 };
+
+mod kept;
+
+use kept::{Kept, Past};
 
 /// Questions of operators that wait for the core.
 const COMMANDS: usize = 256;
@@ -124,112 +124,51 @@ impl Agent {
         realm_p2p::install_crypto_provider();
         raise_file_limit();
         let clock = Clock::default();
-        let dir = DataDir::open(&config.data)?;
-        let key = trust::node_key(&dir)?;
-        let sealing = Sealing::load(&dir, &key)?;
-        let mut trust = Trust::load(&dir)?;
-        let ledger = Ledger::open(&dir.path().join("ledger.redb"))?;
-        let contents = ledger.load()?;
-        if contents.genesis.is_some() || contents.checkpoint.is_some() {
-            trust.check_pin("ledger.redb")?;
-        }
-        if let Some(window) = config.trust_first_use {
-            trust.open_window(window)?;
-        }
-        if let Some(token) = &config.enroll {
-            enroll(&mut trust, token, &key)?;
-        }
+        let kept = Kept::open(&config)?;
+        let past = Past::read(&kept, &clock)?;
+        let pinned = kept.trust.pin().owner().is_some();
+        let (ledger, written) = LedgerTask::start(kept.ledger).map_err(StartError::Thread)?;
 
-        let seen = reports(&contents);
-        let reported = seen.get(&key.public()).map(|own| own.report.boot_id);
-        let boot_id = trust::next_boot(&dir, reported)?;
-        let pinned = trust.pin().owner().is_some();
-        let node = restore(&trust, &key, boot_id, &contents, &clock)?;
-        let (ledger, written) = LedgerTask::start(ledger).map_err(StartError::Thread)?;
-
-        let blobs = Arc::new(Blobs::open(dir.path(), config.artifact_bytes)?);
+        let blobs = Arc::new(Blobs::open(kept.dir.path(), config.artifact_bytes)?);
         let local = match config.local.clone() {
             Some(local) => Some(local.take_in(&blobs)?),
             None => None,
         };
-        let runtime = runtime(&config, &dir)?;
+        let runtime = runtime(&config, &kept.dir)?;
         let events = Events::default();
-        if sealing.renewed {
-            let message = "its sealing key was lost, and another one was made: what was sealed for it before cannot be opened here".to_owned();
-            let subject = sealing.certificate.key.to_string();
-            events.record(clock.now().wall, "alarm", subject, message);
-        }
-        let (view_sender, view) = watch::channel(View {
-            realm: None,
-            realm_name: None,
-            owners: Vec::new(),
-            window: false,
-            pinned: None,
-            name: String::new(),
-            epoch: 0,
-            approved: std::collections::HashSet::new(),
-        });
-        let (sources_sender, sources) = watch::channel(Vec::new());
-        let (readiness_sender, readiness) = watch::channel(Some("starting".to_owned()));
-        let (commands, command_queue) = mpsc::channel(COMMANDS);
-        let (changed, cells) = watch::channel(0);
-        let network_cell = Arc::new(OnceLock::new());
+        tell_renewed(&kept.sealing, &events, &clock);
 
-        // The logs are the supervisor's, which needs the network for pulls, whose RPC server
-        // reads the logs: the server finds the network through a cell that is filled last.
-        let peers_file = dir.state_file("peers");
+        let wires = Wires::default();
+        let peers_file = kept.dir.state_file("peers");
         let saved_peers = saved_peers(&peers_file)?;
         let cancel = CancellationToken::new();
         let logs = Logs::default();
+        // The logs are the supervisor's, which needs the network for pulls, whose RPC server
+        // reads the logs: the server finds the network through a cell that is filled last.
         let shared = Shared {
-            key: key.public(),
-            commands,
-            view: view.clone(),
+            key: kept.key.public(),
+            commands: wires.commands.0,
+            view: wires.view.1.clone(),
             logs: logs.clone(),
             events: events.clone(),
+            desk: Desk::default(),
             blobs: blobs.clone(),
-            network: network_cell.clone(),
-            data: dir.path().to_owned(),
+            network: Arc::new(OnceLock::new()),
+            data: kept.dir.path().to_owned(),
         };
         let token = match config.http_open {
             true => None,
-            false => Some(token(dir.path())?),
+            false => Some(token(kept.dir.path())?),
         };
-        let web = Web::new(shared.clone(), token, boot_id, cancel.child_token());
-        let services = Services {
-            blobs: Some(Arc::new(Artifacts {
-                blobs: blobs.clone(),
-                view: view.clone(),
-            })),
-            rpc: Some(Box::new(move || {
-                Rc::new(Server(shared)) as Rc<dyn RpcServe>
-            })),
-        };
-        let mut net = realm_p2p::Config::new(key.clone());
-        net.realm = node
-            .log()
-            .map(realm_protocol::Log::realm)
-            .or(trust.pin().realm());
-        net.listen = config.listen.clone();
-        net.bootstrap = config
-            .bootstrap
-            .iter()
-            .chain(&saved_peers)
-            .cloned()
-            .collect();
-        // The invite says where the realm is; that holds after a restart, too.
-        if let Some(claim) = trust.claim()?
-            && let Ok(invite) = Signed::<realm_identity::Invite>::from_wire(&claim.invite)
-        {
-            net.bootstrap.extend(invite.addresses.iter().cloned());
-        }
-        net.mdns = config.mdns;
-        net.agent_version = VERSION.to_owned();
-        net.tags = config.tags.iter().map(ToString::to_string).collect();
-        let (network, network_events) = Network::start(net, services).await?;
+        let web = Web::new(shared.clone(), token, past.boot_id, cancel.child_token());
+        let mut net = net(&config, &kept.key, &kept.trust, &past.node, &saved_peers)?;
+        net.run = Some(past.boot_id);
+        let network_cell = shared.network.clone();
+        let (network, network_events) = Network::start(net, services(shared)).await?;
         // Filled once, here.
         let _ = network_cell.set(network.clone());
 
+        let readiness = wires.readiness.1;
         let server = HttpServer::start(
             config.http,
             readiness.clone(),
@@ -237,52 +176,44 @@ impl Agent {
             cancel.child_token(),
         )
         .await?;
-        let volumes = dir.subdir("volumes")?;
+        let volumes = kept.dir.subdir("volumes")?;
         let held = Volumes::open(volumes.clone()).map_err(|source| StartError::Volumes {
             path: volumes.clone(),
             source,
         })?;
         let tools = Tools {
             runtime: runtime.clone(),
-            fetcher: Fetcher::new(blobs.clone(), network.clone(), sources),
+            fetcher: Fetcher::new(blobs.clone(), network.clone(), wires.sources.1),
             events: events.clone(),
-            ended: Ended::open(dir.state_file("ended"))?,
+            ended: Ended::open(kept.dir.state_file("ended"))?,
             volumes,
             volume_prefixes: config.volume_prefixes.clone(),
-            changed: Arc::new(changed),
+            changed: Arc::new(wires.cells.0),
         };
-        let capacity = Capacity {
-            memory_mb: config.memory_mb,
-            cells: config.max_cells,
-        };
-        let name = config
-            .name
-            .clone()
-            .unwrap_or_else(|| default_name(&key.public()));
+        let key = kept.key.public();
         let core = Core {
-            agent_file: AgentFile::new(key.public(), dir.path(), config.runtime_dir.as_deref()),
-            reporter: Reporter::new(name, config.tags.clone(), capacity, boot_id),
-            reader: crate::status::Reader::default(),
+            agent_file: AgentFile::new(key, kept.dir.path(), config.runtime_dir.as_deref()),
+            reporter: reporter(&config, &key, past.boot_id),
             supervisor: Supervisor::new(tools, logs, held, local),
-            key: key.clone(),
-            sealing: sealing.certificate.to_wire(),
+            key: kept.key,
+            sealing: kept.sealing.certificate.to_wire(),
             started_mono: clock.now().mono,
             member_since: clock.now().mono,
             clock,
-            node,
+            node: past.node,
             network: network.clone(),
             ledger,
-            trust,
+            trust: kept.trust,
             blobs,
             events,
-            view: view_sender,
-            sources: sources_sender,
-            readiness: readiness_sender,
+            view: wires.view.0,
+            sources: wires.sources.0,
+            readiness: wires.readiness.0,
             peers_file,
             state: None,
             claims: Vec::new(),
             approved: BTreeMap::new(),
-            reports: seen,
+            reports: past.reports,
             submits: HashMap::new(),
             claimants: Vec::new(),
             adopters: Vec::new(),
@@ -290,6 +221,7 @@ impl Agent {
             offenders: Offenders::default(),
             alarms_told: Vec::new(),
             refused_claims: BTreeSet::new(),
+            told_revoked: false,
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
@@ -306,22 +238,21 @@ impl Agent {
         let inputs = Inputs {
             network: network_events,
             written,
-            commands: command_queue,
-            cells,
+            commands: wires.commands.1,
+            cells: wires.cells.1,
             cancel: cancel.clone(),
         };
-        let core = tokio::spawn(core.run(inputs));
         Ok(Self {
-            key: key.public(),
+            key,
             http: server.address,
             pinned,
             readiness,
             network,
             cancel,
-            core: Some(core),
+            core: Some(tokio::spawn(core.run(inputs))),
             server,
             runtime,
-            dir,
+            dir: kept.dir,
         })
     }
 
@@ -372,21 +303,90 @@ impl Agent {
     }
 }
 
-fn enroll(
-    trust: &mut Trust,
-    token: &str,
-    key: &realm_identity::SecretKey,
-) -> Result<(), StartError> {
-    let token: InviteToken = token.trim().parse()?;
-    // A restart with the same flag finds the invite taken up already.
-    if trust
-        .claim()?
-        .is_some_and(|claim| claim.key == token.secret().public())
-    {
-        return Ok(());
+/// Both ends of what the parts speak through.
+struct Wires {
+    view: (watch::Sender<View>, watch::Receiver<View>),
+    sources: (
+        watch::Sender<Vec<PublicKey>>,
+        watch::Receiver<Vec<PublicKey>>,
+    ),
+    readiness: (watch::Sender<Option<String>>, Readiness),
+    commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
+    /// Rises whenever a cell changed.
+    cells: (watch::Sender<u64>, watch::Receiver<u64>),
+}
+
+impl Default for Wires {
+    fn default() -> Self {
+        Self {
+            view: watch::channel(View::default()),
+            sources: watch::channel(Vec::new()),
+            readiness: watch::channel(Some("starting".to_owned())),
+            commands: mpsc::channel(COMMANDS),
+            cells: watch::channel(0),
+        }
     }
-    trust.enroll(&token, key)?;
-    Ok(())
+}
+
+fn tell_renewed(sealing: &Sealing, events: &Events, clock: &Clock) {
+    if sealing.renewed {
+        let message = "its sealing key was lost, and another one was made: what was sealed for it before cannot be opened here".to_owned();
+        let subject = sealing.certificate.key.to_string();
+        events.record(clock.now().wall, "alarm", subject, message);
+    }
+}
+
+/// What peers may ask of this node.
+fn services(shared: Shared) -> Services {
+    Services {
+        blobs: Some(Arc::new(Artifacts {
+            blobs: shared.blobs.clone(),
+            view: shared.view.clone(),
+        })),
+        rpc: Some(Box::new(move || {
+            Rc::new(Server(shared)) as Rc<dyn RpcServe>
+        })),
+    }
+}
+
+fn net(
+    config: &Config,
+    key: &SecretKey,
+    trust: &Trust,
+    node: &Node<PlannerFold>,
+    saved_peers: &[String],
+) -> Result<realm_p2p::Config, StartError> {
+    let mut net = realm_p2p::Config::new(key.clone());
+    net.realm = node
+        .log()
+        .map(realm_protocol::Log::realm)
+        .or(trust.pin().realm());
+    net.listen = config.listen.clone();
+    net.bootstrap = config
+        .bootstrap
+        .iter()
+        .chain(saved_peers)
+        .cloned()
+        .collect();
+    // The invite says where the realm is; that holds after a restart, too.
+    if let Some(claim) = trust.claim()?
+        && let Ok(invite) = Signed::<realm_identity::Invite>::from_wire(&claim.invite)
+    {
+        net.bootstrap.extend(invite.addresses.iter().cloned());
+    }
+    net.mdns = config.mdns;
+    net.agent_version = VERSION.to_owned();
+    net.tags = config.tags.iter().map(ToString::to_string).collect();
+    Ok(net)
+}
+
+fn reporter(config: &Config, key: &PublicKey, boot_id: u64) -> Reporter {
+    let capacity = Capacity {
+        memory_mb: config.memory_mb,
+        cells: config.max_cells,
+    };
+    let name = config.name.clone().unwrap_or_else(|| default_name(key));
+    Reporter::new(name, config.tags.clone(), capacity, boot_id)
 }
 
 fn token(dir: &std::path::Path) -> Result<Arc<str>, StartError> {
@@ -394,30 +394,6 @@ fn token(dir: &std::path::Path) -> Result<Arc<str>, StartError> {
         path: dir.join(host::TOKEN_FILE),
         source,
     })
-}
-
-fn restore(
-    trust: &Trust,
-    key: &realm_identity::SecretKey,
-    boot_id: u64,
-    contents: &LedgerContents,
-    clock: &Clock,
-) -> Result<Node<PlannerFold>, StartError> {
-    let pin = trust.pin();
-    let config = realm_protocol::Config {
-        key: key.clone(),
-        realm: pin.realm(),
-        pins: pin.owner().into_iter().collect(),
-        boot_id,
-        seed: trust::random_u64()?,
-        mutation: None,
-    };
-    Ok(Node::new(
-        config,
-        PlannerFold,
-        ledger::restored(contents),
-        clock.now(),
-    )?)
 }
 
 fn runtime(config: &Config, dir: &DataDir) -> Result<Runtime, StartError> {
@@ -452,18 +428,10 @@ fn raise_file_limit() {
 fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError> {
     let loss = "addresses of peers that were saved here";
     let bytes = file.read_or_lose(loss, Some)?;
-    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default())
+    Ok(String::from_utf8_lossy(&bytes.known().unwrap_or_default())
         .lines()
         .map(str::to_owned)
         .collect())
-}
-
-fn reports(contents: &LedgerContents) -> BTreeMap<PublicKey, Seen> {
-    let read = |(_, seen_ms, wire): &([u8; 32], u64, Vec<u8>)| {
-        let report = Signed::<NodeReport>::from_wire(wire).ok()?;
-        Some((report.node, Seen::new(report, Timestamp(*seen_ms))))
-    };
-    contents.reports.iter().filter_map(read).collect()
 }
 
 /// `node-` and the start of the key, in the letters that names have.

@@ -10,7 +10,10 @@ use std::{
 };
 
 use realm_identity::{PublicKey, RealmId, Signed, WitnessedClaim};
-use realm_manifest::report::{self, CellReport, NodeReport};
+use realm_manifest::{
+    ComponentName,
+    report::{self, CellReport, NodeReport},
+};
 use realm_planner::{
     NodeView, Nodes, SetBy, Standing, State,
     status::{ComponentStatus, components},
@@ -51,6 +54,18 @@ pub struct Picture {
     pub status: Status,
     /// Words that were handed over as a node's and are not: nothing of them is in the status.
     pub unsigned: Vec<Unsigned>,
+    /// What each approved node that is here says of itself, by name; None where its word is missing.
+    /// Also of components that are not asked for any more, which no status names.
+    pub told: BTreeMap<String, Option<Told>>,
+}
+
+/// A node's word of its cells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The revision that it has folded.
+    pub revision: u64,
+    /// Components that it has cells of.
+    pub components: BTreeSet<ComponentName>,
 }
 
 /// A report that does not prove that it is the node's own.
@@ -86,6 +101,7 @@ impl Reader {
         };
         Picture {
             unsigned: scene.unsigned(),
+            told: scene.told(),
             status: scene.status(),
         }
     }
@@ -206,6 +222,22 @@ impl Scene<'_> {
         let mut alarms = alarms::invites(&self.claims, decided);
         alarms.extend(alarms::names(names));
         alarms
+    }
+
+    fn told(&self) -> BTreeMap<String, Option<Told>> {
+        let here = self.approved.keys().filter(|key| self.is_here(key));
+        let told = here.map(|key| {
+            let told = self.report(key).map(|report| Told {
+                revision: report.revision,
+                components: report
+                    .cells
+                    .iter()
+                    .map(|cell| cell.component.clone())
+                    .collect(),
+            });
+            (self.name(key), told)
+        });
+        told.collect()
     }
 
     fn unsigned(&self) -> Vec<Unsigned> {
@@ -373,6 +405,7 @@ impl Scene<'_> {
     fn cell(&self, key: &PublicKey, report: &CellReport, memory_max: u64) -> Cell {
         let node = self.name(key);
         let here = self.is_here(key);
+        let retry = report.retry.filter(|_| here);
         let lost = || report::Reason {
             code: "lost".into(),
             message: format!("{node} is away: what runs there is not known"),
@@ -391,6 +424,8 @@ impl Scene<'_> {
             state: here.then(|| cell_state(report.state)),
             reason,
             restarts: u64::from(report.restarts),
+            crashes: u64::from(retry.map_or(0, |retry| retry.crashes)),
+            restart_at: retry.and_then(|retry| retry.at).and_then(time),
             memory_bytes: Some(report.memory_bytes),
             memory_max_bytes: Some(memory_max),
             fuel_used: report.fuel_used,

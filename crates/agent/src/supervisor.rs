@@ -1,29 +1,38 @@
 //! The cells of this node: carries out the planner's steps, one task for each cell.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use realm_identity::Hash;
+use realm_identity::{Hash, Timestamp};
 use realm_manifest::{
-    ComponentName, ComponentSpec,
+    ComponentName, ComponentSpec, RestartPolicy,
     report::{CellReport, CellState, Declined, Held, Reason},
 };
-use realm_planner::{OwnCell, Step, StopReason, cell_digest};
+use realm_planner::{OwnCell, State, Step, StopReason, cell_digest};
 use realm_runtime::Runtime;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cell, ended::Ended, events::Events, fetch::Fetcher, local::Ready, logs::Logs, metrics, status,
+    cell, clock,
+    ended::{Ended, Version},
+    events::Events,
+    fetch::Fetcher,
+    local::Ready,
+    logs::Logs,
+    metrics, status,
     volumes::Volumes,
 };
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Components that one message names.
+const MAX_NAMED: usize = 16;
 
 /// A cell of this node: its component, and which of its cells here.
 pub(crate) type Key = (ComponentName, u32);
@@ -122,6 +131,47 @@ impl Supervisor {
                 report
             })
             .collect()
+    }
+
+    /// The agent was started with these components asked of it: what they wrote before is gone.
+    pub fn forget_lines(&self, state: Option<&State>, started: Timestamp) {
+        let components = state.into_iter().flat_map(|state| state.components.keys());
+        self.logs.started(started, components.cloned().collect());
+    }
+
+    /// Where the record of what ended here was damaged: what of the realm may run once more is
+    /// said by an event now, and by each such cell when it runs.
+    pub fn doubt_ends(&self, state: Option<&State>) {
+        let Some(aside) = self.tools.ended.lost() else {
+            return;
+        };
+        let components = state.into_iter().flat_map(|state| &state.components);
+        let may_end = components.filter(|(_, component)| {
+            component.run && component.spec.restart != RestartPolicy::Always
+        });
+        let versions: BTreeSet<Version> = may_end
+            .map(|(name, component)| {
+                let spec = cell_digest(&component.spec);
+                (name.clone(), spec, component.generation)
+            })
+            .collect();
+        let mut names: Vec<&str> = versions.iter().map(|(name, ..)| name.as_str()).collect();
+        let more = names.len().saturating_sub(MAX_NAMED);
+        names.truncate(MAX_NAMED);
+        let list = match (names.is_empty(), more) {
+            (true, _) => "nothing that is asked now".to_owned(),
+            (false, 0) => names.join(", "),
+            (false, more) => format!("{} and {more} more", names.join(", ")),
+        };
+        let message = format!(
+            "the record of what ended on this node was damaged, and is kept as {}: what has ended may run once more: {list}",
+            aside.display()
+        );
+        let subject = "ended".to_owned();
+        self.tools
+            .events
+            .record(clock::wall(), "alarm", subject, message);
+        self.tools.ended.doubt(versions);
     }
 
     /// What the cells used, for who counts it.
@@ -276,6 +326,8 @@ impl Supervisor {
         let end = lasting
             .then(|| self.tools.ended.of(&key, &digest, generation))
             .flatten();
+        let version = (key.0.clone(), digest, generation);
+        let doubtful = lasting && end.is_none() && self.tools.ended.is_doubtful(&version);
         let declined = Arc::new(Mutex::new(None));
         let (cancel, gone) = (CancellationToken::new(), CancellationToken::new());
         let handle = cell::Live::new(spec.limits.clone(), old.as_ref().map(|slot| &slot.handle));
@@ -302,6 +354,7 @@ impl Supervisor {
             full: 0,
             end,
             lasting,
+            doubtful,
         };
         let guard = gone.clone().drop_guard();
         let task = tokio::spawn(async move {
@@ -354,6 +407,7 @@ pub(crate) fn new_report(key: &Key, spec: Hash, generation: u64) -> CellReport {
         preemptions: 0,
         started_at: None,
         exit_code: None,
+        retry: None,
     }
 }
 

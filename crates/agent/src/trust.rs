@@ -182,7 +182,7 @@ pub fn next_boot(dir: &DataDir, reported: Option<u64>) -> Result<u64, TrustError
     let file = dir.state_file("boot");
     let loss = "the number of this start is taken from the clock and the node's last report";
     let last = file.read_or_lose(loss, |bytes| bytes.try_into().ok().map(u64::from_be_bytes))?;
-    let last = match (last, reported) {
+    let last = match (last.known(), reported) {
         (Some(last), reported) => last.max(reported.unwrap_or_default()),
         (None, Some(reported)) => reported.saturating_add(UNREPORTED_STARTS),
         (None, None) => 0,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use realm_identity::Artifact;
+use realm_manifest::units::size_text;
 
 use crate::error::{CliError, Context as _, ExitCode, Result};
 
@@ -79,8 +80,8 @@ fn read_all(source: impl Read, name: &str) -> Result<Vec<u8>> {
         .read_to_end(&mut bytes)
         .context(format!("cannot read {name}"))?;
     if bytes.len() as u64 > MAX_BYTES {
-        let max = MAX_BYTES / 1024 / 1024;
-        let message = format!("{name} is larger than {max} MiB");
+        let max = size_text(MAX_BYTES);
+        let message = format!("{name} is larger than {max}");
         return Err(CliError::new(ExitCode::Usage, message));
     }
     Ok(bytes)

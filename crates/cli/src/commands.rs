@@ -20,6 +20,7 @@ mod adopt;
 pub mod agent;
 mod cell_args;
 mod config;
+mod doctor;
 mod history;
 mod init;
 mod inspect;
@@ -28,11 +29,13 @@ mod join;
 mod key;
 mod lifecycle;
 mod logs;
+mod man;
 mod merge;
 mod nodes;
 mod peer;
 mod push;
 mod realms;
+mod remove;
 mod rotate;
 mod run;
 mod status;
@@ -137,9 +140,9 @@ pub enum Command {
     Stop(lifecycle::Args),
     /// Start every cell of a component anew.
     Restart(lifecycle::Args),
-    /// Take a component out of the realm.
+    /// Take components out of the realm.
     #[command(visible_alias = "remove")]
-    Rm(lifecycle::RemoveArgs),
+    Rm(remove::Args),
     /// Set how many cells a component has.
     Scale(lifecycle::ScaleArgs),
     /// See what runs where, and why not.
@@ -156,12 +159,16 @@ pub enum Command {
     /// Say where nodes are reached.
     #[command(subcommand)]
     Peer(peer::Command),
+    /// Look for what keeps a realm from working here, and say what to do.
+    Doctor(doctor::Args),
     /// Show the settings in force.
     #[command(subcommand)]
     Config(config::Command),
     /// Write a shell's completion script.
     Completions { shell: clap_complete::Shell },
-    /// Explain a command, or: exit-codes.
+    /// Write the manual pages.
+    Man(man::Args),
+    /// Explain a command, or: exit-codes, all.
     Help { topic: Vec<String> },
 }
 
@@ -231,6 +238,13 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
             output.line(String::from_utf8_lossy(&script).trim_end())?;
             return Ok(ExitCode::Ok as u8);
         }
+        Command::Man(args) => {
+            let output = Output {
+                format: Format::Text,
+                quiet: false,
+            };
+            return man::run(args, &output).map(|()| ExitCode::Ok as u8);
+        }
         Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
         _ => {}
     }
@@ -259,15 +273,16 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Start(args) => return lifecycle::run(Verb::Start, args, session),
         Command::Stop(args) => return lifecycle::run(Verb::Stop, args, session),
         Command::Restart(args) => return lifecycle::run(Verb::Restart, args, session),
-        Command::Rm(args) => return lifecycle::remove(args, session),
+        Command::Rm(args) => return remove::run(args, session),
         Command::Scale(args) => return lifecycle::scale(args, session),
         Command::Status(args) => return status::run(args, session),
         Command::Logs(args) => return logs::run(args, session),
         Command::History(args) => return history::run(args, session),
         Command::Nodes(command) => return nodes::run(command, session),
+        Command::Doctor(args) => return doctor::run(args, session),
         Command::Peer(command) => return peer::run(command, session),
         Command::Inspect(args) => inspect::run(args, session)?,
-        Command::Run(_) | Command::Completions { .. } | Command::Help { .. } => {}
+        Command::Run(_) | Command::Completions { .. } | Command::Man(_) | Command::Help { .. } => {}
     }
     Ok(ExitCode::Ok)
 }
@@ -283,6 +298,9 @@ fn help(topic: &[String]) -> Result<()> {
             .map(|(code, meaning)| vec![(code as u8).to_string(), meaning.to_owned()])
             .collect();
         return output.table(&["CODE", "MEANING"], rows);
+    }
+    if topic.first().is_some_and(|topic| topic == "all") {
+        return output.line(man::reference().trim_end());
     }
     let mut command = Cli::command();
     // Usage names the whole command, as its own --help does.

@@ -204,8 +204,18 @@ pub async fn reopen(
 pub async fn prove(
     owner: Rc<OwnerKey>,
     realm: &Realm,
-    mut transport: RpcConnection,
+    transport: RpcConnection,
 ) -> Result<Connection> {
+    let proven = prove_ours(owner, realm, transport).await;
+    proven.map_err(NotProven::into_error)
+}
+
+/// Proves the owner's key to a node that may belong to another realm.
+pub async fn prove_ours(
+    owner: Rc<OwnerKey>,
+    realm: &Realm,
+    mut transport: RpcConnection,
+) -> std::result::Result<Connection, NotProven> {
     let client = client(&mut transport)?;
     let (mut operator, info) = graft(&client, &owner, transport.peer, realm).await?;
     if info.realm.is_none() {
@@ -270,23 +280,44 @@ fn client(transport: &mut RpcConnection) -> Result<realm_rpc::Client> {
     Ok(realm_rpc::connect(stream, Limits::default()))
 }
 
+/// Why a key could not be proven to a node.
+#[derive(Debug)]
+pub enum NotProven {
+    /// It belongs to another realm: it has no say about this one.
+    OtherRealm(CliError),
+    Refused(CliError),
+}
+
+impl From<CliError> for NotProven {
+    fn from(error: CliError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl NotProven {
+    fn into_error(self) -> CliError {
+        let (Self::OtherRealm(error) | Self::Refused(error)) = self;
+        error
+    }
+}
+
 /// Proves the owner's key on an open connection; anyone else's node has no operator for it.
 async fn graft(
     client: &realm_rpc::Client,
     owner: &Rc<OwnerKey>,
     node: PublicKey,
     realm: &Realm,
-) -> Result<(Operator, PublicInfo)> {
+) -> std::result::Result<(Operator, PublicInfo), NotProven> {
     let graft = client.graft(owner.clone(), node, Some(realm.id)).await;
     let graft = match graft {
         Err(ConnectError::Rpc(error)) if error.code == ErrorCode::NotAuthorised => {
             if let Some(failure) = owner.failure() {
-                return Err(failure);
+                return Err(failure.into());
             }
             let info = client.info().await.map_err(|error| {
                 rpc_failed("the node does not say which realm it belongs to", &error)
             })?;
-            return Err(not_ours(&info, realm, owner.public()).because(&error));
+            return Err(not_ours(&info, realm, owner.public(), Some(&error)));
         }
         graft => graft.map_err(graft_failed)?,
     };
@@ -294,7 +325,7 @@ async fn graft(
         Some(operator) if graft.info.realm.is_none_or(|other| other == realm.id) => {
             Ok((operator, graft.info))
         }
-        _ => Err(not_ours(&graft.info, realm, owner.public())),
+        _ => Err(not_ours(&graft.info, realm, owner.public(), None)),
     }
 }
 
@@ -341,8 +372,7 @@ pub fn known_addresses(session: &Session, realm: &Realm) -> Result<Vec<String>> 
         .flat_map(|agent| agent.addresses)
         .chain(realm.peers()?)
         .collect();
-    let here_only = ["/ip4/127.", "/ip6/::1/", "/ip6/fe80:"];
-    let is_outside = |at: &String| !here_only.iter().any(|start| at.starts_with(start));
+    let is_outside = |at: &String| !realm_p2p::is_here_only(at);
     if known.iter().any(is_outside) {
         known.retain(is_outside);
     }
@@ -367,26 +397,40 @@ pub fn is_member(node: &Node) -> bool {
     !matches!(node.state, NodeState::Pending | NodeState::Revoked)
 }
 
-fn not_ours(info: &PublicInfo, realm: &Realm, mine: PublicKey) -> CliError {
-    let error = CliError::new(
+/// `refusal` is what the node says of it, if anything.
+fn not_ours(
+    info: &PublicInfo,
+    realm: &Realm,
+    mine: PublicKey,
+    refusal: Option<&RpcError>,
+) -> NotProven {
+    let mut error = CliError::new(
         ExitCode::NotAuthorised,
         format!("the node {} gives your key no rights", info.node.short()),
     );
+    if let Some(refusal) = refusal {
+        error = error.because(refusal);
+    }
     if let Some(other) = info.realm.filter(|other| *other != realm.id) {
-        return error.help(format!(
+        return NotProven::OtherRealm(error.help(format!(
             "it belongs to realm {}, you are using {} {}: choose another one with --realm NAME or realm use NAME; see them: realm ls",
             other.short(),
             realm.genesis.name,
             realm.id.short()
-        ));
+        )));
     }
-    match realm.owner() {
-        Ok(owner) if owner != mine => error.help(format!(
+    let help = match (
+        refusal.and_then(|refusal| refusal.help.clone()),
+        realm.owner(),
+    ) {
+        (Some(help), _) => help,
+        (None, Ok(owner)) if owner != mine => format!(
             "the realm {} belongs to {owner}, your key is {mine}; use the owner's: --key FILE",
             realm.genesis.name
-        )),
-        _ => error.help("on that node: realm configure --owner KEY, or realm enroll TOKEN"),
-    }
+        ),
+        _ => "on that node: realm configure --owner KEY, or realm enroll TOKEN".to_owned(),
+    };
+    error.help(help).into()
 }
 
 fn graft_failed(error: ConnectError) -> CliError {

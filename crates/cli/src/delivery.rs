@@ -7,6 +7,7 @@ use crate::{
     error::Result,
     head,
     outbox::Sealed,
+    output::Output,
     realms::Realm,
     signing_lock::SigningLock,
 };
@@ -36,30 +37,41 @@ pub async fn hand_in(
 
 /// Hands in again, as they are, what earlier commands signed and what the nodes may not have: before
 /// a head is compared with what was seen, for it may be this that the nodes lack.
-pub async fn resend(connection: &Connection, realm: &Realm, lock: &SigningLock) -> Result<()> {
+pub async fn resend(
+    connection: &Connection,
+    realm: &Realm,
+    lock: &SigningLock,
+    output: &Output,
+) -> Result<()> {
     let outbox = realm.outbox();
     let (kept, unacknowledged) = (outbox.kept()?, outbox.unacknowledged()?);
     if kept.is_empty() && unacknowledged.is_none() {
         return Ok(());
     }
     let base = head::agreed(connection, realm).await?;
+    // A fork takes nothing before it is ended; what was signed stays here until then.
+    head::check_fork(connection, base.state.revision).await?;
     if unacknowledged.is_some() {
         head::check_approved(connection, &base.state, None).await?;
     } else if !head::is_approved(connection, &base.state).await? {
         return Ok(());
     }
     for (revision, intent) in &kept {
-        if *revision > base.state.revision && !again(connection, realm, *revision, intent).await? {
+        if *revision > base.state.revision
+            && !again(connection, realm, (*revision, intent), output).await?
+        {
             outbox.forget_kept()?;
             break;
         }
     }
     if let Some(intent) = unacknowledged {
-        tracing::info!("sending an intent again that was signed and not acknowledged");
+        output.say("sending an intent again that was signed and not acknowledged");
         match submit(connection, &intent).await {
             Ok(submitted) => settle(connection, realm, lock, submitted).await?,
             Err(error) if is_overtaken(&error) => {
-                tracing::warn!(%error, "the earlier intent was overtaken and is dropped");
+                output.say(format!(
+                    "warning: the earlier intent was overtaken and is dropped: {error}"
+                ));
                 outbox.clear()?;
             }
             Err(error) => return Err(not_submitted(realm, &error)),
@@ -72,14 +84,19 @@ pub async fn resend(connection: &Connection, realm: &Realm, lock: &SigningLock) 
 async fn again(
     connection: &Connection,
     realm: &Realm,
-    revision: u64,
-    intent: &Sealed,
+    (revision, intent): (u64, &Sealed),
+    output: &Output,
 ) -> Result<bool> {
-    tracing::info!("the node lacks revision {revision}, which only one node had: sending it again");
+    output.say(format!(
+        "{} lacks revision {revision}, which only one node had: sending it again",
+        connection.node().short()
+    ));
     match submit(connection, intent).await {
         Ok(submitted) => realm.raise_mark(submitted.seq).map(|()| true),
         Err(error) if is_overtaken(&error) => {
-            tracing::warn!(%error, "revision {revision} was overtaken and is dropped");
+            output.say(format!(
+                "warning: revision {revision} was overtaken and is dropped: {error}"
+            ));
             Ok(false)
         }
         Err(error) => Err(rpc_failed(

@@ -36,7 +36,10 @@ impl ExitCode {
         (Self::Differs, "differences exist"),
         (Self::NotAuthorised, "not authorised, or not trusted"),
         (Self::NotFound, "no such component, node, realm or file"),
-        (Self::Partial, "timed out, or done only in part"),
+        (
+            Self::Partial,
+            "timed out, done only in part, or what was asked for keeps failing",
+        ),
         (Self::NoAgent, "no agent could be reached"),
         (Self::RunFailed, "run: realm itself failed"),
         (Self::NotRunnable, "run: the file cannot run here"),

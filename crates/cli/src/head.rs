@@ -62,7 +62,8 @@ pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
     }
 }
 
-async fn check_fork(connection: &Connection, agreed: u64) -> Result<()> {
+/// Refuses a log that has forked after its revision `agreed`.
+pub async fn check_fork(connection: &Connection, agreed: u64) -> Result<()> {
     let heads = connection.operator.heads().await;
     let heads = heads.map_err(|error| rpc_failed("the node does not tell its heads", &error))?;
     if heads.len() > 1 {

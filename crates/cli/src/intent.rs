@@ -5,7 +5,10 @@ use std::time::Duration;
 use realm_identity::{PublicKey, Signed, Target};
 use realm_manifest::payload::Payload;
 use realm_planner::{State, fold, next_entry};
-use realm_rpc::{ErrorCode, Submitted, status::NodeState};
+use realm_rpc::{
+    ErrorCode, Submitted,
+    status::{Node, NodeState},
+};
 
 use crate::{
     clock,
@@ -15,6 +18,7 @@ use crate::{
     head::{self, Base},
     keystore,
     outbox::Sealed,
+    output::Output,
     realms::Realm,
     signing_lock::SigningLock,
     survey,
@@ -78,14 +82,14 @@ impl Outcome {
 
 /// Signs what `decide` makes of the state, and submits it; again on a new head if somebody was faster.
 pub async fn submit(
-    connection: &Connection,
-    realm: &Realm,
+    (connection, realm): (&Connection, &Realm),
     durable: Durable,
+    output: &Output,
     mut decide: impl FnMut(&State) -> Result<(Target, Payload)>,
 ) -> Result<Outcome> {
     // Held from the look at the head until the intent on it is handed in.
     let lock = realm.lock().await?;
-    delivery::resend(connection, realm, &lock).await?;
+    delivery::resend(connection, realm, &lock, output).await?;
     let seat = head::seat(connection, realm).await?;
     let seat = seat.as_ref().unwrap_or(connection);
     for tried in 0..MAX_TRIES {
@@ -101,6 +105,7 @@ pub async fn submit(
         }
         check_owner(&base, connection)?;
         head::check_approved(seat, &base.state, let_in(&target, &payload)).await?;
+        let counted = counted_before(seat, realm, &target, &payload).await?;
         let entry = next_entry(
             &base.state,
             base.head,
@@ -113,6 +118,7 @@ pub async fn submit(
         if let Some(sent) = sent {
             // Others may sign while this one is waited for.
             drop(lock);
+            let sent = Sent { counted, ..sent };
             return sent.outcome(seat, realm, durable).await;
         }
     }
@@ -121,9 +127,9 @@ pub async fn submit(
 
 /// Hands in what earlier commands signed and what may be on no node or on one alone: before a node is
 /// said to be behind, for it may be this that it lacks.
-pub async fn resend(connection: &Connection, realm: &Realm) -> Result<()> {
+pub async fn resend(connection: &Connection, realm: &Realm, output: &Output) -> Result<()> {
     let lock = realm.lock().await?;
-    delivery::resend(connection, realm, &lock).await
+    delivery::resend(connection, realm, &lock, output).await
 }
 
 async fn back_off(tried: u32) -> Result<()> {
@@ -139,6 +145,8 @@ async fn back_off(tried: u32) -> Result<()> {
 pub struct Sent {
     intent: Sealed,
     submitted: Submitted,
+    /// How many nodes were here before, where nobody can be asked afterwards.
+    counted: Option<u32>,
 }
 
 /// Signs and submits one entry. None where the node has another head, so that a new one
@@ -158,7 +166,11 @@ pub async fn send(
         payload: payload.encode(),
     };
     let submitted = delivery::hand_in(connection, realm, lock, &intent).await?;
-    Ok(submitted.map(|submitted| Sent { intent, submitted }))
+    Ok(submitted.map(|submitted| Sent {
+        intent,
+        submitted,
+        counted: None,
+    }))
 }
 
 impl Sent {
@@ -173,13 +185,16 @@ impl Sent {
             seq: revision,
             durable_on: mut nodes,
         } = self.submitted;
-        let of = match nodes_here(connection, realm).await {
-            Ok(count) => Some(count),
-            // The intent is on disk, whatever became of the node since.
-            Err(error) => {
-                tracing::debug!(%error, "how many nodes are here is not known");
-                None
-            }
+        let of = match self.counted {
+            Some(count) => Some(count),
+            None => match nodes_here(connection, realm, None).await {
+                Ok(count) => Some(count),
+                // The intent is on disk, whatever became of the node since.
+                Err(error) => {
+                    tracing::debug!(%error, "how many nodes are here is not known");
+                    None
+                }
+            },
         };
         if let Durable::OnTwo(time) = durable
             && nodes < 2
@@ -213,12 +228,33 @@ async fn on_two(connection: &Connection, intent: &Sealed) -> Result<u32> {
     }
 }
 
-/// How many approved nodes answer.
-async fn nodes_here(connection: &Connection, realm: &Realm) -> Result<u32> {
+/// Who takes a node out, or hands the realm on, ends what the nodes gave out before, this connection
+/// among it: who is here has to be counted first.
+async fn counted_before(
+    connection: &Connection,
+    realm: &Realm,
+    target: &Target,
+    payload: &Payload,
+) -> Result<Option<u32>> {
+    let leaves = match (target, payload) {
+        (Target::Node(key), Payload::NodeRevoke(_) | Payload::NodeRemove(_)) => Some(*key),
+        (_, Payload::OwnerRotate(_)) => None,
+        _ => return Ok(None),
+    };
+    nodes_here(connection, realm, leaves).await.map(Some)
+}
+
+/// How many approved nodes answer, beside one that leaves.
+async fn nodes_here(
+    connection: &Connection,
+    realm: &Realm,
+    leaves: Option<PublicKey>,
+) -> Result<u32> {
     let status = survey::picture(connection, realm).await?.status;
     let here = |state| matches!(state, NodeState::Ready | NodeState::Draining);
     let nodes = status.nodes.iter();
-    let count = nodes.filter(|node| here(node.state)).count();
+    let stays = |node: &&Node| here(node.state) && leaves != Some(node.key);
+    let count = nodes.filter(stays).count();
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 

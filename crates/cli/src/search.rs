@@ -9,7 +9,7 @@ use realm_p2p::{DialRpcError, RpcConnection};
 
 use crate::{
     commands::Session,
-    connection::{self, Connection},
+    connection::{self, Connection, NotProven},
     error::{CliError, ExitCode, Result},
     head,
     keystore::{self, OwnerKey},
@@ -69,6 +69,7 @@ async fn choose(
 ) -> Result<Connection> {
     let mark = realm.mark()?;
     let (mut second, mut refused, mut unanswered) = (None, None, None);
+    let mut strangers = 0;
     loop {
         let found = if second.is_some() {
             tokio::time::timeout(SETTLE, searches.next())
@@ -89,14 +90,20 @@ async fn choose(
                 unanswered = unanswered.or(Some(error));
             }
             Some(Found::Dialled(Ok(transport))) => {
-                match connection::prove(owner.clone(), realm, transport).await {
+                match connection::prove_ours(owner.clone(), realm, transport).await {
                     Ok(connection) if fits(&connection, realm, mark).await => {
                         return Ok(connection);
                     }
                     Ok(connection) => second = second.or(Some(connection)),
+                    Err(NotProven::OtherRealm(error)) => {
+                        tracing::debug!(%error, "a node of another realm");
+                        strangers += 1;
+                    }
                     // No other node could help.
-                    Err(error) if error.code == ExitCode::Interrupted => return Err(error),
-                    Err(error) => {
+                    Err(NotProven::Refused(error)) if error.code == ExitCode::Interrupted => {
+                        return Err(error);
+                    }
+                    Err(NotProven::Refused(error)) => {
                         tracing::debug!(%error, "not a node to ask");
                         refused = refused.or(Some(error));
                     }
@@ -104,7 +111,7 @@ async fn choose(
             }
         }
     }
-    second.ok_or_else(|| refused.unwrap_or_else(|| nobody(unanswered)))
+    second.ok_or_else(|| refused.unwrap_or_else(|| nobody(realm, strangers, unanswered)))
 }
 
 /// Whether the node is approved, and as far as this person has seen.
@@ -161,10 +168,27 @@ fn known(session: &Session, realm: &Realm) -> Result<Vec<Vec<String>>> {
     Ok(nodes.into_values().collect())
 }
 
-fn nobody(error: Option<DialRpcError>) -> CliError {
-    let failed = CliError::new(ExitCode::NoAgent, "no agent could be reached").help(
-        "start one here: realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1",
-    );
+/// `strangers` is how many nodes of other realms answered.
+fn nobody(realm: &Realm, strangers: usize, error: Option<DialRpcError>) -> CliError {
+    let start = "realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1";
+    let mut failed = CliError::new(ExitCode::NoAgent, "no agent could be reached")
+        .help(format!("start one here: {start}"));
+    if strangers > 0 {
+        let name = &realm.genesis.name;
+        failed = CliError::new(
+            ExitCode::NoAgent,
+            format!("no agent of realm {name} could be reached"),
+        )
+        .help(format!(
+            "start one: {start}; or use another realm: --realm NAME, see them: realm ls"
+        ));
+        let belong = if strangers == 1 {
+            "1 agent that answered belongs".to_owned()
+        } else {
+            format!("{strangers} agents that answered belong")
+        };
+        failed.causes.push(format!("{belong} to another realm"));
+    }
     match error {
         None | Some(DialRpcError::NoAddress) => failed,
         Some(error) => failed.because(&error),

@@ -18,8 +18,8 @@ use crate::{
     realms::Realm,
 };
 
-/// A node that is followed says something every few seconds; silence for longer means that it is gone.
-const SILENCE: Duration = Duration::from_secs(10);
+/// A node that is followed says something every two seconds; silence for longer means that it is gone.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// The status as it is now.
 pub async fn picture(connection: &Connection, realm: &Realm) -> Result<Picture> {
@@ -112,8 +112,9 @@ impl<'a> Follower<'a> {
         let (node, owner) = (left.node(), left.owner.clone());
         let output = &self.session.output;
         output.say(format!(
-            "{} does not answer any more: looking for another node",
-            node.short()
+            "{} does not answer any more: looking for another node, for {}",
+            node.short(),
+            humantime::format_duration(self.patience)
         ));
         self.gone = Some(why);
         let other = connection::reopen(self.session, self.realm, owner, self.patience).await?;

@@ -126,6 +126,21 @@ pub struct CellReport {
     pub started_at: Option<Timestamp>,
     #[n(11)]
     pub exit_code: Option<i32>,
+    /// None while nothing has to be tried again.
+    #[n(12)]
+    pub retry: Option<Retry>,
+}
+
+/// A cell that ended, or could not begin, and is tried again; until it has run for a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Retry {
+    /// How often in a row it has ended without having run for a second.
+    #[n(0)]
+    pub crashes: u32,
+    /// When it is tried again, by the node's clock; None while it is being tried.
+    #[n(1)]
+    pub at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

@@ -57,6 +57,28 @@ pub fn size_bytes(text: &str) -> Result<u64, UnitError> {
     }
 }
 
+/// Bytes as people read them: `812 B`, `66 KiB`, `1.5 MiB`; below a MiB rounded up to whole KiB.
+pub fn size_text(bytes: u64) -> String {
+    const KIB: u64 = 1024;
+    const MIB: u64 = KIB * KIB;
+    const GIB: u64 = MIB * KIB;
+    let tenths = |unit: u64, name: &str| {
+        let tenths = u128::from(bytes) * 10 / u128::from(unit);
+        match tenths % 10 {
+            0 => format!("{} {name}", tenths / 10),
+            part => format!("{}.{part} {name}", tenths / 10),
+        }
+    };
+    match bytes {
+        0..KIB => format!("{bytes} B"),
+        // What rounds up to a MiB is one.
+        KIB..MIB if bytes.div_ceil(KIB) < KIB => format!("{} KiB", bytes.div_ceil(KIB)),
+        KIB..MIB => "1 MiB".to_owned(),
+        MIB..GIB => tenths(MIB, "MiB"),
+        GIB.. => tenths(GIB, "GiB"),
+    }
+}
+
 /// Parts `KEY=VALUE` at the first `=`.
 pub fn pair(text: &str) -> Result<(String, String), PairError> {
     let (key, value) = text.split_once('=').ok_or(PairError::NoEquals)?;

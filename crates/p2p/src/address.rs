@@ -34,6 +34,12 @@ pub fn check_address(text: &str) -> Result<String, AddressError> {
     parse(text).map(|address| address.to_string())
 }
 
+/// Whether an address means something on its own machine, or link, alone.
+pub fn is_here_only(address: &str) -> bool {
+    let starts = ["/ip4/127.", "/ip6/::1/", "/ip6/fe80:"];
+    starts.iter().any(|start| address.starts_with(start))
+}
+
 /// The peer that an address ends in.
 pub(crate) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last() {

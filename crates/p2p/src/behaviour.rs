@@ -93,7 +93,7 @@ pub(crate) fn build(
 
 fn identify(config: &Config, keypair: &identity::Keypair) -> identify::Config {
     identify::Config::new("/realm/1".to_owned(), keypair.public())
-        .with_agent_version(describe(&config.agent_version, &config.tags))
+        .with_agent_version(describe(&config.agent_version, config.run, &config.tags))
         .with_push_listen_addr_updates(true)
         // Addresses that strangers claim are not dialled.
         .with_cache_size(0)
@@ -163,24 +163,36 @@ fn relay_config() -> relay::Config {
     .circuit_src_per_ip(RELAY_BEGUN, RELAY_BEGUN_AGAIN)
 }
 
-/// Version and tags in identify's one line of text.
+/// What stands before the run and the tags in identify's one line of text.
+const RUN: &str = " run=";
 const TAGS: &str = " tags=";
 /// Bounds on what a peer says of itself; identify itself stops at 4 KiB.
 const VERSION_MAX: usize = 64;
 const TAG_MAX: usize = 128;
 const TAGS_MAX: usize = 32;
 
-fn describe(version: &str, tags: &[String]) -> String {
-    if tags.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{version}{TAGS}{}", tags.join(","))
-    }
+fn describe(version: &str, run: Option<u64>, tags: &[String]) -> String {
+    let run = run.map_or_else(String::new, |run| format!("{RUN}{run}"));
+    let tags = match tags {
+        [] => String::new(),
+        tags => format!("{TAGS}{}", tags.join(",")),
+    };
+    format!("{version}{run}{tags}")
+}
+
+/// What a peer says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Described {
+    pub version: String,
+    /// Which start of the peer this is; None where it does not say.
+    pub run: Option<u64>,
+    pub tags: Vec<String>,
 }
 
 /// Reads what a peer says of itself: bounded, and without characters that steer a terminal.
-pub(crate) fn described(text: &str) -> (String, Vec<String>) {
-    let (version, tags) = text.split_once(TAGS).unwrap_or((text, ""));
+pub(crate) fn described(text: &str) -> Described {
+    let (text, tags) = text.split_once(TAGS).unwrap_or((text, ""));
+    let (version, run) = text.split_once(RUN).unwrap_or((text, ""));
     let clean = |part: &str, max: usize| -> String {
         part.chars()
             .filter(|char| !char.is_control())
@@ -188,10 +200,11 @@ pub(crate) fn described(text: &str) -> (String, Vec<String>) {
             .collect()
     };
     let tags = tags.split(',').filter(|tag| !tag.is_empty()).take(TAGS_MAX);
-    (
-        clean(version, VERSION_MAX),
-        tags.map(|tag| clean(tag, TAG_MAX)).collect(),
-    )
+    Described {
+        version: clean(version, VERSION_MAX),
+        run: run.parse().ok(),
+        tags: tags.map(|tag| clean(tag, TAG_MAX)).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -201,18 +214,23 @@ mod tests {
     #[test]
     fn what_is_described_is_read() {
         let tags = vec!["edge".to_owned(), "zone=eu".to_owned()];
-        assert_eq!(
-            described(&describe("realm/1", &tags)),
-            ("realm/1".to_owned(), tags)
-        );
-        assert_eq!(described("realm/1"), ("realm/1".to_owned(), Vec::new()));
+        for (run, tags) in [
+            (None, Vec::new()),
+            (Some(7), Vec::new()),
+            (None, tags.clone()),
+            (Some(7), tags),
+        ] {
+            let version = "realm/1".to_owned();
+            let text = describe(&version, run, &tags);
+            assert_eq!(described(&text), Described { version, run, tags });
+        }
     }
 
     #[test]
     fn a_hostile_description_is_bounded_and_inert() {
         let text = format!("\u{1b}[2J{}{TAGS}{}", "v".repeat(4000), "x,".repeat(2000));
-        let (version, tags) = described(&text);
-        assert!(version.starts_with("[2J") && version.len() == VERSION_MAX);
-        assert_eq!(tags.len(), TAGS_MAX);
+        let found = described(&text);
+        assert!(found.version.starts_with("[2J") && found.version.len() == VERSION_MAX);
+        assert_eq!((found.tags.len(), found.run), (TAGS_MAX, None));
     }
 }

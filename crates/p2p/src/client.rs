@@ -2,18 +2,22 @@
 
 mod driver;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, PeerId, Stream, Swarm, mdns,
     multiaddr::Protocol,
-    swarm::{self, ConnectionId, SwarmEvent, dial_opts::DialOpts},
+    swarm::{self, ConnectionId, DialError, SwarmEvent, dial_opts::DialOpts},
 };
 use realm_identity::{PublicKey, SecretKey};
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
@@ -23,8 +27,12 @@ use driver::{Driver, Light};
 
 /// A command needs one stream, and one for each circuit through a relay; the node may open none.
 const STREAMS: usize = 64;
-/// Addresses dialled at once: a token or a saved list holds fewer.
+/// Addresses dialled at most: a token or a saved list holds fewer.
 const ADDRESSES_MAX: usize = 64;
+/// Dials at once: as many connections as a node lets one unknown key have.
+const ABREAST: usize = 2;
+/// One more address is dialled when nothing was heard for this long.
+const STAGGER: Duration = Duration::from_millis(250);
 /// After the first answer, for others on the same network to answer too.
 const DISCOVERY_LINGER: Duration = Duration::from_millis(150);
 
@@ -60,8 +68,9 @@ pub enum DialRpcError {
     Settings(String),
 }
 
-/// Dials all addresses but those of circuits at once and opens an RPC stream to whoever answers first, which must be
-/// `expect` if given. `secret` is an ephemeral key: who the user is, the RPC proves.
+/// Dials the addresses of one node but those of circuits, two at once, and opens an RPC stream where it
+/// answers first, which must be `expect` if given. `secret` is an ephemeral key: who the user is, the RPC
+/// proves.
 ///
 /// Runs on the caller's tokio runtime. Dropping it midway closes what was opened.
 pub async fn dial_rpc(
@@ -76,21 +85,12 @@ pub async fn dial_rpc(
     if targets.is_empty() {
         return Err(DialRpcError::OnlyRelayed);
     }
-    let mut race = Race::new(secret, &targets)?;
-    let (peer, address) = timeout_at(end, race.first(targets, expect))
+    let mut race = Race::new(secret, targets)?;
+    let (peer, address, stream) = timeout_at(end, race.won(expect))
         .await
         .map_err(|_| DialRpcError::Deadline(deadline))??;
-    let opened = timeout_at(end, race.open(peer))
-        .await
-        .map_err(|_| DialRpcError::Deadline(deadline))?;
-    // First() answers only for peers with a key.
-    let key = key::key_of(&peer).ok_or(DialRpcError::NoAddress)?;
-    let stream = opened.map_err(|error| DialRpcError::NoRpc {
-        peer: key,
-        reason: error.to_string(),
-    })?;
     Ok(RpcConnection {
-        peer: key,
+        peer,
         address: address.to_string(),
         stream: Some(stream),
         driver: Driver::start(race.swarm),
@@ -165,10 +165,15 @@ fn targets(
 /// A light swarm: it dials, opens streams and serves nothing.
 struct Race {
     swarm: Swarm<Light>,
+    /// Addresses that nobody has dialled yet.
+    left: VecDeque<Multiaddr>,
+    dials: HashMap<ConnectionId, Multiaddr>,
+    /// What went wrong, with its address.
+    attempts: Vec<String>,
 }
 
 impl Race {
-    fn new(secret: &SecretKey, targets: &[Multiaddr]) -> Result<Self, DialRpcError> {
+    fn new(secret: &SecretKey, targets: Vec<Multiaddr>) -> Result<Self, DialRpcError> {
         let keypair = key::keypair(secret);
         let dns = targets.iter().flatten().any(|part| {
             matches!(
@@ -188,55 +193,107 @@ impl Race {
             // A stream may rest as long as the command that holds it.
             .with_idle_connection_timeout(Duration::from_secs(60));
         let swarm = Swarm::new(transport, Light::new(relay), peer, settings);
-        Ok(Self { swarm })
+        Ok(Self {
+            swarm,
+            left: targets.into(),
+            dials: HashMap::new(),
+            attempts: Vec::new(),
+        })
     }
 
-    /// Whoever is connected first. Later ones are closed again by the driver.
-    async fn first(
+    /// A stream to whoever is connected first, and the address where that was.
+    async fn won(
         &mut self,
-        targets: Vec<Multiaddr>,
         expect: Option<PublicKey>,
-    ) -> Result<(PeerId, Multiaddr), DialRpcError> {
-        let mut dials: HashMap<ConnectionId, Multiaddr> = HashMap::new();
-        let mut attempts = Vec::new();
-        for target in targets {
-            let opts = DialOpts::unknown_peer_id().address(target.clone()).build();
-            let connection = opts.connection_id();
-            match self.swarm.dial(opts) {
-                Ok(()) => drop(dials.insert(connection, target)),
-                Err(error) => attempts.push(format!("{target}: {}", dial_reason(&error))),
+    ) -> Result<(PublicKey, Multiaddr, Stream), DialRpcError> {
+        loop {
+            let (peer, key, address) = self.first(expect).await?;
+            // A connection that the node took back may have a twin that it kept.
+            while self.swarm.is_connected(&peer) {
+                match self.open(peer).await {
+                    Ok(stream) => return Ok((key, address, stream)),
+                    Err(OpenError::Connect(reason)) => {
+                        self.attempts.push(format!("{address}: {reason}"));
+                    }
+                    Err(error) => {
+                        let reason = error.to_string();
+                        return Err(DialRpcError::NoRpc { peer: key, reason });
+                    }
+                }
             }
         }
-        while !dials.is_empty() {
-            match self.swarm.select_next_some().await {
+    }
+
+    /// Whoever is connected first. A node lets one key have few connections, so not all addresses
+    /// of one are dialled at once: the next one when one failed, or nothing was heard for a while.
+    async fn first(
+        &mut self,
+        expect: Option<PublicKey>,
+    ) -> Result<(PeerId, PublicKey, Multiaddr), DialRpcError> {
+        let mut next = Instant::now() + STAGGER;
+        loop {
+            while self.dials.len() < ABREAST && self.dial_next() {}
+            if self.dials.is_empty() {
+                let attempts = std::mem::take(&mut self.attempts);
+                return Err(DialRpcError::Failed { attempts });
+            }
+            let event = tokio::select! {
+                event = self.swarm.select_next_some() => event,
+                () = sleep_until(next), if !self.left.is_empty() => {
+                    self.dial_next();
+                    next += STAGGER;
+                    continue;
+                }
+            };
+            match event {
                 SwarmEvent::ConnectionEstablished {
                     peer_id,
                     connection_id,
                     ..
                 } => {
-                    let target = dials
-                        .remove(&connection_id)
-                        .unwrap_or_else(Multiaddr::empty);
+                    let Some(target) = self.dials.remove(&connection_id) else {
+                        continue;
+                    };
                     let key = key::key_of(&peer_id);
-                    if key.is_some() && expect.is_none_or(|expect| key == Some(expect)) {
-                        return Ok((peer_id, target));
+                    if let Some(key) = key.filter(|key| expect.is_none_or(|expect| *key == expect))
+                    {
+                        return Ok((peer_id, key, target));
                     }
-                    attempts.push(format!("{target}: another node answers there"));
+                    self.attempts
+                        .push(format!("{target}: another node answers there"));
                     self.swarm.close_connection(connection_id);
                 }
                 SwarmEvent::OutgoingConnectionError {
                     connection_id,
                     error,
                     ..
-                } => {
-                    if let Some(target) = dials.remove(&connection_id) {
-                        attempts.push(format!("{target}: {}", dial_reason(&error)));
-                    }
-                }
+                } => self.failed(connection_id, &error),
                 _ => {}
             }
         }
-        Err(DialRpcError::Failed { attempts })
+    }
+
+    /// Dials one more address; false where none is left.
+    fn dial_next(&mut self) -> bool {
+        let Some(target) = self.left.pop_front() else {
+            return false;
+        };
+        let opts = DialOpts::unknown_peer_id().address(target.clone()).build();
+        let connection = opts.connection_id();
+        match self.swarm.dial(opts) {
+            Ok(()) => drop(self.dials.insert(connection, target)),
+            Err(error) => self
+                .attempts
+                .push(format!("{target}: {}", dial_reason(&error))),
+        }
+        true
+    }
+
+    fn failed(&mut self, connection: ConnectionId, error: &DialError) {
+        if let Some(target) = self.dials.remove(&connection) {
+            self.attempts
+                .push(format!("{target}: {}", dial_reason(error)));
+        }
     }
 
     async fn open(&mut self, peer: PeerId) -> Result<Stream, OpenError> {
@@ -246,10 +303,18 @@ impl Race {
         loop {
             tokio::select! {
                 stream = &mut opened => {
-                    let gone = || OpenError::Connect("the connection is gone".to_owned());
+                    let gone = || OpenError::Connect("the node closed the connection".to_owned());
                     return stream.map_err(|_| gone())?;
                 }
-                _ = self.swarm.select_next_some() => {}
+                event = self.swarm.select_next_some() => match event {
+                    SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                        self.dials.remove(&connection_id);
+                    }
+                    SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                        self.failed(connection_id, &error);
+                    }
+                    _ => {}
+                }
             }
         }
     }

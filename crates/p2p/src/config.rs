@@ -19,6 +19,8 @@ pub struct Config {
     pub mdns: bool,
     /// Like `realm/0.1.0`. Told to every peer.
     pub agent_version: String,
+    /// Another number with each start, told to every peer: its connections to an earlier run are dead.
+    pub run: Option<u64>,
     /// Told to every peer; what they are worth is the realm's to decide.
     pub tags: Vec<String>,
     pub limits: NetLimits,
@@ -34,6 +36,7 @@ impl Config {
             bootstrap: Vec::new(),
             mdns: false,
             agent_version: "realm/0".to_owned(),
+            run: None,
             tags: Vec::new(),
             limits: NetLimits::default(),
         }

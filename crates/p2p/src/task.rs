@@ -101,7 +101,11 @@ struct Peer {
 struct Connection {
     id: ConnectionId,
     address: Multiaddr,
+    /// By this node, so that the peer listens at that address.
+    dialled: bool,
     link: Link,
+    /// Which start of the peer it goes to, as far as that was told.
+    run: Option<u64>,
 }
 
 /// The way to one peer's [`frames::Writer`].
@@ -393,6 +397,17 @@ impl Peer {
             .iter()
             .min_by_key(|open| open.link == Link::Relay);
         best.map_or(Link::Relay, |open| open.link)
+    }
+
+    /// Learns which start of the peer `connection` goes to; whether others go to another one.
+    fn is_restarted(&mut self, connection: ConnectionId, run: Option<u64>) -> bool {
+        for open in &mut self.connections {
+            if open.id == connection {
+                open.run = run;
+            }
+        }
+        let mut runs = self.connections.iter().filter_map(|open| open.run);
+        runs.any(|other| run.is_some_and(|run| run != other))
     }
 }
 

@@ -15,6 +15,10 @@ mod drift;
 pub use drift::Drift;
 use drift::Scene;
 
+/// So often in a row a cell may end without having run for a second; then it keeps crashing, which is
+/// a failure although it is started again.
+pub const MAX_CRASHES: u32 = 3;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComponentState {
     Pending,
@@ -94,6 +98,7 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
         running: running(scene, &good).min(desired),
         good: &good,
         missing: &drift,
+        crashing: crashing(scene),
     };
     let cells = scene.cells.iter();
     let mut current = cells.clone().filter(|(_, cell)| scene.is_current(cell));
@@ -166,6 +171,14 @@ struct Tally<'a> {
     /// States of the cells that are as asked, in their place.
     good: &'a [CellState],
     missing: &'a [Drift],
+    /// Whether one of them keeps crashing.
+    crashing: bool,
+}
+
+/// Also while a cell is on its way once more, so that the answer does not change with every try.
+fn crashing(scene: &Scene<'_>) -> bool {
+    let mut cells = scene.live().filter(|(_, cell)| scene.is_current(cell));
+    cells.any(|(_, cell)| cell.retry.is_some_and(|retry| retry.crashes >= MAX_CRASHES))
 }
 
 fn judge(
@@ -202,8 +215,9 @@ fn judge(
             .iter()
             .any(|drift| drift.have.is_some_and(|have| wanted.contains(&have)))
     };
-    let failing = have(&[CellState::Failed, CellState::Backoff]);
-    let state = if tally.running >= tally.desired && !failing {
+    let failing = have(&[CellState::Failed]) || tally.crashing;
+    let waits = have(&[CellState::Backoff]);
+    let state = if tally.running >= tally.desired && !failing && !waits {
         // All run, and some are on their way to another node.
         ComponentState::Running
     } else if tally.running > 0 {
@@ -216,6 +230,8 @@ fn judge(
         CellState::Pulling,
         CellState::Compiling,
         CellState::Starting,
+        // It is tried again.
+        CellState::Backoff,
     ]) {
         ComponentState::Starting
     } else {

@@ -256,6 +256,15 @@ pub enum Effect {
     ClaimAdded {
         claim: Vec<u8>,
     },
+    /// This node came into the realm just now and has read the log as far as the approved peers it
+    /// met had it: before that, whom it takes for approved may have been revoked. Everything it read
+    /// is on disk.
+    CaughtUp,
+    /// The owner revoked this node, which asked to join and was never told more of the log.
+    Revoked {
+        realm: RealmId,
+        seq: u64,
+    },
     /// Two nodes used one invite: neither counts until the owner decides.
     ClaimConflict {
         invite_key: PublicKey,

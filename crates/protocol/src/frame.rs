@@ -74,6 +74,10 @@ pub enum Frame {
     /// `Signed<NodeReport>`.
     #[n(12)]
     Report(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+    /// The owner's `Signed<Entry>` that revoked the receiver, which asked to join and gets nothing
+    /// else of the log.
+    #[n(13)]
+    Revoked(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// A byte string in a list.
@@ -143,6 +147,9 @@ impl Frame {
                 wire.len(),
                 realm_identity::MAX_SIGNED_BYTES,
             ),
+            Self::Revoked(wire) => {
+                bound("entry bytes", wire.len(), realm_identity::MAX_SIGNED_BYTES)
+            }
             Self::GetEntry(_) | Self::GetReport { .. } => Ok(()),
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use realm_identity::{
-    Entry, Genesis, Hash, Kind, PublicKey, RealmId, Signed, Target, Timestamp, authority,
+    Artifact, Entry, Genesis, Hash, Kind, PublicKey, RealmId, Signed, Target, Timestamp, authority,
 };
 
 use crate::{Checkpoint, Fold, FoldRefusal, Mutation, Point, Refusal, limits::*};
@@ -364,8 +364,7 @@ impl<F: Fold> Log<F> {
             return Ok(());
         };
         let payload = payload.ok_or(Refusal::PayloadMissing)?;
-        let size_fits = payload.len() as u64 == body.payload.size;
-        if !size_fits || Hash::of(payload) != body.payload.sha256 {
+        if Artifact::of(payload) != body.payload {
             return Err(Refusal::PayloadMismatch);
         }
         if entry.kind() == Some(Kind::Merge) {

@@ -11,7 +11,9 @@ use crate::{
 };
 
 mod claims;
+mod expelled;
 mod joins;
+mod newcomer;
 mod peers;
 mod status;
 mod sync;
@@ -19,6 +21,7 @@ mod writes;
 
 use claims::Claims;
 use joins::Joins;
+use newcomer::Newcomer;
 use peers::Peer;
 use status::Reports;
 use writes::Writes;
@@ -71,6 +74,10 @@ pub struct Node<F> {
     approved: BTreeSet<PublicKey>,
     /// Nodes that were taken out, with the revision that did.
     expelled: BTreeMap<PublicKey, u64>,
+    /// The realm whose owner is known to have revoked this node before it was ever in.
+    told_revoked: Option<RealmId>,
+    /// None once this node has caught up with the realm.
+    newcomer: Option<Newcomer>,
     peers: BTreeMap<PublicKey, Peer>,
     /// Where the approved nodes said their durable logs stand.
     heads: BTreeMap<PublicKey, (status::Age, Point)>,
@@ -111,12 +118,15 @@ impl<F: Fold + Clone> Node<F> {
             .as_ref()
             .map_or(NOWHERE, |log| point_of(log.head().seq, log.head().hash));
         let halt = log.as_ref().and_then(|log| log.halt().cloned());
+        let is_new = log.as_ref().is_none_or(|log| log.head().seq == 0);
         let mut node = Self {
             me,
             fold,
             log,
             approved: BTreeSet::new(),
             expelled: BTreeMap::new(),
+            told_revoked: None,
+            newcomer: is_new.then(Newcomer::default),
             peers: BTreeMap::new(),
             heads: BTreeMap::new(),
             swim: Swim::new(me, now.wall.as_millis(), seed),
@@ -183,6 +193,7 @@ impl<F: Fold + Clone> Node<F> {
             .next_sync
             .min(self.next_announce)
             .min(self.next_retry.unwrap_or(u64::MAX))
+            .min(self.newcomer.as_ref().map_or(u64::MAX, Newcomer::due))
             .min(match self.asking.is_empty() {
                 true => u64::MAX,
                 false => self.next_ask,
@@ -211,7 +222,7 @@ impl<F: Fold + Clone> Node<F> {
             Event::Persisted { token } => self.persisted(token, now),
             Event::PersistFailed { token } => self.persist_failed(token, now),
             Event::Approved { nodes } => self.approve(nodes, now),
-            Event::Expelled { nodes } => self.expelled = nodes,
+            Event::Expelled { nodes } => self.expel(nodes),
             Event::Pinned { owner } => self.config.pins.push(owner),
             Event::OwnReport { report, digest } => self.own_report(report, digest),
             Event::AddClaim { claim } => self.add_claim(None, &claim),
@@ -259,6 +270,7 @@ impl<F: Fold + Clone> Node<F> {
     /// What follows from any event: what the log now says, what SWIM wants, what must be written.
     fn finish(&mut self, now: Now) {
         self.tell();
+        self.catch_up(now);
         self.flush_writes(now);
         self.drain_swim(now);
     }
@@ -289,6 +301,7 @@ impl<F: Fold + Clone> Node<F> {
             Frame::Genesis(wire) => self.genesis(from, &wire, now),
             Frame::Claim(claim) => self.claim_presented(from, claim),
             Frame::Join(request) => self.join(from, request, now),
+            Frame::Revoked(entry) => self.revoked(from, &entry),
             // Owners and witnesses signed these: who brings them does not matter.
             Frame::Claims(claims) => claims
                 .iter()

@@ -95,6 +95,7 @@ pub(crate) struct Swim {
     accused: BTreeSet<PublicKey>,
     health: Health,
     out: VecDeque<Out>,
+    seed: u64,
 }
 
 enum Timed {
@@ -120,6 +121,10 @@ impl Swim {
             epoch,
             bump: 0,
         };
+        Self::with(id, seed)
+    }
+
+    fn with(id: Id, seed: u64) -> Self {
         Self {
             foca: Foca::new(id, config(), SmallRng::seed_from_u64(seed), Wire),
             runtime: AccumulatingRuntime::new(),
@@ -130,7 +135,25 @@ impl Swim {
             accused: BTreeSet::new(),
             health: Health::default(),
             out: VecDeque::new(),
+            seed,
         }
+    }
+
+    /// Forgets everybody, and is somebody new to them: what was found out without being answered
+    /// is not worth telling.
+    pub fn begin(&mut self, epoch: u64) {
+        let me = *self.foca.identity();
+        let id = Id {
+            epoch: epoch.max(me.epoch.saturating_add(1)),
+            bump: 0,
+            ..me
+        };
+        let seed = self.seed.wrapping_add(1);
+        let scheduled = self.scheduled;
+        *self = Self {
+            scheduled,
+            ..Self::with(id, seed)
+        };
     }
 
     pub fn poll(&mut self) -> Option<Out> {
@@ -206,12 +229,27 @@ impl Swim {
         let members = members
             .into_iter()
             .filter(|member| self.approved.contains_key(&member.id().key))
+            .map(|member| self.doubted(member))
             .collect();
         let result = self
             .foca
             .handle_data(&write_packet(&header, members), &mut self.runtime);
         self.settle(result, mono);
         Ok(())
+    }
+
+    /// Nobody is lost by the word of another alone: who comes out of a partition takes those for
+    /// lost who never lost each other. They are suspects first, and have their time to answer.
+    fn doubted(&self, member: foca::Member<Id>) -> foca::Member<Id> {
+        let healthy = |known: &foca::Member<Id>| {
+            known.id().key == member.id().key && known.state() == State::Alive
+        };
+        match member.state() {
+            State::Down if self.foca.iter_members().any(healthy) => {
+                foca::Member::new(*member.id(), member.incarnation(), State::Suspect)
+            }
+            _ => member,
+        }
     }
 
     /// Runs the timers that are due.

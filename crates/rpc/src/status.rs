@@ -96,6 +96,12 @@ pub struct Cell {
     pub state: Option<CellState>,
     pub reason: Option<Reason>,
     pub restarts: u64,
+    /// How often in a row it has ended without having run for a second.
+    #[serde(default)]
+    pub crashes: u64,
+    /// When it is started again, by its node's clock; null while it runs, or is being started.
+    #[serde(default)]
+    pub restart_at: Option<jiff::Timestamp>,
     pub memory_bytes: Option<u64>,
     pub memory_max_bytes: Option<u64>,
     pub fuel_used: Option<u64>,

@@ -23,8 +23,10 @@ pub(crate) const INSTANCES_PER_CELL: u32 = 32;
 pub(crate) const STACK_BYTES: usize = 512 * 1024;
 /// The address space behind one memory, whatever a cell may use of it: Wasmtime's default.
 pub(crate) const MEMORY_BYTES: usize = 4 << 30;
-/// What the engine keeps of an instance beside its memories and tables: Wasmtime's default.
-pub(crate) const INSTANCE_BYTES: usize = 1 << 20;
+/// What the engine keeps of a cell's instances beside their memories and tables, most of it 32 bytes for each function
+/// that may be called by reference: a compiler of 75 MB needs 1.2 MiB. Nothing is reserved for it; it comes on top of
+/// the cell's memory limit, which Wasmtime has no way to charge for it.
+pub(crate) const INSTANCE_BYTES: usize = 8 << 20;
 /// Resources (streams, files, sockets) of one cell at once.
 pub(crate) const RESOURCES_MAX: usize = 4096;
 /// Handles of the component model of one cell at once.

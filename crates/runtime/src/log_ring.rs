@@ -24,6 +24,8 @@ const LINE_OVERHEAD_BYTES: usize = 64;
 pub enum LogStream {
     Stdout,
     Stderr,
+    /// What is said about the cell, not by it.
+    Agent,
 }
 
 /// One line, without its end. Bytes that are not UTF-8 were replaced.
@@ -98,8 +100,8 @@ struct Lines {
     /// The number after the newest line's.
     next: u64,
     sequence: Sequence,
-    /// Unfinished lines of standard output and standard error.
-    open: [Vec<u8>; 2],
+    /// Unfinished lines of each stream.
+    open: [Vec<u8>; 3],
 }
 
 impl Default for LogRing {
@@ -152,7 +154,7 @@ impl LogRing {
     /// Ends unfinished lines: the cell is gone.
     pub fn finish(&self) {
         let mut lines = self.lines();
-        for stream in [LogStream::Stdout, LogStream::Stderr] {
+        for stream in [LogStream::Stdout, LogStream::Stderr, LogStream::Agent] {
             if !lines.open[stream as usize].is_empty() {
                 lines.close(stream, false);
             }

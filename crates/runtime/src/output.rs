@@ -40,7 +40,7 @@ impl IsTerminal for Output {
             Sink::Process(LogStream::Stdout) => {
                 std::io::IsTerminal::is_terminal(&std::io::stdout())
             }
-            Sink::Process(LogStream::Stderr) => {
+            Sink::Process(LogStream::Stderr | LogStream::Agent) => {
                 std::io::IsTerminal::is_terminal(&std::io::stderr())
             }
         }
@@ -62,7 +62,9 @@ impl Sink {
         match self {
             Self::Ring(..) => None,
             Self::Process(LogStream::Stdout) => Some(Box::pin(tokio::io::stdout())),
-            Self::Process(LogStream::Stderr) => Some(Box::pin(tokio::io::stderr())),
+            Self::Process(LogStream::Stderr | LogStream::Agent) => {
+                Some(Box::pin(tokio::io::stderr()))
+            }
         }
     }
 }

@@ -15,4 +15,4 @@ pub use blobs::{BlobError, Blobs, Partial, Upload};
 pub use dir::{DataDir, DirError};
 pub use ledger::{Checkpoint, Item, Ledger, LedgerContents, LedgerError, LedgerStorage, Op};
 pub use redb::StorageBackend;
-pub use state_file::{StateFile, StateFileError};
+pub use state_file::{ASIDE, Kept, StateFile, StateFileError};

@@ -11,13 +11,39 @@ use realm_manifest::identity::Hash;
 
 use crate::dir::{NOFOLLOW, sync_dir, temporary};
 
-/// Nothing kept this way is larger.
+/// Nothing kept this way is larger, unless its owner says so.
 const MAX_BYTES: u64 = 256 * 1024;
+/// A SHA-256 at the end.
+const CHECKSUM_BYTES: usize = 32;
+/// What the name of a damaged file that was put aside ends with.
+pub const ASIDE: &str = ".damaged";
 
 /// One file: its content, then the SHA-256 of the content.
 #[derive(Debug, Clone)]
 pub struct StateFile {
     path: PathBuf,
+    /// Bytes of content and checksum.
+    max: u64,
+}
+
+/// What a file held that the node can do without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept<T> {
+    /// There is no file.
+    Nothing,
+    Whole(T),
+    /// It was damaged, and is kept here for who wants to look.
+    Lost(PathBuf),
+}
+
+impl<T> Kept<T> {
+    /// What is known; damage counts as absence.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Self::Whole(content) => Some(content),
+            Self::Nothing | Self::Lost(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +52,8 @@ pub enum StateFileError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("{path} holds at most {max} bytes, and cannot hold {size}")]
+    TooLarge { path: PathBuf, max: u64, size: u64 },
     #[error("{path} is damaged: {advice}")]
     Damaged { path: PathBuf, advice: &'static str },
 }
@@ -48,7 +76,17 @@ fn advice(name: &str) -> &'static str {
 
 impl StateFile {
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            max: MAX_BYTES,
+        }
+    }
+
+    /// Holds up to so many bytes.
+    #[must_use]
+    pub fn holding(self, max: usize) -> Self {
+        let max = u64::try_from(max).unwrap_or(u64::MAX);
+        Self { max, ..self }
     }
 
     pub fn path(&self) -> &Path {
@@ -71,14 +109,17 @@ impl StateFile {
             Err(error) => return Err(read_error(error)),
         };
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
+        file.take(self.max.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(read_error)?;
         let damaged = || self.damaged();
-        if bytes.len() as u64 > MAX_BYTES {
+        if bytes.len() as u64 > self.max {
             return Err(damaged());
         }
-        let split = bytes.len().checked_sub(32).ok_or_else(damaged)?;
+        let split = bytes
+            .len()
+            .checked_sub(CHECKSUM_BYTES)
+            .ok_or_else(damaged)?;
         let checksum = bytes.split_off(split);
         if Hash::of(&bytes).as_bytes()[..] == checksum[..] {
             Ok(Some(bytes))
@@ -96,27 +137,60 @@ impl StateFile {
         }
     }
 
-    /// The content of a file that the node can do without, as `parse` reads it: damage counts as
-    /// absence, and the log says what is lost with it.
+    /// The content of a file that the node can do without, as `parse` reads it. A damaged one is put
+    /// aside, so that the next write does not end it, and the log says what is lost with it.
     pub fn read_or_lose<T>(
         &self,
         loss: &str,
         parse: impl FnOnce(Vec<u8>) -> Option<T>,
-    ) -> Result<Option<T>, StateFileError> {
+    ) -> Result<Kept<T>, StateFileError> {
         let parsed = match self.read() {
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(Kept::Nothing),
             Ok(Some(bytes)) => parse(bytes),
             Err(StateFileError::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
-        if parsed.is_none() {
-            tracing::warn!(path = %self.path.display(), "a damaged file counts as none: {loss}");
+        match parsed {
+            Some(content) => Ok(Kept::Whole(content)),
+            None => {
+                let aside = self.put_aside()?;
+                tracing::warn!(
+                    path = %self.path.display(),
+                    aside = %aside.display(),
+                    "a damaged file is put aside and counts as none: {loss}"
+                );
+                Ok(Kept::Lost(aside))
+            }
         }
-        Ok(parsed)
+    }
+
+    /// Only the last one is kept.
+    fn put_aside(&self) -> Result<PathBuf, StateFileError> {
+        let mut name = self.path.clone().into_os_string();
+        name.push(ASIDE);
+        let aside = PathBuf::from(name);
+        let moved = fs::rename(&self.path, &aside)
+            .and_then(|()| sync_dir(self.path.parent().unwrap_or(Path::new("."))));
+        match moved {
+            Ok(()) => Ok(aside),
+            Err(source) => Err(StateFileError::Write {
+                path: aside,
+                source,
+            }),
+        }
     }
 
     /// Replaces the content in one durable step.
     pub fn write(&self, content: &[u8]) -> Result<(), StateFileError> {
+        let size = content.len() as u64 + CHECKSUM_BYTES as u64;
+        if size > self.max {
+            // What cannot be read again is not written.
+            return Err(StateFileError::TooLarge {
+                path: self.path.clone(),
+                max: self.max,
+                size,
+            });
+        }
         let write = || {
             let temporary = temporary(&self.path);
             // What a crash left may have another mode.

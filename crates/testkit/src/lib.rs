@@ -34,6 +34,8 @@ pub struct Cluster {
     realm: PathBuf,
     nodes: Vec<NodeProcess>,
     here: Option<Here>,
+    /// Where a node listens at its first start.
+    listen: &'static str,
 }
 
 #[derive(Debug)]
@@ -63,9 +65,17 @@ impl Cluster {
             realm: realm.into(),
             nodes: Vec::new(),
             here: None,
+            listen: "/ip4/127.0.0.1/tcp/0",
         };
         cluster.ok(&["init", "--name", "test"]);
         cluster
+    }
+
+    /// Nodes listen over QUIC alone from now on.
+    #[must_use]
+    pub fn over_quic(mut self) -> Self {
+        self.listen = "/ip4/127.0.0.1/udp/0/quic-v1";
+        self
     }
 
     pub fn path(&self) -> &Path {
@@ -225,6 +235,7 @@ impl Cluster {
             .open(self.path().join(format!("{name}.log")))
             .unwrap();
         let mut command = self.command();
+        let listen = self.listen;
         let node = self
             .nodes
             .iter_mut()
@@ -234,7 +245,7 @@ impl Cluster {
             .args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"])
             .arg(&data);
         if node.listen.is_empty() {
-            command.args(["--listen", "/ip4/127.0.0.1/tcp/0"]);
+            command.args(["--listen", listen]);
         }
         for address in &node.listen {
             let address = address.split("/p2p/").next().unwrap();

@@ -78,6 +78,7 @@ impl Scene {
             full: 0,
             end: None,
             lasting: false,
+            doubtful: false,
         }
     }
 }

@@ -5,12 +5,14 @@ use realm_p2p::PeerInfo;
 use realm_protocol::{Event, Now};
 use realm_rpc::{
     Branch, ErrorCode, Fork, Head, HeadId, Intent, PendingNode, RpcError, Submitted, Survey,
-    status::Status,
 };
 use tokio::sync::oneshot;
 
 use super::Core;
-use crate::{fold::chain, metrics::Snapshot};
+use crate::{
+    desk::{Counted, Grounds},
+    fold::chain,
+};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
@@ -57,10 +59,11 @@ pub enum Command {
         reply: Reply<()>,
     },
     Standing(Reply<Vec<Vec<u8>>>),
-    Metrics(Reply<Snapshot>),
-    Status {
+    Metrics(Reply<Counted>),
+    /// What a status is made from.
+    Grounds {
         peers: Vec<PeerInfo>,
-        reply: Reply<Status>,
+        reply: Reply<Grounds>,
     },
 }
 
@@ -90,7 +93,7 @@ impl Core {
             Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
             Command::Standing(reply) => answer(reply, Ok(self.standing())),
             Command::Metrics(reply) => answer(reply, Ok(self.metrics())),
-            Command::Status { peers, reply } => answer(reply, self.status(&peers)),
+            Command::Grounds { peers, reply } => answer(reply, self.grounds(&peers)),
         }
     }
 

@@ -78,6 +78,15 @@ impl Core {
             }
             Effect::ClaimPresented { from, claim } => self.claim_presented(from, &claim, now),
             Effect::ClaimAdded { claim } => self.claim_added(&claim, now).await,
+            Effect::CaughtUp => {
+                self.publish_view().await;
+                self.replan = true;
+            }
+            Effect::Revoked { realm, seq } => {
+                tracing::debug!(%realm, seq, "revoked without having been in");
+                self.told_revoked = true;
+                self.publish_view().await;
+            }
             // Whoever counted by this invite does so no more, and an alarm says why.
             Effect::ClaimConflict { .. } => self.approve(now).await,
             Effect::Dial { peer } => self.connect(peer),
@@ -215,6 +224,14 @@ impl Core {
         let Some(state) = &self.state else { return };
         if self.approved.contains_key(&claim.node) {
             return;
+        }
+        // It may have been taken out: whoever asks asks again soon.
+        if !self.node.is_caught_up() && claim.node != self.key.public() {
+            return;
+        }
+        if self.is_decided(&claim.node) {
+            let message = format!("{} was taken out: no invite brings it back", claim.node);
+            return self.claim_refused(claim.node, message, now);
         }
         let same_invite = |other: &&WitnessedClaim| other.claim.key == claim.key;
         let others = self.claims.iter().filter(same_invite);

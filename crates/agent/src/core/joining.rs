@@ -108,13 +108,15 @@ impl Core {
         let me = self.key.public();
         if self.incompatible.is_some() {
             Some("a newer version of realm wrote to the log: upgrade this node".to_owned())
-        } else if self.realm().is_none() {
-            Some("in no realm yet: enroll with an invite".to_owned())
         } else if self.is_revoked(&me) {
             let next = "realm leave, then realm enroll with a new invite, makes it a new node";
             Some(format!("the owner revoked this node: {next}"))
+        } else if self.realm().is_none() {
+            Some("in no realm yet: enroll with an invite".to_owned())
         } else if !self.approved.contains_key(&me) {
             Some("not approved by the owner yet".to_owned())
+        } else if !self.node.is_caught_up() {
+            Some("reading the log of the realm".to_owned())
         } else {
             None
         }

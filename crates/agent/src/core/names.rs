@@ -31,7 +31,7 @@ impl Core {
     }
 
     /// Whether the owner has let the node in, or kept it out.
-    fn is_decided(&self, key: &PublicKey) -> bool {
+    pub(super) fn is_decided(&self, key: &PublicKey) -> bool {
         let state = self.state.as_ref();
         let record = state.and_then(|state| state.nodes.get(key));
         self.approved.contains_key(key) || record.is_some()
@@ -68,7 +68,8 @@ impl Core {
     /// with an invite that does not count.
     pub(super) fn pending(&self) -> Vec<PendingNode> {
         let me = self.key.public();
-        let own = (!self.approved.contains_key(&me)).then(|| PendingNode {
+        let waits = !self.approved.contains_key(&me) && !self.is_revoked(&me);
+        let own = waits.then(|| PendingNode {
             key: me,
             name: self.node_name(&me),
             tags: self.reporter.tags(),
@@ -106,7 +107,9 @@ impl Core {
 
     pub(super) fn is_revoked(&self, node: &PublicKey) -> bool {
         let record = self.state.as_ref().and_then(|state| state.nodes.get(node));
+        let me = *node == self.key.public();
         record.is_some_and(|record| record.standing == Standing::Revoked)
+            || (me && self.told_revoked && !self.approved.contains_key(node))
     }
 
     fn invited_tags(&self, key: &PublicKey) -> Vec<String> {

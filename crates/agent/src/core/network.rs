@@ -1,7 +1,7 @@
 //! What the network tells.
 
 use realm_identity::PublicKey;
-use realm_p2p::{NetworkEvent, Reachability};
+use realm_p2p::{NetworkEvent, Reachability, is_here_only};
 use realm_protocol::{Event, Now};
 
 use super::{Core, effects};
@@ -78,6 +78,8 @@ impl Core {
                 tracing::info!(address, "listening");
                 if !self.addresses.contains(&address) {
                     self.addresses.push(address);
+                    // The first one is what people and other machines are told.
+                    self.addresses.sort_by_key(|at| is_here_only(at));
                 }
                 self.publish_view().await;
             }

@@ -1,10 +1,13 @@
-//! What this node tells who asks: a survey, a status made of it, and what it counts.
+//! What this node tells who asks: a survey, what a status is made of, and what it counts.
 
 use realm_p2p::PeerInfo;
-use realm_rpc::{ErrorCode, RpcError, Survey, status::Status};
+use realm_rpc::{ErrorCode, RpcError, Survey, status::NodeState};
 
 use super::Core;
-use crate::metrics::Snapshot;
+use crate::{
+    desk::{Counted, Grounds},
+    metrics::Snapshot,
+};
 
 impl Core {
     /// What this node knows of its realm.
@@ -15,21 +18,24 @@ impl Core {
         })
     }
 
-    /// The status that a reader of the survey would make of it.
-    pub(crate) fn status(&mut self, peers: &[PeerInfo]) -> Result<Status, RpcError> {
+    /// What a reader of the survey makes a status of.
+    pub(crate) fn grounds(&self, peers: &[PeerInfo]) -> Result<Grounds, RpcError> {
         let survey = self.survey(peers)?;
-        let state = self.state.as_ref().ok_or_else(|| {
+        let state = self.state.clone().ok_or_else(|| {
             RpcError::new(
                 ErrorCode::NotFound,
                 "the log of this node's realm is empty yet",
             )
         })?;
-        let me = self.key.public();
-        Ok(self.reader.read(state, me, &survey).status)
+        Ok(Grounds {
+            state,
+            asked: self.key.public(),
+            survey,
+        })
     }
 
     /// What this node counts; connections and disk are asked of those who know them.
-    pub(crate) fn metrics(&self) -> Snapshot {
+    pub(crate) fn metrics(&self) -> Counted {
         let me = self.key.public();
         let mut snapshot = Snapshot {
             node: self.node_name(&me),
@@ -42,15 +48,20 @@ impl Core {
         if let Some(state) = &self.state {
             snapshot.revision = state.revision;
             snapshot.forked = self.forked;
-            for component in realm_planner::status::components(state, &self.nodes()) {
-                let name = component.state.name().to_owned();
-                *snapshot.components.entry(name).or_default() += 1;
-            }
         }
         for key in self.approved.keys() {
-            let here = if self.is_present(key) { "here" } else { "lost" };
-            *snapshot.nodes.entry(here.to_owned()).or_default() += 1;
+            let draining = self
+                .state
+                .as_ref()
+                .is_some_and(|state| state.is_draining(key));
+            let state = match (self.is_present(key), draining) {
+                (true, false) => NodeState::Ready,
+                (true, true) => NodeState::Draining,
+                (false, _) => NodeState::Lost,
+            };
+            *snapshot.nodes.entry(state.to_string()).or_default() += 1;
         }
-        snapshot
+        let placed = self.state.clone().map(|state| (state, self.nodes()));
+        Counted { snapshot, placed }
     }
 }

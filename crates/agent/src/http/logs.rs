@@ -138,6 +138,7 @@ const fn stream_name(stream: LogStream) -> &'static str {
     match stream {
         LogStream::Stdout => "out",
         LogStream::Stderr => "err",
+        LogStream::Agent => "agent",
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use realm_identity::SecretKey;
+use realm_store::Ledger;
 
 use super::*;
 

@@ -28,7 +28,7 @@ pub async fn run(
 ) -> Result<ExitCode> {
     let lock = realm.lock().await?;
     // What is still here is sent before anything is given up.
-    delivery::resend(connection, realm, &lock).await?;
+    delivery::resend(connection, realm, &lock, &session.output).await?;
     let here = head::agreed(connection, realm).await?.state.revision;
     let others = head::elsewhere(connection, realm).await?;
     let elsewhere = others.iter().map(|other| other.base.state.revision).max();

@@ -141,6 +141,7 @@ fn save_peers(dir: &DataDir, addresses: &[String]) -> Result<()> {
     let known = file
         .read_or_lose("the addresses saved so far", Some)
         .context("cannot read the saved peers")?
+        .known()
         .unwrap_or_default();
     let mut lines: Vec<String> = addresses.to_vec();
     for line in String::from_utf8_lossy(&known).lines() {

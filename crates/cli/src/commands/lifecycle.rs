@@ -1,9 +1,9 @@
-//! `realm start|stop|restart|rm|scale`: changes what a component should be.
+//! `realm start|stop|restart|scale`: changes what a component should be.
 
 use realm_identity::Target;
 use realm_manifest::{
     ComponentName,
-    payload::{Note, Payload, Restart, Run, Scale},
+    payload::{Payload, Restart, Run, Scale},
 };
 use realm_planner::State;
 
@@ -11,7 +11,7 @@ use crate::{
     commands::{Session, wait},
     connection,
     error::{CliError, ExitCode, Result},
-    intent::{self, Durable, Outcome},
+    intent::{self, Outcome},
 };
 
 #[derive(Debug, clap::Args)]
@@ -23,15 +23,6 @@ pub struct Args {
     pub note: Option<String>,
     #[command(flatten)]
     pub wait: wait::Args,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct RemoveArgs {
-    /// The component.
-    pub name: ComponentName,
-    /// Why; recorded in the history.
-    #[arg(short = 'm', long = "message", value_name = "TEXT")]
-    pub note: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -90,14 +81,7 @@ pub fn run(verb: Verb, args: &Args, session: &Session) -> Result<ExitCode> {
             }),
         }
     };
-    change(&args.name, decide, Some(&args.wait), session)
-}
-
-pub fn remove(args: &RemoveArgs, session: &Session) -> Result<ExitCode> {
-    let note = Note {
-        note: args.note.clone(),
-    };
-    change(&args.name, |_| Payload::Remove(note.clone()), None, session)
+    change(&args.name, decide, &args.wait, session)
 }
 
 pub fn scale(args: &ScaleArgs, session: &Session) -> Result<ExitCode> {
@@ -108,38 +92,38 @@ pub fn scale(args: &ScaleArgs, session: &Session) -> Result<ExitCode> {
             note: args.note.clone(),
         })
     };
-    change(name, decide, Some(&args.wait), session)
+    change(name, decide, &args.wait, session)
 }
 
 fn change(
     name: &ComponentName,
     decide: impl Fn(&State) -> Payload,
-    wait: Option<&wait::Args>,
+    wait: &wait::Args,
     session: &Session,
 ) -> Result<ExitCode> {
     connection::block_on(async {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
-        let durable = wait.map_or(Durable::OnOne, wait::Args::durable);
-        let outcome = intent::submit(&connection, &realm, durable, |state| {
-            if !state.components.contains_key(name) {
-                return Err(
-                    CliError::new(ExitCode::NotFound, format!("no component {name}"))
-                        .help("list them: realm status"),
-                );
-            }
+        let asked = (&connection, &realm);
+        let outcome = intent::submit(asked, wait.durable(), &session.output, |state| {
+            check_known(name, state)?;
             Ok((Target::Component(name.as_str().to_owned()), decide(state)))
         })
         .await?;
         report(outcome, name.as_str(), session)?;
-        match wait {
-            Some(args) => {
-                let asked = (&connection, &realm);
-                wait::finish(args, asked, name, outcome.revision(), session).await
-            }
-            None => Ok(ExitCode::Ok),
-        }
+        wait::finish(wait, asked, name, outcome.revision(), session).await
     })
+}
+
+/// Refuses a component that the realm does not have.
+pub fn check_known(name: &ComponentName, state: &State) -> Result<()> {
+    if state.components.contains_key(name) {
+        return Ok(());
+    }
+    Err(
+        CliError::new(ExitCode::NotFound, format!("no component {name}"))
+            .help("list them: realm status"),
+    )
 }
 
 /// Says what became of an intent about `subject`.

@@ -1,5 +1,7 @@
 //! `realm logs`: what cells wrote.
 
+mod follow;
+
 use std::time::Duration;
 
 use realm_manifest::ComponentName;
@@ -68,7 +70,10 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let first = connection::open(session, &realm).await?;
         let status = survey::status(&first, &realm, &session.output).await?;
         let (sources, silent) = sources(args, &realm, first, &status).await?;
-        let lines = read(&sources, &query, &session.output).await?;
+        for (node, why) in &silent {
+            session.output.say(format!("no lines from {node}: {why}"));
+        }
+        let lines = read(sources, &realm, &query, &session.output).await?;
         if let Some(name) = &args.name
             && lines == 0
             && !status
@@ -81,8 +86,8 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
                     .help("list them: realm status"),
             );
         }
-        for (node, why) in &silent {
-            session.output.say(format!("no lines from {node}: {why}"));
+        if lines == 0 && !args.follow {
+            session.output.say(nothing(args));
         }
         Ok(if silent.is_empty() {
             ExitCode::Ok
@@ -92,16 +97,47 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     })
 }
 
+fn nothing(args: &Args) -> String {
+    let what = if args.previous {
+        "no lines of a run before the present one"
+    } else {
+        "no lines"
+    };
+    match &args.name {
+        Some(name) => format!("{what} of {name}"),
+        None => what.to_owned(),
+    }
+}
+
+/// Whether a node that gives no lines had some to give: as far as the status tells, or because it was named.
+fn matters(args: &Args, node: &Node, status: &Status) -> bool {
+    let asked = |name: &str| {
+        args.name
+            .as_ref()
+            .is_none_or(|asked| asked.as_str() == name)
+    };
+    let mut components = status.components.iter().filter(|one| asked(&one.name));
+    args.node.is_some() || components.any(|one| one.cells.iter().any(|cell| cell.node == node.name))
+}
+
+/// A node that gives lines.
+#[derive(Debug)]
+struct Source<'s> {
+    connection: Connection,
+    /// Where it is reached when it is back.
+    node: &'s Node,
+}
+
 /// A node's name, and why it gives no lines.
 type Silent = Vec<(String, String)>;
 
 /// One connection for each node that has lines to give; each node keeps those of its own cells.
-async fn sources(
+async fn sources<'s>(
     args: &Args,
     realm: &Realm,
     first: Connection,
-    status: &Status,
-) -> Result<(Vec<Connection>, Silent)> {
+    status: &'s Status,
+) -> Result<(Vec<Source<'s>>, Silent)> {
     let wanted = |node: &&Node| args.node.as_ref().is_none_or(|name| *name == node.name);
     let nodes: Vec<&Node> = status.nodes.iter().filter(wanted).collect();
     if nodes.is_empty() {
@@ -116,18 +152,21 @@ async fn sources(
     let (mut sources, mut silent) = (Vec::new(), Vec::new());
     for node in nodes {
         if node.link == Some(Link::Itself) {
-            sources.extend(own.take());
+            sources.extend(own.take().map(|connection| Source { connection, node }));
             continue;
         }
         match (node.state, &node.address) {
             (NodeState::Ready | NodeState::Draining, Some(_)) => {
                 match connection::open_at(owner.clone(), &relays, realm, node).await {
-                    Ok(connection) => sources.push(connection),
+                    Ok(connection) => sources.push(Source { connection, node }),
                     Err(error) => silent.push((node.name.clone(), error.message)),
                 }
             }
             // One that is not approved runs nothing.
             (NodeState::Pending | NodeState::Revoked, _) => {}
+            _ if !matters(args, node, status) => {
+                tracing::debug!(node = node.name, "runs nothing of it, and is not asked");
+            }
             (state, _) => silent.push((node.name.clone(), format!("it is {state}"))),
         }
     }
@@ -136,7 +175,12 @@ async fn sources(
 
 /// Prints what all of them give: as it comes when following, else in the order of time. Answers how
 /// many lines that were.
-async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Result<usize> {
+async fn read(
+    sources: Vec<Source<'_>>,
+    realm: &Realm,
+    query: &LogQuery,
+    output: &Output,
+) -> Result<usize> {
     // One batch at a time: a slow terminal holds the nodes back.
     let (to, mut from) = mpsc::channel::<Vec<LogLine>>(1);
     let print = async {
@@ -159,24 +203,22 @@ async fn read(sources: &[Connection], query: &LogQuery, output: &Output) -> Resu
             .try_for_each(|line| show(line, output))?;
         Ok(count)
     };
-    let logs = sources.iter().map(|source| {
+    let logs = sources.into_iter().map(|source| {
         let to = to.clone();
         async move {
-            let ended = source.operator.logs(query, to).await;
-            if query.follow && ended.is_err() {
-                let node = source.node().short();
-                output.say(format!("no more lines from {node}: it is gone"));
+            if query.follow {
+                return follow::follow(source, realm, query, to, output).await;
             }
-            ended
+            let ended = source.connection.operator.logs(query, to).await;
+            ended.map_err(|error| rpc_failed("a node does not give logs", &error))
         }
     });
     let logs = futures::future::join_all(logs);
     drop(to);
-    let (ended, printed) = tokio::join!(logs, print);
-    let count = printed?;
-    for end in ended {
-        end.map_err(|error| rpc_failed("a node does not give logs", &error))?;
-    }
+    // Where nobody reads any more, no node is waited for.
+    let logs = async { Ok::<_, CliError>(logs.await) };
+    let (ended, count) = tokio::try_join!(logs, print)?;
+    ended.into_iter().collect::<Result<()>>()?;
     Ok(count)
 }
 

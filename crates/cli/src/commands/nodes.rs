@@ -23,6 +23,8 @@ use crate::{
     survey,
 };
 
+mod homeless;
+
 /// Between two looks at a node that is drained.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -95,6 +97,12 @@ pub enum Command {
     Undrain {
         /// Its name, its key, or the key's first letters.
         node: String,
+        /// Return once all that should run on it does.
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait, such as 30s.
+        #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+        timeout: Duration,
         /// Why; recorded in the history.
         #[arg(short = 'm', long = "message", value_name = "TEXT")]
         note: Option<String>,
@@ -171,7 +179,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             Command::Drain { node, note, .. } => {
                 (node_key(&now, node)?, Act::Drain(true, note.clone()))
             }
-            Command::Undrain { node, note } => {
+            Command::Undrain { node, note, .. } => {
                 (node_key(&now, node)?, Act::Drain(false, note.clone()))
             }
         };
@@ -181,17 +189,53 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 wait: true,
                 timeout,
                 ..
+            }
+            | Command::Undrain {
+                wait: true,
+                timeout,
+                ..
             } => Durable::OnTwo(*timeout),
             _ => Durable::OnOne,
         };
-        let outcome = intent::submit(&connection, &realm, durable, decide).await?;
+        let outcome =
+            intent::submit((&connection, &realm), durable, &session.output, decide).await?;
         lifecycle::report(outcome, command.node().unwrap_or(&key.short()), session)?;
+        if matches!(command, Command::Drain { .. }) {
+            let after = survey::picture(&connection, &realm).await?.status;
+            for line in homeless::lines(&now, &after) {
+                session.output.say(line);
+            }
+        }
         match command {
             Command::Drain {
                 wait: true,
                 timeout,
                 ..
-            } => drained(&key, *timeout, (&connection, &realm), session).await,
+            } => {
+                let left = |now: &Status| cells_on(&key, now);
+                let wait = Wait {
+                    timeout: *timeout,
+                    done: "no cell runs there",
+                    late: "still there",
+                    help: "cells with a volume of their own stay where it is: realm status",
+                };
+                wait.until(left, (&connection, &realm), session).await
+            }
+            Command::Undrain {
+                wait: true,
+                timeout,
+                ..
+            } => {
+                let revision = outcome.revision();
+                let left = |now: &Status| missing_on(&key, revision, now);
+                let wait = Wait {
+                    timeout: *timeout,
+                    done: "all that should run there does",
+                    late: "not as asked",
+                    help: "see why: realm status",
+                };
+                wait.until(left, (&connection, &realm), session).await
+            }
             _ => Ok(ExitCode::Ok),
         }
     })
@@ -235,38 +279,69 @@ impl Act {
     }
 }
 
-/// Waits until no cell runs on the node; afterwards says which are left.
-async fn drained(
-    key: &PublicKey,
+/// What is waited for, and the words for it.
+struct Wait {
     timeout: Duration,
-    (connection, realm): (&Connection, &Realm),
-    session: &Session,
-) -> Result<ExitCode> {
-    let mut left = Vec::new();
-    let empty = async {
-        loop {
-            let now = survey::picture(connection, realm).await?.status;
-            left = cells_on(key, &now);
-            if left.is_empty() {
-                return Ok(());
+    done: &'static str,
+    late: &'static str,
+    help: &'static str,
+}
+
+impl Wait {
+    /// Waits until nothing is `left`; afterwards says what is.
+    async fn until(
+        self,
+        left: impl Fn(&Status) -> Vec<String>,
+        (connection, realm): (&Connection, &Realm),
+        session: &Session,
+    ) -> Result<ExitCode> {
+        let mut found = Vec::new();
+        let nothing = async {
+            loop {
+                found = left(&survey::picture(connection, realm).await?.status);
+                if found.is_empty() {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK).await;
             }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let done = tokio::time::timeout(timeout, empty).await;
-    match done {
-        Ok(done) => {
-            done?;
-            session.output.say("✓ no cell runs there");
-            Ok(ExitCode::Ok)
-        }
-        Err(_) => {
-            let timeout = humantime::format_duration(timeout);
-            let message = format!("still there after {timeout}: {}", left.join(", "));
-            Err(CliError::new(ExitCode::Partial, message)
-                .help("cells with a volume of their own stay where it is: realm status"))
+        };
+        let done = tokio::time::timeout(self.timeout, nothing).await;
+        match done {
+            Ok(done) => {
+                done?;
+                session.output.say(format!("✓ {}", self.done));
+                Ok(ExitCode::Ok)
+            }
+            Err(_) => {
+                let timeout = humantime::format_duration(self.timeout);
+                let message = format!("{} after {timeout}: {}", self.late, found.join(", "));
+                Err(CliError::new(ExitCode::Partial, message).help(self.help))
+            }
         }
     }
+}
+
+/// What is not yet as asked of the components that have a place on the node.
+fn missing_on(key: &PublicKey, revision: u64, now: &Status) -> Vec<String> {
+    let Some(node) = now.nodes.iter().find(|node| node.key == *key) else {
+        return vec!["the node".to_owned()];
+    };
+    if now.revision < revision || node.state != NodeState::Ready {
+        return vec![format!("{} is {}", node.name, node.state)];
+    }
+    let placed = now.components.iter().filter(|one| {
+        let mut nodes = one.desired_nodes.iter();
+        nodes.any(|name| *name == node.name)
+    });
+    let missing = placed.flat_map(|one| {
+        let drift = now.drift.iter().filter(|drift| drift.component == one.name);
+        drift.map(|drift| {
+            let at = drift.node.as_deref().unwrap_or("no node");
+            let (component, have, want) = (&drift.component, &drift.have, &drift.want);
+            format!("{at}/{component}: {have}, wants {want}")
+        })
+    });
+    missing.collect()
 }
 
 fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {

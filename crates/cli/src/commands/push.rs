@@ -165,7 +165,7 @@ async fn send_all(
     (connection, realm): (&Connection, &Realm),
     session: &Session,
 ) -> Result<Outcome> {
-    intent::resend(connection, realm).await?;
+    intent::resend(connection, realm, &session.output).await?;
     let nodes = resolve(&args.nodes, (connection, realm), session).await?;
     let patch = patch(args, path.display().to_string(), nodes, session)?;
 
@@ -174,7 +174,8 @@ async fn send_all(
     payload(args, &patch, local.artifact, name, &base.state)?;
     head::check_approved(connection, &base.state, None).await?;
     upload(local, name, connection, session).await?;
-    intent::submit(connection, realm, args.wait.durable(), |state| {
+    let durable = args.wait.durable();
+    intent::submit((connection, realm), durable, &session.output, |state| {
         payload(args, &patch, local.artifact, name, state)
     })
     .await
@@ -357,7 +358,7 @@ async fn send(
     let mut source = local.from(from);
     let draw = session.output.interactive();
     if !draw {
-        let size = bytesize::ByteSize(whole - from).display().iec();
+        let size = units::size_text(whole - from);
         session.output.say(format!("{name}: sending {size}"));
     }
     let mut last = None;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use realm_identity::{PublicKey, SecretKey, Signer as _, Target};
 use realm_manifest::payload::{Note, Payload};
+use realm_planner::State;
 
 use crate::{
     commands::{Session, lifecycle},
@@ -90,8 +91,9 @@ async fn submit(to: PublicKey, args: &Args, realm: &Realm, session: &Session) ->
         note: args.note.clone(),
     };
     let decided = (Target::Owner(to), Payload::OwnerRotate(note));
-    let outcome =
-        intent::submit(&connection, realm, Durable::OnOne, |_| Ok(decided.clone())).await?;
+    let asked = (&connection, realm);
+    let decide = |_: &State| Ok(decided.clone());
+    let outcome = intent::submit(asked, Durable::OnOne, &session.output, decide).await?;
     realm.remember_owner(to)?;
     lifecycle::report(outcome, &to.short(), session)
 }

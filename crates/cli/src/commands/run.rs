@@ -54,7 +54,7 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
     })?;
     let cell = cell(args, &wasm)?;
     connection::block_on(async {
-        let runtime = runtime(args, session)?;
+        let runtime = runtime(session, args.allow_unsandboxed_compile)?;
         let preparing = runtime.prepare(Arc::from(wasm), Flavour::of(&cell.limits));
         let prepared = told_when_long(preparing, &name.to_string(), session).await;
         let prepared =
@@ -183,11 +183,11 @@ fn cell(args: &Args, wasm: &[u8]) -> Result<CellConfig> {
 }
 
 /// Compiled code is kept beside the command line's state, and trusted by a key that lies there.
-fn runtime(args: &Args, session: &Session) -> Result<Runtime> {
+pub fn runtime(session: &Session, allow_unsandboxed: bool) -> Result<Runtime> {
     let state = session.settings.state_dir();
     let exe = std::env::current_exe().context("cannot find this program itself")?;
     let mut compiler = CompilerConfig::new(exe, vec!["__compile".into()]);
-    compiler.allow_unsandboxed = args.allow_unsandboxed_compile;
+    compiler.allow_unsandboxed = allow_unsandboxed;
     let key = cache_key(&state.join("cache.key"))?;
     let mut config = RuntimeConfig::new(state.join("compiled"), key, compiler);
     // One program: little address space, and no waiting for the pools.

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, ops::ControlFlow, time::Duration};
 
+use realm_manifest::units::size_text;
 use realm_rpc::status::{Alarm, Component, Node, Status};
 
 use crate::{
@@ -244,10 +245,9 @@ fn restarts(component: &Component) -> u64 {
 }
 
 fn memory(used: Option<u64>, max: Option<u64>) -> String {
-    let mib = |bytes: u64| format!("{}M", bytes.div_ceil(1024 * 1024));
     match (used, max) {
         (None, _) => "-".into(),
-        (Some(used), None) => mib(used),
-        (Some(used), Some(max)) => format!("{}/{}", mib(used), mib(max)),
+        (Some(used), None) => size_text(used),
+        (Some(used), Some(max)) => format!("{}/{}", size_text(used), size_text(max)),
     }
 }

@@ -1,26 +1,43 @@
 //! `--wait`: until a component is everywhere as asked, or a reason why not.
 
-use std::{ops::ControlFlow, time::Duration};
+mod verdict;
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use realm_manifest::ComponentName;
-use realm_rpc::status::{Cell, CellState, Component, ComponentState, NodeState, Status};
+use realm_rpc::status::{Cell, CellState, Component, NodeState, Status};
 
 use crate::{
     commands::Session,
     connection::Connection,
     error::{CliError, ExitCode, Result},
     intent::Durable,
+    output::Output,
     realms::Realm,
     survey::Follower,
 };
+use verdict::{Judge, Verdict};
 
+/// How long another node is looked for when the one that was asked is gone: an agent that was started
+/// again is there sooner.
+const PATIENCE: Duration = Duration::from_secs(10);
+const GOES_ON: &str = "start an agent again, or reach another node: what was asked for goes on where nodes run; \
+    look with realm status --via ADDR";
 /// Cells that are missing, of those that an error names.
 const MAX_CAUSES: usize = 10;
+/// No cell waits longer for its next start: a time further away is that of another clock.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// Return once it is everywhere as asked; `all` counts lost nodes too.
+    /// Return once it is everywhere as asked; `all` counts lost nodes too. It gives up, with exit code 6, when a cell
+    /// has ended 3 times in a row without having run for a second, when what failed is not tried again, and when no
+    /// node could take it for 20s.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "present", value_name = "present|all")]
     pub wait: Option<Which>,
     /// How long to wait, such as 30s.
@@ -61,9 +78,11 @@ pub async fn finish(
         return Ok(ExitCode::Ok);
     };
     let mut last = None;
-    let mut follower = Follower::new(session, realm, connection, args.timeout);
+    let patience = args.timeout.min(PATIENCE);
+    let mut follower = Follower::new(session, realm, connection, patience);
     let watched = watch(&mut follower, name, revision, which, session, &mut last);
     match tokio::time::timeout(args.timeout, watched).await {
+        Ok(Err(error)) if error.code == ExitCode::NoAgent => Err(error.help(GOES_ON)),
         Ok(done) => done,
         Err(_) => Err(follower
             .gone()
@@ -79,7 +98,8 @@ async fn watch(
     session: &Session,
     last: &mut Option<Status>,
 ) -> Result<ExitCode> {
-    let mut said = String::new();
+    let mut judge = Judge::new(which);
+    let mut progress = Progress::default();
     let look = |status: Status| {
         let component = status
             .components
@@ -87,17 +107,17 @@ async fn watch(
             .find(|one| one.name == name.as_str())
             .filter(|_| status.revision >= revision);
         if let Some(component) = component {
-            let line = line(component);
-            if line != said {
-                session.output.say(&line);
-                said = line;
-            }
-            match verdict(&status, component, which) {
-                Some(ExitCode::Ok) => {
+            progress.show(&status, component, &session.output);
+            match judge.verdict(&status, component, Instant::now()) {
+                Some(Verdict::AsAsked) => {
                     done(name, &status, which, session);
                     return Ok(ControlFlow::Break(ExitCode::Ok));
                 }
-                Some(code) => return Err(missing(code, &status, component)),
+                Some(Verdict::Hopeless(why)) => {
+                    let mut error = missing(&status, component);
+                    error.message = format!("{}: {why}", error.message);
+                    return Err(error);
+                }
                 None => {}
             }
         }
@@ -105,6 +125,61 @@ async fn watch(
         Ok(ControlFlow::Continue(()))
     };
     follower.follow(look).await
+}
+
+/// What was said of the progress, so that nothing is said twice.
+#[derive(Debug, Default)]
+struct Progress {
+    line: String,
+    /// The restarts of each cell that were told.
+    restarts: BTreeMap<String, u64>,
+}
+
+impl Progress {
+    fn show(&mut self, status: &Status, component: &Component, output: &Output) {
+        let line = line(component);
+        if line != self.line {
+            output.say(&line);
+            self.line = line;
+        }
+        for (_, cell) in verdict::failing_cells(status, component) {
+            let told = self.restarts.entry(cell.id.clone()).or_default();
+            let (restart, crash) = crash(cell);
+            if restart > *told {
+                *told = restart;
+                output.say(crash);
+            }
+        }
+    }
+}
+
+/// The number of the next restart, or of the last one while that is on its way, and what led to it.
+fn crash(cell: &Cell) -> (u64, String) {
+    let waits = cell.state == Some(CellState::Backoff);
+    let restart = cell.restarts + u64::from(waits);
+    let what = if cell.crashes > 0 || cell.exit_code.is_some() {
+        "crashed"
+    } else {
+        "failed"
+    };
+    let why = cell.reason.as_ref();
+    let why = why.map_or(String::new(), |reason| format!(" ({})", reason.message));
+    let wait = cell.restart_at.filter(|_| waits).and_then(until);
+    let wait = wait.map_or(String::new(), |wait| {
+        format!(" in {}", humantime::format_duration(wait))
+    });
+    (
+        restart,
+        format!("{} {what}{why}, restart {restart}{wait}", cell.id),
+    )
+}
+
+/// How long it is until a time of a node's clock. None where that clock is another one than ours.
+fn until(at: jiff::Timestamp) -> Option<Duration> {
+    let wait = at.duration_since(jiff::Timestamp::now());
+    let millis = u64::try_from(wait.as_millis()).ok()?;
+    let rounded = Duration::from_millis(millis.next_multiple_of(100));
+    (rounded <= LONGEST_BACKOFF).then_some(rounded)
 }
 
 fn done(name: &ComponentName, status: &Status, which: Which, session: &Session) {
@@ -125,52 +200,7 @@ fn no_node(mut gone: CliError) -> CliError {
         "{}, and no other node could be reached in time",
         gone.message
     );
-    gone.help("what was asked goes on: look again with realm status --via ADDR")
-}
-
-/// Whether the wait is over, and how.
-fn verdict(status: &Status, component: &Component, which: Which) -> Option<ExitCode> {
-    let is_coming = |cell: &Cell| {
-        matches!(
-            cell.state,
-            Some(CellState::Pulling | CellState::Compiling | CellState::Starting)
-        )
-    };
-    let coming = component.cells.iter().any(is_coming);
-    if component.state == ComponentState::Failed && !coming {
-        return Some(if component.running > 0 {
-            ExitCode::Partial
-        } else {
-            ExitCode::Failed
-        });
-    }
-    let stopped =
-        component.state == ComponentState::Stopped && !component.cells.iter().any(is_live);
-    let waits_for_lost = which == Which::Present
-        && component.running > 0
-        && drift(status, component).all(|node| node.is_some_and(|node| is_lost(status, node)));
-    let as_asked = component.running >= component.desired && component.desired > 0;
-    let complete = which == Which::Present || drift(status, component).next().is_none();
-    (stopped || (as_asked && complete) || waits_for_lost).then_some(ExitCode::Ok)
-}
-
-fn drift<'a>(
-    status: &'a Status,
-    component: &'a Component,
-) -> impl Iterator<Item = Option<&'a str>> {
-    let of_this = status
-        .drift
-        .iter()
-        .filter(|drift| drift.component == component.name);
-    of_this.map(|drift| drift.node.as_deref())
-}
-
-/// Whether a cell may still be running; of one on a lost node nobody knows, and nobody waits for it.
-fn is_live(cell: &Cell) -> bool {
-    !matches!(
-        cell.state,
-        None | Some(CellState::Done | CellState::Failed | CellState::Stopped)
-    )
+    gone.help(GOES_ON)
 }
 
 fn lost_nodes(status: &Status) -> Vec<&str> {
@@ -179,13 +209,6 @@ fn lost_nodes(status: &Status) -> Vec<&str> {
         .filter(|node| node.state == NodeState::Lost)
         .map(|node| node.name.as_str())
         .collect()
-}
-
-fn is_lost(status: &Status, name: &str) -> bool {
-    status
-        .nodes
-        .iter()
-        .any(|node| node.name == name && node.state == NodeState::Lost)
 }
 
 fn line(component: &Component) -> String {
@@ -200,14 +223,11 @@ fn line(component: &Component) -> String {
 }
 
 /// Who is missing, and why.
-fn missing(code: ExitCode, status: &Status, component: &Component) -> CliError {
-    let mut error = CliError::new(code, line(component));
-    let of_this = status
-        .drift
-        .iter()
-        .filter(|drift| drift.component == component.name);
-    let more = of_this.clone().count().saturating_sub(MAX_CAUSES);
-    for drift in of_this.take(MAX_CAUSES) {
+fn missing(status: &Status, component: &Component) -> CliError {
+    let mut error = CliError::new(ExitCode::Partial, line(component));
+    let count = verdict::all_drift(status, component).count();
+    let more = count.saturating_sub(MAX_CAUSES);
+    for drift in verdict::all_drift(status, component).take(MAX_CAUSES) {
         let node = drift.node.as_deref().unwrap_or("no node");
         // Without a reason it is on its way: what it has says how far.
         let reason = drift.reason.as_ref();
@@ -234,7 +254,7 @@ fn late(name: &ComponentName, timeout: Duration, last: Option<Status>) -> CliErr
             .components
             .iter()
             .find(|one| one.name == name.as_str())?;
-        Some(missing(ExitCode::Partial, status, component))
+        Some(missing(status, component))
     });
     let timeout = humantime::format_duration(timeout);
     match found {
@@ -277,7 +297,7 @@ mod tests {
             "drift": (0..60).map(drift).collect::<Vec<_>>(),
         }))
         .unwrap();
-        let error = missing(ExitCode::Partial, &status, &status.components[0]);
+        let error = missing(&status, &status.components[0]);
         assert_eq!(error.causes.len(), MAX_CAUSES + 1);
         assert_eq!(error.causes[MAX_CAUSES], "and 20 more: realm status web");
     }

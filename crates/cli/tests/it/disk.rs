@@ -95,6 +95,13 @@ fn a_full_disk_refuses_with_words_and_loses_nothing() {
     fill(&filler);
     refused(&["start", "ticker"]);
     realm.kill("one");
+    // Not one that can start: it says why, and does not go on as if nothing were.
+    let data = disk.0.display().to_string();
+    let agent = ["agent", "--no-mdns", "--data", &data];
+    let ports = ["--listen", "/ip4/127.0.0.1/tcp/0", "--http", "127.0.0.1:0"];
+    let full = realm.run(&[&agent[..], &ports].concat());
+    assert_eq!(full.code, 1, "{}", full.stderr);
+    assert!(full.stderr.contains("No space left"), "{}", full.stderr);
     fs::remove_file(&filler).unwrap();
     realm.start("one");
     let status = realm.wait_status("one", "the log is whole", |status| {

@@ -3,7 +3,7 @@
 use crate::{cluster, faketime};
 
 /// The wall clock of a process, shifted.
-fn shifted<'a>(library: &'a str, offset: &'a str) -> [(&'a str, &'a str); 3] {
+pub fn shifted<'a>(library: &'a str, offset: &'a str) -> [(&'a str, &'a str); 3] {
     [
         ("LD_PRELOAD", library),
         ("FAKETIME", offset),

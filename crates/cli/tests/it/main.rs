@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod damage;
+mod debian;
 mod disk;
+mod doctor;
 mod floor;
 mod history;
 mod hostile;
@@ -12,6 +15,8 @@ mod nat;
 mod node;
 mod picture;
 mod placement;
+mod prometheus;
+mod quic;
 mod realm;
 mod registry;
 mod settings;

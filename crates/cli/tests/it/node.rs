@@ -148,83 +148,6 @@ fn a_frozen_node_loses_nothing() {
 }
 
 #[test]
-fn damaged_files_stop_the_agent_with_words() {
-    let mut realm = cluster();
-    realm.add_node("one", &[]);
-    realm.wait_ready("one");
-    realm.ok(&[
-        "push",
-        "hello",
-        &guest("hello.wasm"),
-        "--wait",
-        "--via",
-        &realm.address("one"),
-    ]);
-    assert_eq!(realm.stop("one"), 0);
-    let data = realm.data("one");
-    let agent = |realm: &realm_testkit::Cluster| {
-        realm.run(&[
-            "agent",
-            "--no-mdns",
-            "--http",
-            "127.0.0.1:0",
-            "--listen",
-            "/ip4/127.0.0.1/tcp/0",
-            "--data",
-            &data.display().to_string(),
-        ])
-    };
-    let damage = |file: &str| {
-        let path = data.join(file);
-        let Ok(good) = std::fs::read(&path) else {
-            panic!("{file} is not in the data directory");
-        };
-        let mut bad = good.clone();
-        // The header of a database, the checksum of a small file.
-        bad[..16].iter_mut().for_each(|byte| *byte ^= 0x55);
-        std::fs::write(&path, &bad[..bad.len() - 1]).unwrap();
-        (path, good)
-    };
-    for file in ["ledger.redb", "owner.pin", "node.key"] {
-        let (path, good) = damage(file);
-        let refused = agent(&realm);
-        assert_eq!(refused.code, 1, "{file}: {}", refused.stderr);
-        assert!(
-            refused.stderr.contains(file.split('.').next().unwrap()),
-            "{file}: {}",
-            refused.stderr
-        );
-        assert!(refused.stderr.contains("error:"), "{}", refused.stderr);
-        assert_eq!(
-            std::fs::read(&path).unwrap().len(),
-            good.len() - 1,
-            "nothing is overwritten"
-        );
-        std::fs::write(&path, good).unwrap();
-    }
-    // A missing ledger of a node that joined is no reason to begin anew, nor is a missing pin.
-    for file in ["ledger.redb", "owner.pin"] {
-        std::fs::rename(data.join(file), data.join("elsewhere")).unwrap();
-        let refused = agent(&realm);
-        assert_eq!(refused.code, 1);
-        assert!(refused.stderr.contains(file), "{}", refused.stderr);
-        std::fs::rename(data.join("elsewhere"), data.join(file)).unwrap();
-    }
-    // What the node can do without is told, and made anew.
-    for file in ["cache.key", "boot", "ended"] {
-        damage(file);
-    }
-    realm.start("one");
-    realm.wait_status("one", "everything is there again", |status| {
-        status["revision"] == 1 && status["components"][0]["state"] == "done"
-    });
-    for file in ["cache.key", "boot", "ended"] {
-        let path = data.join(file).display().to_string();
-        assert!(realm.log("one").contains(&path), "{}", realm.log("one"));
-    }
-}
-
-#[test]
 fn a_node_leaves_and_joins_anew() {
     let mut realm = cluster();
     realm.add_node("one", &[]);
@@ -398,12 +321,46 @@ fn a_job_that_ended_is_not_run_again_by_a_restart() {
     realm.start("one");
     let after = started(&realm.wait_status("one", "both as they were", ended));
     assert_eq!(before, after, "neither was run again");
+    // Lines are kept in memory: that they are gone is said, not left to be guessed.
+    for previous in [&[][..], &["--previous"]] {
+        let logs = [&["logs", "bad", "--via", &one][..], previous].concat();
+        let lines = realm.ok(&logs);
+        assert!(
+            lines.contains("agent │") && lines.contains("before is gone"),
+            "{lines}"
+        );
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+    }
     // Asking for it runs it again.
     realm.ok(&["restart", "good", "--wait", "--via", &one]);
     let again = started(&realm.wait_status("one", "it ran anew", |status| {
         ended(status) && started(status)[1] != after[1]
     }));
     assert_eq!(again[0], after[0]);
+    // Where its record is damaged the node cannot know, and says so.
+    assert_eq!(realm.stop("one"), 0);
+    let record = realm.data("one").join("ended");
+    std::fs::write(&record, b"damaged").unwrap();
+    realm.start("one");
+    let status = realm.wait_status("one", "both may have run twice", |status| {
+        ended(status)
+            && started(status)
+                .iter()
+                .zip(&again)
+                .all(|(now, then)| now != then)
+    });
+    let reason = &status["components"][1]["cells"][0]["reason"];
+    assert_eq!(reason["code"], "maybe-again", "{reason}");
+    let aside = realm.data("one").join("ended.damaged");
+    assert_eq!(std::fs::read(aside).unwrap(), b"damaged");
+    let log = realm.log("one");
+    let alarm = log
+        .lines()
+        .find(|line| line.contains("ended.damaged") && line.contains("alarm"));
+    assert!(
+        alarm.is_some_and(|line| line.contains("bad, good")),
+        "{log}"
+    );
 }
 
 #[test]

@@ -65,11 +65,28 @@ fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
     let ticker = guest("ticker.wasm");
     ok(&["push", "ticker", &ticker, "--replicas", "3", "--wait"]);
     ok(&["push", "each", &ticker, "--wait"]);
-    ok(&["nodes", "drain", "two", "--wait", "-m", "new disk"]);
+    ok(&["push", "only", &ticker, "--peer", "two", "--wait"]);
+    let drain = [
+        "nodes", "drain", "two", "--wait", "-m", "new disk", "--via", &one,
+    ];
+    let drained = realm.run(&drain);
+    assert_eq!(drained.code, 0, "{}", drained.stderr);
+    let mut words = drained.stderr.lines();
+    let only = words.find(|line| line.starts_with("warning: only has nowhere to run then"));
+    let only = only.unwrap_or_else(|| panic!("{}", drained.stderr));
+    assert!(only.contains("drains. Next: take a node up"), "{only}");
+    assert!(
+        !drained.stderr.contains("warning: ticker"),
+        "{}",
+        drained.stderr
+    );
     let status = realm.wait_status("one", "all work elsewhere", |status| {
         component(status, "ticker")["running"] == 3 && component(status, "each")["running"] == 2
     });
     assert_eq!(node(&status, "two")["state"], "draining");
+    let only = component(&status, "only");
+    assert_eq!(only["state"], "waiting");
+    assert_eq!(only["reason"]["code"], "draining");
     let mut on = cells_on(component(&status, "ticker"));
     on.sort_unstable();
     assert!(!on.contains(&"two".to_owned()), "{on:?}");
@@ -79,17 +96,18 @@ fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
         node(&realm.status("one").unwrap(), "two")["state"],
         "draining"
     );
-    ok(&["nodes", "undrain", "two"]);
-    let status = realm.wait_status("one", "it has its work again", |status| {
-        component(status, "each")["running"] == 3
-            && cells_on(component(status, "ticker")).contains(&"two".to_owned())
-            && component(status, "ticker")["running"] == 3
-    });
+    ok(&["nodes", "undrain", "two", "--wait"]);
+    let status = realm.status("one").unwrap();
+    assert_eq!(component(&status, "each")["running"], 3);
+    assert_eq!(component(&status, "ticker")["running"], 3);
+    assert!(cells_on(component(&status, "ticker")).contains(&"two".to_owned()));
 
     let asked = realm.run(&["nodes", "rm", "three", "--via", &one]);
     assert_eq!(asked.code, 2, "{}", asked.stderr);
     let key = node(&status, "three")["key"].as_str().unwrap().to_owned();
-    ok(&["nodes", "rm", "three", "--yes"]);
+    let removed = realm.run(&["nodes", "rm", "three", "--yes", "--via", &one]);
+    assert_eq!(removed.code, 0, "{}", removed.stderr);
+    assert!(removed.stderr.contains(" of 2\n"), "{}", removed.stderr);
     let status = realm.wait_status("one", "its work is elsewhere", |status| {
         component(status, "ticker")["running"] == 3
             && !cells_on(component(status, "ticker")).contains(&"three".to_owned())

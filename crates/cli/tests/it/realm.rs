@@ -74,7 +74,16 @@ fn a_push_runs_on_every_node_and_every_verb_works() {
     realm.wait_status("three", "two cells again", |status| {
         component(status, "ticker")["running"] == 2
     });
-    verb(&["rm", "ticker"]);
+    verb(&["push", "other", &guest("ticker.wasm"), "--wait"]);
+    let unknown = realm.run(&["rm", "ticker", "nothing", "--via", &one]);
+    assert_eq!(unknown.code, 5, "{}", unknown.stderr);
+    let status = realm.status("one").unwrap();
+    assert!(component(&status, "ticker").is_object(), "none is removed");
+    verb(&["rm", "ticker", "other", "--wait"]);
+    for name in ["one", "two"] {
+        let status = realm.status(name).unwrap();
+        assert_eq!(node(&status, name)["cell_count"], 0);
+    }
     realm.wait_status("three", "nothing", |status| {
         status["components"].as_array().unwrap().is_empty()
     });

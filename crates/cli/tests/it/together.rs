@@ -237,6 +237,26 @@ fn an_agent_goes_on_when_nobody_reads_its_standard_error() {
 }
 
 #[test]
+fn nodes_of_another_realm_are_nobody_to_ask() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let bare = one.split("/p2p/").next().unwrap();
+    realm.kill("one");
+    // Another realm's agent has its port now.
+    let mut other = cluster();
+    other.add_node_with("other", &[], &["--listen", bare]);
+    append(&state_of(&realm).join("peers"), &format!("\n{bare}\n"));
+    let nobody = realm.run(&["status"]);
+    assert_eq!(nobody.code, 7, "{}", nobody.stderr);
+    let words = "1 agent that answered belongs to another realm";
+    assert!(nobody.stderr.contains(words), "{}", nobody.stderr);
+    let named = realm.run(&["status", "--via", bare]);
+    assert_eq!(named.code, 4, "{}", named.stderr);
+}
+
+#[test]
 fn damaged_files_of_the_state_are_named() {
     let mut realm = cluster();
     realm.add_node("one", &[]);

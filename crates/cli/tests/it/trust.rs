@@ -177,6 +177,24 @@ fn a_data_directory_and_a_port_have_one_agent() {
     ]);
     assert_eq!(taken.code, 1);
     assert!(taken.stderr.contains("in use"), "{}", taken.stderr);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = listener.local_addr().unwrap().to_string();
+    let taken = realm.run(&[
+        "agent",
+        "--no-mdns",
+        "--data",
+        &elsewhere,
+        "--listen",
+        "/ip4/127.0.0.1/tcp/0",
+        "--http",
+        &http,
+    ]);
+    assert_eq!(taken.code, 1);
+    for words in ["in use", &http] {
+        assert!(taken.stderr.contains(words), "{}", taken.stderr);
+    }
+    // None of them has disturbed the one that was there.
+    realm.wait_ready("one");
 }
 
 #[test]
@@ -383,6 +401,66 @@ fn every_node_tells_who_asks_to_join() {
     realm.ok(&["nodes", "approve", "three", "--via", &one]);
     realm.wait_status("one", "it is in", |status| {
         is(status, &three, "ready", "three")
+    });
+}
+
+#[test]
+fn who_is_revoked_while_it_asks_to_join_says_so() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let owner = realm.ok(&["key", "show"]);
+    let data = realm.data("two").display().to_string();
+    let configure = ["configure", "--owner", owner.trim(), "--data", &data];
+    realm.ok(&[&configure[..], &["--bootstrap", &one]].concat());
+    realm.add_agent("two", &["--name", "two"]);
+    let two = key_of(&realm, "two");
+    realm.wait_status("one", "it asks to join", |status| {
+        is(status, &two, "pending", "two")
+    });
+    realm.ok(&["nodes", "revoke", &two, "--yes", "--via", &one]);
+    realm_testkit::wait_for("the node to say so", || {
+        realm.log("two").contains("revoked this node").then_some(())
+    });
+    // It is told again after a start: nothing of the log is on its disk.
+    realm.stop("two");
+    realm.start("two");
+    realm_testkit::wait_for("the node to say so again", || {
+        let said = realm.log("two");
+        (said.matches("revoked this node").count() >= 2).then_some(())
+    });
+}
+
+#[test]
+fn those_that_the_first_node_let_in_stay_when_it_goes() {
+    let mut realm = cluster();
+    for node in ["one", "two", "three"] {
+        realm.add_node(node, &[]);
+        realm.wait_ready(node);
+    }
+    let (two, keys) = (realm.address("two"), ["two", "three"]);
+    let keys = keys.map(|node| (node, key_of(&realm, node)));
+    let one = key_of(&realm, "one");
+    realm.ok(&["nodes", "rm", "one", "--yes", "--via", &two]);
+    for at in ["two", "three"] {
+        realm.wait_status(at, "the others are in, without it", |status| {
+            let is_in = |key: &str| {
+                let mut nodes = status["nodes"].as_array().unwrap().iter();
+                nodes.any(|node| node["key"] == key && node["state"] == "ready")
+            };
+            status["revision"] == 1 && !is_in(&one) && keys.iter().all(|(_, key)| is_in(key))
+        });
+    }
+    // Who comes now believes those that are here.
+    let invite = ["invite", "--quiet", "--name", "four", "--bootstrap", &two];
+    let token = realm.ok(&invite);
+    let file = realm.path().join("four.token").display().to_string();
+    std::fs::write(&file, token).unwrap();
+    realm.add_agent("four", &["--enroll-file", &file]);
+    realm.wait_status("four", "it knows all of them", |status| {
+        keys.iter()
+            .all(|(node, key)| is(status, key, "ready", node))
     });
 }
 

@@ -132,6 +132,7 @@ fn a_report_may_name_every_cell_and_has_a_bound() {
             reason: None,
             fuel_used: None,
             exit_code: None,
+            retry: None,
             ..all.cells[0].clone()
         };
         all.cells = vec![calm; count];

@@ -10,7 +10,7 @@ use realm_manifest::{
     NativeSpec, NodeName, Placement, RestartPolicy, Rollout, Tag,
     payload::{Merge, NodeFacts, Note, Payload, Push, Restart, Run, Scale},
     report::{
-        Capacity, CellReport, CellState, Declined, Held, NodeReport, NodeState, Reason,
+        Capacity, CellReport, CellState, Declined, Held, NodeReport, NodeState, Reason, Retry,
         StatusDigest,
     },
 };
@@ -263,6 +263,10 @@ pub fn report() -> Signed<NodeReport> {
         preemptions: 12,
         started_at: Some(NOW),
         exit_code: Some(-7),
+        retry: Some(Retry {
+            crashes: 3,
+            at: Some(NOW),
+        }),
     };
     let declined = Declined {
         component: name("db"),

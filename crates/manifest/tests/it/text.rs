@@ -291,3 +291,21 @@ fn names_are_safe_everywhere() {
     }
     assert!(Tag::new("zone=eu-1").is_ok());
 }
+
+#[test]
+fn sizes_are_told_in_units_that_fit() {
+    for (bytes, expected) in [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (67_000, "66 KiB"),
+        ((1 << 20) - 1, "1 MiB"),
+        (1 << 20, "1 MiB"),
+        (3 << 19, "1.5 MiB"),
+        (64 << 20, "64 MiB"),
+        (5 << 29, "2.5 GiB"),
+    ] {
+        assert_eq!(units::size_text(bytes), expected);
+    }
+    assert!(units::size_text(u64::MAX).ends_with(" GiB"));
+}

@@ -270,9 +270,11 @@ impl Task {
         self.peers.iter().map(info).collect()
     }
 
+    /// Where the peer is reached. What it dialled from is no such address: it listens elsewhere.
     fn addresses(&self, key: PublicKey, peer: &super::Peer) -> Vec<String> {
         let mut addresses: Vec<String> = Vec::new();
-        let open = peer.connections.iter().map(|open| open.address.clone());
+        let open = peer.connections.iter().filter(|open| open.dialled);
+        let open = open.map(|open| open.address.clone());
         for address in open.chain(self.book.of(&key)) {
             let text = address.to_string();
             if !addresses.contains(&text) {

@@ -10,7 +10,7 @@ use tokio::time::Duration;
 use super::{Connection, Flow, Peer, Task};
 use crate::{
     GossipId, NetworkEvent, Reachability, Verdict, address,
-    behaviour::{BehaviourEvent, described},
+    behaviour::{BehaviourEvent, Described, described},
     blob, frames, gossip, key, rpc,
     streams::Accepted,
 };
@@ -98,7 +98,9 @@ impl Task {
         peer.connections.push(Connection {
             id: connection,
             address,
+            dialled: endpoint.is_dialer(),
             link,
+            run: None,
         });
         if first {
             let behaviour = self.swarm.behaviour_mut();
@@ -128,9 +130,11 @@ impl Task {
         match event {
             BehaviourEvent::Streams(accepted) => self.on_stream(accepted),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, &info);
-            }
+            BehaviourEvent::Identify(identify::Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            }) => self.on_identified(peer_id, connection_id, &info),
             BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                 id,
                 result: kad::QueryResult::GetClosestPeers(found),
@@ -218,12 +222,18 @@ impl Task {
         }
     }
 
-    fn on_identified(&mut self, id: PeerId, info: &identify::Info) {
+    fn on_identified(&mut self, id: PeerId, connection: ConnectionId, info: &identify::Info) {
         let Some(key) = key::key_of(&id) else { return };
-        let (version, tags) = described(&info.agent_version);
+        let Described { version, run, tags } = described(&info.agent_version);
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
+        if peer.is_restarted(connection, run) {
+            // What connections were told at their beginning is told once for each peer. So with
+            // the dead ones the live one goes too, and everything begins anew.
+            tracing::debug!(%id, "it was started anew");
+            return self.disconnect(key);
+        }
         peer.version = Some(version.clone());
         peer.tags.clone_from(&tags);
         let local = peer

@@ -29,6 +29,28 @@ async fn the_first_address_that_answers_wins() {
     }
 }
 
+/// Commands come one after the other, each with a new key and all the addresses of a node.
+#[tokio::test]
+async fn a_node_with_several_addresses_takes_every_command() {
+    const COMMANDS: u16 = 200;
+    let mut settings = config(1, TCP);
+    let also = [QUIC, "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
+    settings.listen.extend(also.map(str::to_owned));
+    let server = Node::serving(settings, echo()).await;
+    let addresses = server.handle.listen_addresses().await.unwrap();
+    assert_eq!(addresses.len(), 4, "{addresses:?}");
+    for number in 0..COMMANDS {
+        let mut seed = [7; 32];
+        seed[..2].copy_from_slice(&number.to_be_bytes());
+        let key = realm_identity::SecretKey::from_seed(&seed);
+        let mut connection = dial_rpc(&addresses, Some(server.key()), &key, PATIENCE)
+            .await
+            .unwrap_or_else(|error| panic!("command {number}: {error}"));
+        let mut stream = connection.stream.take().unwrap();
+        assert_eq!(ask(&mut stream, 42).await.unwrap(), 42, "command {number}");
+    }
+}
+
 #[tokio::test]
 async fn every_failure_is_listed() {
     let server = Node::serving(config(1, TCP), echo()).await;

@@ -405,3 +405,35 @@ async fn prober(server: &Node) -> Swarm<autonat::Behaviour> {
     swarm.listen_on(TCP.parse().unwrap()).unwrap();
     swarm
 }
+
+/// What a peer dialled from is a port that nobody listens on.
+#[tokio::test]
+async fn a_peer_is_reached_where_it_listens_and_not_where_it_came_from() {
+    let here = Node::start(config(1, TCP)).await;
+    // It cannot dial TCP from a port that it listens on.
+    let there = Node::start(config(2, QUIC)).await;
+    here.approve(&[&there]).await;
+    there.approve(&[&here]).await;
+    there.dial(&here).await;
+    let listens = there.address().await;
+    let told = async {
+        loop {
+            let peers = here.handle.peers().await.unwrap();
+            let peer = peers.iter().find(|peer| peer.key == there.key());
+            let addresses = peer.map(|peer| peer.addresses.clone()).unwrap_or_default();
+            if !addresses.is_empty() {
+                return addresses;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let addresses = tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("its addresses");
+    let tcp = addresses.iter().find(|address| address.contains("/tcp/"));
+    assert_eq!(tcp, None);
+    assert!(
+        listens.starts_with(&addresses[0]),
+        "{listens} {addresses:?}"
+    );
+}

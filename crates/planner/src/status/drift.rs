@@ -232,7 +232,15 @@ impl Scene<'_> {
         }
         let here = eligible(self.state, self.name, self.component, self.nodes);
         if here.is_empty() {
-            return reason("nodes-away", "every node that could run it is away", None);
+            let drains = chosen.iter().any(|key| self.state.is_draining(key));
+            return match drains {
+                true => {
+                    let message = "every node that could run it drains or is away";
+                    let help = "take a node up again: realm nodes undrain; or bring one back";
+                    reason("draining", message, Some(help))
+                }
+                false => reason("nodes-away", "every node that could run it is away", None),
+            };
         }
         self.no_room("no node has room for it", &here)
     }

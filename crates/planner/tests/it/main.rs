@@ -118,6 +118,7 @@ pub fn running(state: &State, name: &str, index: u32) -> CellReport {
         preemptions: 0,
         started_at: None,
         exit_code: None,
+        retry: None,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use realm_manifest::{
     payload::{Payload, Scale},
-    report::{CellState, Declined, Reason},
+    report::{CellState, Declined, Reason, Retry},
 };
 use realm_planner::{
     Nodes, cell_digest, placement,
-    status::{ComponentState, components},
+    status::{ComponentState, MAX_CRASHES, components},
 };
 
 use super::{
@@ -81,6 +81,25 @@ fn how_an_earlier_version_ended_says_nothing_of_the_one_that_is_asked_for() {
     assert_eq!(of(runs).have, Some(CellState::Running));
     assert_eq!(of(runs).reason.as_ref().unwrap().code, "replacing");
     assert_eq!(status.reason.as_ref().unwrap().code, "replacing");
+}
+
+#[test]
+fn only_what_keeps_crashing_has_failed_of_what_is_tried_again() {
+    let state = web(Some(1));
+    let judged = |crashes, cell_state| {
+        let mut all = nodes(1);
+        let mut cell = running(&state, "web", 0);
+        cell.state = cell_state;
+        cell.retry = Some(Retry { crashes, at: None });
+        let node = key(10).public();
+        all.get_mut(&node).unwrap().report = Some(report(node, &state, vec![cell]));
+        components(&state, &all)[0].state
+    };
+    for cell in [CellState::Backoff, CellState::Starting] {
+        assert_eq!(judged(MAX_CRASHES - 1, cell), ComponentState::Starting);
+        assert_eq!(judged(MAX_CRASHES, cell), ComponentState::Failed);
+    }
+    assert_eq!(judged(0, CellState::Failed), ComponentState::Failed);
 }
 
 #[test]
@@ -227,4 +246,13 @@ fn what_a_draining_node_leaves_undone_says_so() {
         status.drift.is_empty(),
         "a node that drains is not asked to run it"
     );
+
+    let state = drain(&web(None), holder, true);
+    for (key, node) in &mut all {
+        node.present = *key == holder;
+    }
+    let status = &components(&state, &all)[0];
+    let reason = status.reason.as_ref().unwrap();
+    assert_eq!(reason.code, "draining");
+    assert!(reason.message.contains("drains or is away"), "{reason:?}");
 }

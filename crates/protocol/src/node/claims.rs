@@ -10,8 +10,9 @@ use crate::{Effect, Fold, Frame, Offence, Op, frame::Bytes, limits::*};
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     set: BTreeMap<Hash, WitnessedClaim>,
-    /// Claims whose witness is not approved here yet: its own claim may be on the way.
-    waiting: Vec<Vec<u8>>,
+    /// Claims whose witness is not approved here yet, its own claim may be on the way, and who
+    /// brought them.
+    waiting: Vec<(Option<PublicKey>, Vec<u8>)>,
 }
 
 impl<F: Fold + Clone> Node<F> {
@@ -29,7 +30,9 @@ impl<F: Fold + Clone> Node<F> {
     }
 
     pub(super) fn claim_presented(&mut self, from: PublicKey, claim: Vec<u8>) {
-        if self.approved.contains(&self.me) && !self.approved.contains(&from) {
+        if self.is_revoked(from) {
+            self.tell_revoked(from);
+        } else if self.approved.contains(&self.me) && !self.approved.contains(&from) {
             self.effects
                 .push_back(Effect::ClaimPresented { from, claim });
         }
@@ -42,12 +45,19 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    /// Everything a node needs that was just approved and may not trust anybody yet.
+    /// Everything a node needs that was just approved and may not trust anybody yet: who let it in,
+    /// and this node, comes first, for of many claims it is not sent all.
     pub(super) fn send_claims(&mut self, peer: PublicKey) {
-        let claims: Vec<_> = self
-            .claims
-            .set
-            .values()
+        let first = self.chain_of([peer, self.me]);
+        let claims = self.claims.set.iter();
+        let rest = claims.filter(|(hash, _)| !first.contains(hash));
+        let rest = rest.map(|(_, claim)| claim);
+        let first = first
+            .iter()
+            .rev()
+            .filter_map(|hash| self.claims.set.get(hash));
+        let claims: Vec<_> = first
+            .chain(rest)
             .map(|claim| Bytes(claim.to_wire()))
             .collect();
         for claims in claims.chunks(MAX_CLAIMS_PER_FRAME).take(MAX_CLAIM_FRAMES) {
@@ -55,10 +65,26 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
+    /// The claims of `nodes`, of who witnessed them, and so on, each once.
+    fn chain_of(&self, nodes: [PublicKey; 2]) -> Vec<Hash> {
+        let mut chain = Vec::new();
+        let mut open = nodes.to_vec();
+        while let Some(node) = open.pop() {
+            let own = self.claims.set.iter();
+            for (hash, claim) in own.filter(|(_, claim)| claim.claim.node == node) {
+                if !chain.contains(hash) {
+                    chain.push(*hash);
+                    open.push(claim.witness.node);
+                }
+            }
+        }
+        chain
+    }
+
     /// Looks again at claims whose witness was not approved.
     pub(super) fn retry_claims(&mut self) {
-        for wire in std::mem::take(&mut self.claims.waiting) {
-            self.add_claim(None, &wire);
+        for (from, wire) in std::mem::take(&mut self.claims.waiting) {
+            self.add_claim(from, &wire);
         }
     }
 
@@ -84,16 +110,19 @@ impl<F: Fold + Clone> Node<F> {
 
     pub(super) fn add_claim(&mut self, from: Option<PublicKey>, wire: &[u8]) {
         let hash = Hash::of(wire);
-        if self.claims.set.contains_key(&hash) || self.claims.set.len() >= MAX_CLAIMS {
+        // Of what realm they are is no offence where no realm is known.
+        let full = self.claims.set.len() >= MAX_CLAIMS;
+        if self.log.is_none() || full || self.claims.set.contains_key(&hash) {
             return;
         }
-        match self.verify_claim(wire) {
+        match self.verify_claim(from, wire) {
             Ok(claim) => self.keep_claim(hash, claim, wire),
             // The approval of the witness may not have reached this node yet.
             Err(ClaimError::NotWitness(_)) => {
-                let known = self.claims.waiting.iter().any(|other| other == wire);
+                let mut waiting = self.claims.waiting.iter();
+                let known = waiting.any(|other| (other.0, &other.1[..]) == (from, wire));
                 if !known && self.claims.waiting.len() < MAX_WAITING_CLAIMS {
-                    self.claims.waiting.push(wire.to_vec());
+                    self.claims.waiting.push((from, wire.to_vec()));
                 }
             }
             Err(error) => {
@@ -105,14 +134,22 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    fn verify_claim(&self, wire: &[u8]) -> Result<WitnessedClaim, ClaimError> {
+    fn verify_claim(
+        &self,
+        from: Option<PublicKey>,
+        wire: &[u8],
+    ) -> Result<WitnessedClaim, ClaimError> {
         let claim = WitnessedClaim::from_wire(wire)?;
         let log = self.log.as_ref().ok_or(ClaimError::OtherRealm)?;
         // The first nodes of a realm vouch for themselves: until the owner wrote the first entry, or
         // while this node knows nobody else, so that nodes that began alone become one realm.
         let begins = self.approved.len() <= 1 || log.head().seq == 0;
         let first = begins && claim.witness.node == claim.claim.node;
-        let may_witness = |node| first || self.approved.contains(&node);
+        // Who was let in by a node that was taken out later is in, and the others know that. What the
+        // one that is out says now, by itself or through strangers, is not heard.
+        let told = from.is_some_and(|from| self.approved.contains(&from));
+        let may_witness =
+            |node| first || self.approved.contains(&node) || (told && self.was_in(node));
         claim.verify(log.realm(), &log.owners(), may_witness)?;
         Ok(claim)
     }

@@ -67,6 +67,9 @@ impl<F: Fold + Clone> Node<F> {
     /// is no offence, for it may not know yet that it is one here.
     pub(super) fn join(&mut self, from: PublicKey, wire: Vec<u8>, now: Now) {
         let told = self.approved.contains(&from);
+        if !told && self.is_revoked(from) {
+            return self.tell_revoked(from);
+        }
         let mut known = self.joins.waiting.iter_mut();
         if let Some((node, one)) = known.find(|(_, one)| one.wire == wire) {
             let (node, here) = (*node, one.here);
@@ -86,7 +89,7 @@ impl<F: Fold + Clone> Node<F> {
         let node = request.node;
         let here = node == from;
         let settled = node == self.me || self.approved.contains(&node);
-        if settled || !(here || told) || self.is_foreign(&request) {
+        if settled || self.is_revoked(node) || !(here || told) || self.is_foreign(&request) {
             return;
         }
         let before = self.joins.waiting.get(&node);

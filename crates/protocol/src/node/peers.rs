@@ -66,6 +66,7 @@ impl<F: Fold + Clone> Node<F> {
     pub(super) fn disconnected_from(&mut self, peer: PublicKey, now: Now) {
         // Whoever asks to join and leaves asks again when it is back: its place is free.
         self.joins.remove(&peer);
+        self.no_longer_told(peer);
         if self.peers.remove(&peer).is_some() {
             self.swim.disconnected(peer, now.mono);
             self.dial(peer, now);
@@ -93,7 +94,13 @@ impl<F: Fold + Clone> Node<F> {
     }
 
     pub(super) fn approve(&mut self, nodes: BTreeSet<PublicKey>, now: Now) {
-        self.swim.set_approved(&nodes, now.mono);
+        let (is, was) = (nodes.contains(&self.me), self.approved.contains(&self.me));
+        if is != was {
+            // Nobody answers a node that is not approved: its verdicts would be wrong.
+            self.swim.begin(now.wall.as_millis());
+        }
+        let members = if is { nodes.clone() } else { BTreeSet::new() };
+        self.swim.set_approved(&members, now.mono);
         let before = std::mem::replace(&mut self.approved, nodes);
         self.heads.retain(|node, _| self.approved.contains(node));
         self.dialled.retain(|node, _| self.approved.contains(node));

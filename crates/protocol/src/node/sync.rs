@@ -81,10 +81,12 @@ impl<F: Fold + Clone> Node<F> {
             return;
         };
         let lacks = log.lacks(tips);
+        self.told_of(from, tips);
+        let Some(log) = &self.log else { return };
         let until = match self.approved.contains(&from) {
             true => Some(u64::MAX),
             // Who was taken out gets the log as far as the entry that says so.
-            false => self.expelled.get(&from).copied(),
+            false => self.expelled_may_see(from),
         };
         if let Some(until) = until
             && let Some(frame) = log.answer(tips, samples, until)

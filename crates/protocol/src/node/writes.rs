@@ -238,6 +238,10 @@ impl<F: Fold + Clone> Node<F> {
                     }),
                 }
             }
+            Effect::CaughtUp => {
+                self.newcomer = None;
+                effect
+            }
             other => other,
         };
         self.effects.push_back(effect);

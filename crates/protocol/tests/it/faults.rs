@@ -33,16 +33,26 @@ impl World {
         self.hosts[index].node = Some(node.unwrap());
         self.invariants
             .started(index, self.hosts[index].node.as_ref().unwrap());
-        let mut nodes: BTreeSet<_> = self.hosts.iter().map(|host| host.key.public()).collect();
-        if self.rng.random_range(0..2) == 0 {
-            nodes.insert(self.forger.public());
-        }
-        self.handle(index, Event::Approved { nodes });
+        self.hosts[index].is_fooled = self.rng.random_range(0..2) == 0;
+        self.approve(index, None);
         let forger = self.forger.public();
         self.handle(index, Event::PeerConnected { peer: forger });
         for other in (0..HONEST).filter(|other| *other != index) {
             self.relink(index, other);
         }
+    }
+
+    /// A host learns who is approved: all but `without`.
+    pub fn approve(&mut self, index: usize, without: Option<usize>) {
+        let hosts = self.hosts.iter().enumerate();
+        let mut nodes: BTreeSet<_> = hosts
+            .filter(|(host, _)| Some(*host) != without)
+            .map(|(_, host)| host.key.public())
+            .collect();
+        if self.hosts[index].is_fooled {
+            nodes.insert(self.forger.public());
+        }
+        self.handle(index, Event::Approved { nodes });
     }
 
     /// Opens or closes the connection of two hosts, as cuts and crashes now say.

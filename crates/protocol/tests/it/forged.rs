@@ -259,7 +259,7 @@ fn is_warning(effect: &Effect) -> bool {
 }
 
 /// `[7, [[claim]]]`: the frame's list type is not public.
-fn claims_frame(claim: &[u8]) -> Vec<u8> {
+pub fn claims_frame(claim: &[u8]) -> Vec<u8> {
     let mut frame = minicbor::Encoder::new(Vec::new());
     let opened = frame.array(2).and_then(|frame| frame.u8(7));
     let list = opened.and_then(|frame| frame.array(1)?.array(1));

@@ -41,6 +41,7 @@ fn frames_come_back_as_they_went() {
         Frame::GetEntry(realm),
         Frame::Swim(vec![1, 2, 3]),
         Frame::Join(vec![1]),
+        Frame::Revoked(vec![1]),
     ];
     for frame in frames {
         assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
@@ -82,6 +83,7 @@ fn every_bound_is_kept() {
         Frame::Join(vec![0; limits::MAX_JOIN_BYTES + 1]),
         Frame::Report(vec![0; limits::MAX_REPORT_BYTES + 1]),
         Frame::Claim(vec![0; 13 * 1024]),
+        Frame::Revoked(vec![0; realm_identity::MAX_SIGNED_BYTES + 1]),
         Frame::ClaimsHave(vec![realm; limits::MAX_CLAIM_HASHES + 1]),
     ];
     for frame in too_much {

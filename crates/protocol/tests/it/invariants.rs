@@ -18,10 +18,14 @@ pub struct Invariants {
     /// Per host: the highest revision it has told of since the last fork.
     floor: Vec<u64>,
     agreed: BTreeMap<u64, (Hash, Vec<u8>)>,
+    /// Set when the network is whole: from then on nobody but this host may be lost to anybody.
+    pub taken_out: Option<usize>,
+    hosts: Vec<PublicKey>,
 }
 
 impl Invariants {
-    pub fn new(genesis_owner: PublicKey, hosts: usize) -> Self {
+    pub fn new(genesis_owner: PublicKey, names: Vec<PublicKey>) -> Self {
+        let hosts = names.len();
         Self {
             broken: None,
             signed: BTreeSet::new(),
@@ -30,6 +34,8 @@ impl Invariants {
             acked_by: vec![Vec::new(); hosts],
             floor: vec![0; hosts],
             agreed: BTreeMap::new(),
+            taken_out: None,
+            hosts: names,
         }
     }
 
@@ -102,7 +108,21 @@ impl Invariants {
                 );
                 self.check_chain(host, node);
             }
+            Effect::MemberChanged {
+                node,
+                state: MemberState::Lost,
+            } => self.lost(host, *node),
             _ => {}
+        }
+    }
+
+    /// The word of a node that was not answered while it was out loses nobody.
+    fn lost(&mut self, by: usize, node: PublicKey) {
+        let of = self.hosts.iter().position(|host| *host == node);
+        if let (Some(out), Some(of)) = (self.taken_out, of)
+            && of != out
+        {
+            self.fail(format!("host {of} is healthy and was lost to host {by}"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The log by itself: one refusal for each rule, forks, merges, checkpoints, later versions.
 
 use realm_identity::{
-    Entry, Genesis, Hash, Kind, Message as _, SecretKey, Signed, Target, Timestamp,
+    Artifact, Entry, Genesis, Hash, Kind, Message as _, SecretKey, Signed, Target, Timestamp,
 };
 use realm_protocol::{Frame, Halt, Inserted, Log, Refusal};
 
@@ -93,6 +93,24 @@ fn each_rule_has_its_refusal() {
         }),
         "payload_mismatch"
     );
+    for wrong in [
+        Artifact {
+            size: 2,
+            ..Artifact::of(b"x")
+        },
+        Artifact {
+            blake3: Hash::of(b"x"),
+            ..Artifact::of(b"x")
+        },
+    ] {
+        let mismatch = refusal(|log| {
+            let mut body = body(Kind::Push, component(), &log.head().state, b"x");
+            body.payload = wrong;
+            let entry = Entry::new(log.realm(), owner().public(), 3, log.head().hash, body);
+            sign(entry, &owner(), b"x")
+        });
+        assert_eq!(mismatch, "payload_mismatch");
+    }
     assert_eq!(
         refusal(|log| client::next(log, &owner(), Kind::Push, Target::Realm, b"x")),
         "authority"

@@ -5,6 +5,7 @@
 #[path = "../../../manifest/tests/it/cbor.rs"]
 mod cbor;
 mod client;
+mod expelled;
 mod faults;
 mod fold;
 mod forged;
@@ -14,6 +15,7 @@ mod invariants;
 mod log;
 mod membership;
 mod net;
+mod newcomer;
 mod node;
 mod sim;
 mod wire_page;

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use realm_identity::{Genesis, Hash, PublicKey, SecretKey, Signed, Timestamp};
+use realm_identity::{Genesis, Hash, Kind, PublicKey, SecretKey, Signed, Target, Timestamp};
 use realm_protocol::{
     Accepted, Config, Effect, Event, MemberState, Node, Now, Op, Refusal, Restored, Token,
 };
 
-use crate::{client::push, fold::Chain, world::key};
+use crate::{
+    client::{next, push},
+    fold::Chain,
+    world::key,
+};
 
 pub const WALL: u64 = 1_700_000_000_000;
 
@@ -31,6 +35,8 @@ pub fn name(index: usize) -> PublicKey {
 pub struct Net {
     pub nodes: Vec<Node<Chain>>,
     pub dead: BTreeSet<usize>,
+    /// They run, and what they say and what is said to them is lost, though connections stay.
+    pub deaf: BTreeSet<usize>,
     pub mono: u64,
     pub kept: Vec<(usize, Effect)>,
     pub disk_works: bool,
@@ -46,6 +52,7 @@ impl Net {
         let mut net = Self {
             nodes,
             dead,
+            deaf: BTreeSet::new(),
             mono: 0,
             kept,
             disk_works: true,
@@ -96,13 +103,17 @@ impl Net {
                         from: name(index),
                         bytes: frame.clone(),
                     };
+                    let lost = |to| self.deaf.contains(&index) || self.deaf.contains(&to);
                     match to {
+                        Some(to) if lost(to) => {}
                         Some(to) => self.give(to, event),
                         None => self.kept.push((index, effect)),
                     }
                 }
                 Effect::Publish { topic, bytes } => {
-                    for to in (0..self.nodes.len()).filter(|to| *to != index) {
+                    let deaf = self.deaf.clone();
+                    let hears = |to: &usize| !deaf.contains(&index) && !deaf.contains(to);
+                    for to in (0..self.nodes.len()).filter(|to| *to != index && hears(to)) {
                         self.give(
                             to,
                             Event::Gossip {
@@ -168,6 +179,25 @@ impl Net {
             },
         );
         signature.hash
+    }
+
+    /// The owner writes an entry at the first node.
+    pub fn say(&mut self, kind: Kind, target: Target) {
+        let signature = next(
+            self.nodes[0].log().unwrap(),
+            &owner(),
+            kind,
+            target,
+            b"facts",
+        );
+        self.give(
+            0,
+            Event::Submit {
+                token: 1,
+                entry: signature.wire,
+                payload: signature.payload,
+            },
+        );
     }
 
     pub fn results(&mut self) -> Vec<Result<Accepted, Refusal>> {

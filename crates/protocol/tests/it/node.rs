@@ -144,34 +144,6 @@ fn a_node_that_was_paused_accuses_nobody() {
 }
 
 #[test]
-fn who_was_taken_out_learns_of_it_and_of_nothing_later() {
-    let mut net = Net::new(3);
-    net.run(2_000);
-    net.submit(b"before");
-    net.run(2_000);
-    // Revision 2 takes the last node out, in the eyes of those who have it.
-    net.submit(b"out");
-    for at in 0..2 {
-        net.give(
-            at,
-            Event::Approved {
-                nodes: (0..2).map(name).collect(),
-            },
-        );
-        net.give(
-            at,
-            Event::Expelled {
-                nodes: [(name(2), 2)].into(),
-            },
-        );
-    }
-    net.submit(b"secret");
-    net.run(10_000);
-    assert_eq!(net.nodes[1].log().unwrap().head().seq, 3);
-    assert_eq!(net.nodes[2].log().unwrap().head().seq, 2);
-}
-
-#[test]
 fn a_clock_set_back_locks_nobody_out() {
     let mut net = Net::new(3);
     net.run(5_000);
@@ -222,7 +194,73 @@ fn a_revoked_node_is_no_member() {
     assert!((0..2).all(|at| net.state(at, 2) == Some(MemberState::Lost)));
 }
 
-fn request(index: usize, of: usize) -> Vec<u8> {
+/// Who was lost to whom since the effects were last cleared.
+fn losses(net: &Net) -> Vec<(usize, PublicKey)> {
+    let lost = net.kept.iter().filter_map(|(at, effect)| match effect {
+        Effect::MemberChanged {
+            node,
+            state: MemberState::Lost,
+        } => Some((*at, *node)),
+        _ => None,
+    });
+    lost.collect()
+}
+
+/// The nodes of `net` but `out` are approved, in the eyes of each of `at`.
+pub fn approve_without(net: &mut Net, at: impl Iterator<Item = usize>, out: Option<usize>) {
+    let nodes = (0..net.nodes.len()).filter(|node| Some(*node) != out);
+    let nodes: std::collections::BTreeSet<_> = nodes.map(name).collect();
+    for at in at {
+        let nodes = nodes.clone();
+        net.give(at, Event::Approved { nodes });
+    }
+}
+
+#[test]
+fn who_is_let_in_again_spreads_no_verdicts_of_the_time_between() {
+    let mut net = Net::new(5);
+    net.run(5_000);
+    approve_without(&mut net, 0..5, Some(4));
+    net.run(5_000);
+    // Nobody answered it, and it says nothing about them.
+    assert!(losses(&net).iter().all(|(_, node)| *node == name(4)));
+    assert!(net.nodes[4].members().is_empty());
+    net.kept.clear();
+    // It may learn of it first, or last.
+    for order in [[4, 0, 1, 2, 3], [0, 1, 2, 3, 4]] {
+        for at in order {
+            approve_without(&mut net, at..at + 1, None);
+            net.run(50);
+        }
+        net.run(5_000);
+        assert_eq!(losses(&net), []);
+        assert!((0..5).all(|at| {
+            (0..5)
+                .filter(|of| *of != at)
+                .all(|of| net.state(at, of) == Some(MemberState::Up))
+        }));
+        approve_without(&mut net, 0..5, Some(4));
+        net.run(5_000);
+        net.kept.clear();
+    }
+}
+
+#[test]
+fn a_partition_that_heals_loses_nobody_again() {
+    let mut net = Net::new(5);
+    net.run(5_000);
+    net.deaf.insert(4);
+    net.run(5_000);
+    assert_eq!(losses(&net).len(), 8, "each side lost the other");
+    net.kept.clear();
+    net.deaf.clear();
+    net.run(5_000);
+    assert_eq!(losses(&net), [], "the others never lost each other");
+    assert!((0..4).all(|at| net.state(at, 4) == Some(MemberState::Up)));
+    assert!((0..4).all(|of| net.state(4, of) == Some(MemberState::Up)));
+}
+
+pub fn request(index: usize, of: usize) -> Vec<u8> {
     let request = JoinRequest {
         v: 1,
         node: name(of),
@@ -291,12 +329,12 @@ fn strangers_get_a_bounded_join_request_and_nothing_else() {
 }
 
 /// What a peer sends.
-fn frame(from: usize, bytes: Vec<u8>) -> Event {
+pub fn frame(from: usize, bytes: Vec<u8>) -> Event {
     let from = name(from);
     Event::Frame { from, bytes }
 }
 
-fn asking(net: &Net, at: usize) -> Vec<PublicKey> {
+pub fn asking(net: &Net, at: usize) -> Vec<PublicKey> {
     net.nodes[at].joins().map(|join| join.node).collect()
 }
 
@@ -450,6 +488,35 @@ fn gossip_is_judged_before_it_is_forwarded() {
         judge(&vec![0; limits::MAX_GOSSIP_BYTES + 1]),
         Verdict::Reject
     );
+    // A digest of good form and of its node's hand, but for its length.
+    let problem = |length| vec!["x".repeat(length)];
+    let digest = |seq, length| {
+        let digest = StatusDigest {
+            node: name(1),
+            realm,
+            boot_id: 7,
+            seq,
+            at: Timestamp::from_millis(WALL),
+            revision: 0,
+            head: Hash::of(b"x"),
+            state: NodeState::Ready,
+            report: Hash::of(b"x"),
+            cells_running: 0,
+            cells_wanted: 0,
+            problems: problem(length),
+        };
+        let Ok(signed) = Signed::sign(digest, &key(0, 1));
+        signed.to_wire()
+    };
+    let room = limits::MAX_STATUS_BYTES - digest(1, 300).len();
+    for (seq, length, verdict) in [
+        (1, 300 + room, Verdict::Accept),
+        (2, 301 + room, Verdict::Reject),
+    ] {
+        let wire = digest(seq, length);
+        let judged = net.nodes[0].handle_gossip(name(1), Topic::Status, &wire, now);
+        assert_eq!(judged, verdict, "{} bytes", wire.len());
+    }
 }
 
 #[test]
@@ -468,6 +535,7 @@ fn reports_are_pulled_once_and_from_anybody() {
         preemptions: 70_000,
         started_at: Some(Timestamp::from_millis(WALL)),
         exit_code: None,
+        retry: None,
     };
     let report = |seq| NodeReport {
         node: name(0),

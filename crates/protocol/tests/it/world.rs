@@ -20,6 +20,9 @@ pub const HONEST: usize = 5;
 /// Faults end here; liveness is judged at the end.
 pub const HEAL_AT: u64 = 40_000;
 const MERGE_AT: u64 = 50_000;
+/// By then everybody has found everybody again. A node is taken out, and let in again later.
+const REVOKE_AT: u64 = 43_000;
+const READMIT_AT: u64 = 46_000;
 const END: u64 = 60_000;
 /// Wall clock at virtual time 0.
 const WALL: u64 = 1_700_000_000_000;
@@ -58,6 +61,8 @@ pub struct Host {
     pub boot: u64,
     pub links: BTreeSet<usize>,
     pub wall_offset: u64,
+    /// Whether it takes the forging peer for one of the realm.
+    pub is_fooled: bool,
 }
 
 pub enum Happening {
@@ -91,6 +96,15 @@ pub enum Happening {
     },
     Forge,
     Heal,
+    /// All nodes but this one are approved from now on, or all again.
+    Approve {
+        without: Option<usize>,
+    },
+    /// A host learns of it.
+    Approved {
+        host: usize,
+        without: Option<usize>,
+    },
     Merge,
 }
 
@@ -118,17 +132,20 @@ impl World {
             boot: 0,
             links: BTreeSet::new(),
             wall_offset: 0,
+            is_fooled: false,
         });
         let forks = seed % 4 == 3 || scene.mutation == Some(Mutation::IgnoreFork);
+        let hosts: Vec<Host> = hosts.collect();
+        let names = hosts.iter().map(|host| host.key.public()).collect();
         let mut world = Self {
             rng,
             now: 0,
             queue: BTreeMap::new(),
             queued: 0,
-            hosts: hosts.collect(),
+            hosts,
             cut: BTreeSet::new(),
             loss: 0,
-            invariants: Invariants::new(owners[0].public(), HONEST),
+            invariants: Invariants::new(owners[0].public(), names),
             owners,
             genesis,
             clients: (0..2)
@@ -161,6 +178,10 @@ impl World {
         self.at(1_000, Happening::Fault);
         self.at(1_500, Happening::Forge);
         self.at(HEAL_AT, Happening::Heal);
+        let out = self.rng.random_range(0..HONEST);
+        let without = Some(out);
+        self.at(REVOKE_AT, Happening::Approve { without });
+        self.at(READMIT_AT, Happening::Approve { without: None });
         self.at(MERGE_AT, Happening::Merge);
     }
 
@@ -262,6 +283,14 @@ impl World {
                 }
             }
             Happening::Heal => self.heal(),
+            Happening::Approve { without } => {
+                if without.is_some() {
+                    self.invariants.taken_out = without;
+                }
+                (0..HONEST)
+                    .for_each(|host| self.after(1..400, Happening::Approved { host, without }));
+            }
+            Happening::Approved { host, without } => self.approve(host, without),
             Happening::Merge => self.merge(),
         }
     }

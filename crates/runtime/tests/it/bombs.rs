@@ -100,8 +100,16 @@ async fn sizes_beyond_a_cell() {
     );
     let wide = module("(memory i64 0x100000000)");
     assert_eq!(met(&scene, &wide).await, (Limit::MemorySize, 4096 * MIB));
-    let globals = module(&"(global (mut v128) (v128.const i64x2 0 0))".repeat(100_000));
-    assert_eq!(met(&scene, &globals).await, (Limit::InstanceSize, MIB));
+    let globals = |count| module(&"(global (mut v128) (v128.const i64x2 0 0))".repeat(count));
+    assert_eq!(
+        met(&scene, &globals(600_000)).await,
+        (Limit::InstanceSize, 8 * MIB)
+    );
+    // What large compilers need, and more.
+    let (status, _) = scene
+        .run_granted(&globals(200_000), Grants::default())
+        .await;
+    assert_eq!(status, ExitStatus::Exited(0));
 }
 
 #[tokio::test]

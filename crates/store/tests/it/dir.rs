@@ -2,7 +2,7 @@
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
 
-use realm_store::{DataDir, DirError, StateFileError};
+use realm_store::{DataDir, DirError, Kept, StateFileError};
 
 #[test]
 fn a_second_agent_is_refused_and_told_who_has_it() {
@@ -175,17 +175,42 @@ fn what_may_be_lost_counts_as_absent_when_it_is_damaged() {
     let dir = DataDir::open(temp.path()).unwrap();
     let file = dir.state_file("peers");
     let text = |bytes| String::from_utf8(bytes).ok();
-    assert_eq!(file.read_or_lose("lost", text).unwrap(), None);
+    let aside = dir.path().join("peers.damaged");
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), Kept::Nothing);
     file.write(b"here").unwrap();
-    assert_eq!(file.read_or_lose("lost", text).unwrap().unwrap(), "here");
+    let here = Kept::Whole("here".to_owned());
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), here);
     file.write(&[255]).unwrap();
-    assert_eq!(file.read_or_lose("lost", text).unwrap(), None);
+    let lost = Kept::Lost(aside.clone());
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), lost);
+    assert_eq!(
+        std::fs::read(&aside).unwrap()[0],
+        255,
+        "it can be looked at"
+    );
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), Kept::Nothing);
     std::fs::write(file.path(), b"cut").unwrap();
-    assert_eq!(file.read_or_lose("lost", text).unwrap(), None);
+    assert_eq!(file.read_or_lose("lost", text).unwrap(), lost);
+    assert_eq!(
+        std::fs::read(&aside).unwrap(),
+        b"cut",
+        "the last one is kept"
+    );
     // What cannot be read at all is another thing.
-    std::fs::remove_file(file.path()).unwrap();
     std::fs::create_dir(file.path()).unwrap();
     assert!(file.read_or_lose("lost", text).is_err());
+}
+
+#[test]
+fn what_could_not_be_read_again_is_not_written() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temp.path()).unwrap();
+    let file = dir.state_file("ended").holding(100);
+    file.write(&[1; 68]).unwrap();
+    assert_eq!(file.read().unwrap().unwrap(), [1; 68]);
+    let error = file.write(&[2; 69]).unwrap_err();
+    assert!(matches!(error, StateFileError::TooLarge { .. }), "{error}");
+    assert_eq!(file.read().unwrap().unwrap(), [1; 68], "it is as it was");
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! What the machine gives: files, room, addresses, and a kernel that can confine a compiler.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use realm_manifest::{Limits, units::size_text};
+use realm_runtime::{CellConfig, ExitStatus, Flavour, Stdio};
+use rustix::process::{Resource, getrlimit};
+
+use super::{Finding, State};
+use crate::{
+    commands::{Session, run},
+    connection,
+    error::{CliError, Context as _, Result},
+};
+
+/// An agent holds a file or two for each peer, artifact and cell: 512 peers and 1,000 cells fit.
+const FILES: u64 = 4096;
+/// Less is too little for one large program and its compiled code.
+const ROOM_BYTES: u64 = 1 << 30;
+const PORT: u16 = 2020;
+const HTTP_PORT: u16 = 9920;
+/// A datagram to oneself is there at once or not at all.
+const LOOPED: Duration = Duration::from_millis(500);
+/// Where mDNS speaks.
+const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+
+pub(super) fn look(session: &Session) -> Vec<Finding> {
+    vec![
+        files(),
+        overcommit(),
+        disk("disk", &session.settings.data_dir()),
+        disk("state", &session.settings.state_dir()),
+        multicast(),
+        ports(session),
+    ]
+}
+
+fn files() -> Finding {
+    let limit = getrlimit(Resource::Nofile);
+    let show = |limit: Option<u64>| limit.map_or("no bound".to_owned(), |limit| limit.to_string());
+    let found = format!("{} open files at once", show(limit.current));
+    if limit.current.is_none_or(|limit| limit >= FILES) {
+        return Finding::new("files", State::Ok, found);
+    }
+    let help = format!(
+        "an agent with many peers and cells wants {FILES}: ulimit -n {FILES}, or LimitNOFILE={FILES} in its unit (up to {} without root)",
+        show(limit.maximum)
+    );
+    Finding::new("files", State::Warning, found).help(help)
+}
+
+/// Cells are given address space that most of them never touch.
+fn overcommit() -> Finding {
+    match std::fs::read_to_string("/proc/sys/vm/overcommit_memory") {
+        Ok(mode) if mode.trim() == "2" => Finding::new(
+            "memory",
+            State::Problem,
+            "the kernel gives no memory that is not there (vm.overcommit_memory is 2)",
+        )
+        .help("the space that cells are given is mostly never used: sysctl vm.overcommit_memory=0"),
+        Ok(_) => Finding::new("memory", State::Ok, "address space for cells can be had"),
+        Err(error) => Finding::new(
+            "memory",
+            State::Skipped,
+            format!("the kernel does not say how it gives memory: {error}"),
+        ),
+    }
+}
+
+/// The room where `path` lies, or is going to lie.
+fn disk(check: &'static str, path: &Path) -> Finding {
+    let there = path.ancestors().find(|path| path.exists());
+    let room = there.map(rustix::fs::statvfs);
+    let shown = path.display();
+    let bytes = match room {
+        Some(Ok(room)) => room.f_bavail.saturating_mul(room.f_frsize),
+        Some(Err(error)) => {
+            return Finding::new(check, State::Problem, format!("{shown}: {error}"))
+                .help("choose another place: --data for an agent, --state-dir for commands");
+        }
+        None => return Finding::new(check, State::Skipped, format!("{shown} does not exist")),
+    };
+    let found = format!("{} free at {shown}", size_text(bytes));
+    if bytes >= ROOM_BYTES {
+        return Finding::new(check, State::Ok, found);
+    }
+    Finding::new(check, State::Warning, found)
+        .help("a node whose disk is full takes no intents and no programs: free room")
+}
+
+fn multicast() -> Finding {
+    let works = || -> io::Result<()> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.join_multicast_v4(&MDNS, &Ipv4Addr::UNSPECIFIED)?;
+        socket.set_multicast_loop_v4(true)?;
+        socket.set_read_timeout(Some(LOOPED))?;
+        socket.send_to(b"realm doctor", (MDNS, socket.local_addr()?.port()))?;
+        let mut answer = [0; 12];
+        socket.recv_from(&mut answer)?;
+        Ok(())
+    };
+    match works() {
+        Ok(()) => Finding::new(
+            "multicast",
+            State::Ok,
+            "nodes of the local network can be found",
+        ),
+        Err(error) => Finding::new(
+            "multicast",
+            State::Warning,
+            format!("nodes of the local network are not found by themselves: {error}"),
+        )
+        .help("say where a node is: realm peer add ADDR, or --bootstrap ADDR in an invite"),
+    }
+}
+
+fn ports(session: &Session) -> Finding {
+    if !connection::agents_here(session).is_empty() {
+        return Finding::new("ports", State::Ok, "an agent of yours runs here");
+    }
+    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let taken: Vec<String> = [
+        ("udp", PORT, UdpSocket::bind(any(PORT)).err()),
+        ("tcp", PORT, TcpListener::bind(any(PORT)).err()),
+        (
+            "tcp",
+            HTTP_PORT,
+            TcpListener::bind((Ipv4Addr::LOCALHOST, HTTP_PORT)).err(),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(kind, port, error)| Some(format!("{kind} {port}: {}", error?)))
+    .collect();
+    if taken.is_empty() {
+        let found = format!("{PORT} and {HTTP_PORT} are free for an agent");
+        return Finding::new("ports", State::Ok, found);
+    }
+    Finding::new("ports", State::Warning, taken.join("; ")).help(
+        "another program, or another person's agent, has it: realm agent --listen ADDR --http ADDR",
+    )
+}
+
+/// Whether a program can be compiled in the sandbox, kept, and run here.
+pub(super) async fn sandbox(session: &Session) -> Finding {
+    let begun = Instant::now();
+    match try_program(session).await {
+        Ok(()) => Finding::new(
+            "sandbox",
+            State::Ok,
+            format!(
+                "a program was compiled in the sandbox and run in {} ms",
+                begun.elapsed().as_millis()
+            ),
+        ),
+        Err(error) => Finding::failed("sandbox", &error),
+    }
+}
+
+async fn try_program(session: &Session) -> Result<()> {
+    let runtime = run::runtime(session, false)?;
+    let limits = Limits::default();
+    let preparing = runtime.prepare(Arc::from(program()), Flavour::of(&limits));
+    let prepared = preparing.await.context("programs are not compiled here")?;
+    let cell = CellConfig::new("doctor", Stdio::Inherit { rate: None });
+    let cell = runtime
+        .start(&prepared, cell)
+        .context("programs do not start here")?;
+    let ended = cell.wait().await;
+    runtime.shutdown().await;
+    match ended {
+        ExitStatus::Exited(0) => Ok(()),
+        other => Err(CliError::failed(format!(
+            "a program that does nothing ended with {other:?}"
+        ))),
+    }
+}
+
+/// A module that does nothing, and that no cache has: its last section names the moment.
+fn program() -> Vec<u8> {
+    const HEADER: &[u8] = b"\0asm\x01\0\0\0";
+    const TYPES: &[u8] = b"\x01\x04\x01\x60\0\0";
+    const FUNCTIONS: &[u8] = b"\x03\x02\x01\0";
+    const EXPORTS: &[u8] = b"\x07\x0a\x01\x06_start\0\0";
+    const CODE: &[u8] = b"\x0a\x04\x01\x02\0\x0b";
+    /// A custom section: its length, then the length of its name and the name.
+    const CUSTOM: &[u8] = b"\0\x12\x01t";
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let moment = now.unwrap_or_default().as_nanos().to_le_bytes();
+    [HEADER, TYPES, FUNCTIONS, EXPORTS, CODE, CUSTOM, &moment].concat()
+}

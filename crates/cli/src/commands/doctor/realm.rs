@@ -1,0 +1,220 @@
+//! What the realm needs of this person: a key, a node that answers, clocks that agree, one version.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use realm_identity::{PublicKey, Signed};
+use realm_manifest::report::NodeReport;
+use realm_rpc::{
+    Survey,
+    status::{NodeState, Status},
+};
+
+use super::{Finding, State};
+use crate::{
+    clock,
+    commands::Session,
+    connection::{self, Connection, rpc_failed},
+    error::{ExitCode, Result},
+    keystore::{self, Protection},
+    realms::Realm,
+    survey,
+};
+
+/// A report is up to half a minute old, and is on its way for a moment.
+const BEHIND_MS: u64 = 60_000;
+/// Nobody's report is from later than now but by a clock's error.
+const AHEAD_MS: u64 = 2_000;
+
+pub(super) async fn look(session: &Session) -> Vec<Finding> {
+    let mut findings = vec![key(session)];
+    let realm = match session.realm() {
+        Ok(realm) => realm,
+        Err(error) if error.code == ExitCode::NotFound => {
+            findings.push(
+                Finding::new("realm", State::Skipped, error.message).help("make one: realm init"),
+            );
+            return findings;
+        }
+        Err(error) => {
+            findings.push(Finding::failed("realm", &error));
+            return findings;
+        }
+    };
+    let named = format!("{} {}", realm.genesis.name, realm.id.short());
+    findings.push(Finding::new("realm", State::Ok, named));
+    let begun = Instant::now();
+    let connection = match connection::open(session, &realm).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            findings.push(Finding::failed("node", &error));
+            return findings;
+        }
+    };
+    let found = format!(
+        "{} answers at {} within {} ms",
+        connection.node().short(),
+        connection.address(),
+        begun.elapsed().as_millis()
+    );
+    findings.push(Finding::new("node", State::Ok, found));
+    match asked(&connection, &realm, session).await {
+        Ok((status, survey)) => {
+            findings.push(nodes(&status));
+            findings.push(clocks(&status, &survey));
+            findings.push(versions(&status));
+            findings.push(agreement(&status));
+        }
+        Err(error) => findings.push(Finding::failed("nodes", &error)),
+    }
+    findings
+}
+
+async fn asked(
+    connection: &Connection,
+    realm: &Realm,
+    session: &Session,
+) -> Result<(Status, Survey)> {
+    let status = survey::status(connection, realm, &session.output).await?;
+    let survey = connection.operator.survey().await;
+    let survey = survey.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
+    Ok((status, survey))
+}
+
+fn key(session: &Session) -> Finding {
+    let path = session.settings.key_path();
+    let public = keystore::load_public(&path, &session.passphrase);
+    match (public, keystore::protection(&path)) {
+        (Ok(public), Ok(protection)) => {
+            let kept = match protection {
+                Protection::None => "unencrypted",
+                Protection::Passphrase => "encrypted",
+                Protection::SshAgent => "held by the ssh-agent",
+            };
+            Finding::new("key", State::Ok, format!("{public}, {kept}"))
+        }
+        (Err(error), _) | (_, Err(error)) if error.code == ExitCode::NotFound => {
+            Finding::new("key", State::Skipped, error.message)
+                .help("make one: realm init; or bring yours: realm key import FILE")
+        }
+        (Err(error), _) | (_, Err(error)) => Finding::failed("key", &error),
+    }
+}
+
+fn nodes(status: &Status) -> Finding {
+    let mut away: Vec<&str> = Vec::new();
+    let mut ready = 0;
+    for node in &status.nodes {
+        match node.state {
+            NodeState::Ready | NodeState::Draining => ready += 1,
+            NodeState::Lost | NodeState::Incompatible => away.push(&node.name),
+            _ => {}
+        }
+    }
+    let found = format!("{ready} here, {} away", away.len());
+    if away.is_empty() {
+        return Finding::new("nodes", State::Ok, found);
+    }
+    Finding::new(
+        "nodes",
+        State::Warning,
+        format!("{found}: {}", away.join(", ")),
+    )
+    .help("see why: realm nodes show NAME; take one out that is gone for good: realm nodes rm NAME")
+}
+
+/// Compares the time in each node's newest report with the clock here.
+fn clocks(status: &Status, survey: &Survey) -> Finding {
+    let now = match clock::now() {
+        Ok(now) => now.as_millis(),
+        Err(error) => return Finding::failed("clock", &error),
+    };
+    let names: BTreeMap<PublicKey, &str> = status
+        .nodes
+        .iter()
+        .map(|node| (node.key, node.name.as_str()))
+        .collect();
+    let mut wrong = Vec::new();
+    let mut compared = 0;
+    for (key, sighting) in survey
+        .nodes
+        .iter()
+        .filter(|(_, sighting)| sighting.view.present)
+    {
+        let wire = sighting.report.as_deref().unwrap_or_default();
+        let Ok(report) = Signed::<NodeReport>::from_wire(wire) else {
+            continue;
+        };
+        compared += 1;
+        let (name, at) = (
+            names.get(key).copied().unwrap_or("?"),
+            report.at.as_millis(),
+        );
+        if at > now + AHEAD_MS {
+            wrong.push(format!(
+                "{name} is {} s ahead of this machine",
+                (at - now) / 1000
+            ));
+        } else if now > at + BEHIND_MS {
+            wrong.push(format!(
+                "{name} is {} s behind this machine",
+                (now - at) / 1000
+            ));
+        }
+    }
+    if compared == 0 {
+        return Finding::new("clock", State::Skipped, "no node has told its time yet");
+    }
+    if wrong.is_empty() {
+        let found = format!("{compared} nodes and this machine agree within a minute");
+        return Finding::new("clock", State::Ok, found);
+    }
+    Finding::new("clock", State::Warning, wrong.join("; ")).help(
+        "invites and proofs of keys allow five minutes: set the clock, and keep it by NTP (timedatectl set-ntp true)",
+    )
+}
+
+fn versions(status: &Status) -> Finding {
+    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for node in &status.nodes {
+        if let Some(version) = &node.version {
+            versions.entry(version).or_default().push(&node.name);
+        }
+    }
+    let mine = env!("CARGO_PKG_VERSION");
+    let same = versions.keys().all(|version| version.ends_with(mine));
+    if same {
+        return Finding::new("versions", State::Ok, format!("all are {mine}"));
+    }
+    let listed: Vec<String> = versions
+        .iter()
+        .map(|(version, names)| format!("{version}: {}", names.join(", ")))
+        .collect();
+    Finding::new(
+        "versions",
+        State::Warning,
+        format!("this command is {mine}; {}", listed.join("; ")),
+    )
+    .help("upgrade the nodes before the command line: docs/operating/upgrade.md")
+}
+
+fn agreement(status: &Status) -> Finding {
+    if status.forked {
+        return Finding::new(
+            "log",
+            State::Problem,
+            format!("forked after revision {}", status.revision),
+        )
+        .help("see the branches and end it: realm history merge");
+    }
+    match status.alarms.first() {
+        Some(alarm) => {
+            let finding = Finding::new("log", State::Problem, alarm.message.clone());
+            finding.help(alarm.help.clone())
+        }
+        None => Finding::new(
+            "log",
+            State::Ok,
+            format!("one history, at revision {}", status.revision),
+        ),
+    }
+}

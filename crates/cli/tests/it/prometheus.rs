@@ -1,0 +1,148 @@
+//! What lies in `contrib/`, loaded by the program it is made for.
+
+use std::{
+    collections::BTreeSet,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use realm_testkit::wait_for;
+use serde_json::Value;
+
+use crate::{KilledAtTheEnd, cluster, debian, guest, http::ask, trust::http_address};
+
+fn contrib(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../contrib")
+        .join(path)
+        .canonicalize()
+        .unwrap()
+}
+
+/// A real Prometheus that scrapes `targets` and has the rules of `contrib/`.
+struct Prometheus {
+    _process: KilledAtTheEnd,
+    address: String,
+}
+
+impl Prometheus {
+    fn start(program: &Path, dir: &Path, targets: &[String]) -> Self {
+        let example = std::fs::read_to_string(contrib("prometheus/prometheus.yml")).unwrap();
+        let rules = contrib("prometheus/realm.rules.yml");
+        let config = example
+            .replace("15s", "1s\n  evaluation_interval: 1s")
+            .replace("realm.rules.yml", &rules.display().to_string())
+            .replace("[\"127.0.0.1:9920\"]", &format!("{targets:?}"));
+        let file = dir.join("prometheus.yml");
+        std::fs::write(&file, config).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let log = std::fs::File::create(dir.join("prometheus.log")).unwrap();
+        let process = Command::new(program)
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.join("tsdb").display()
+            ))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let process = KilledAtTheEnd(process);
+        wait_for("prometheus answers", || {
+            std::net::TcpStream::connect(&address).ok()?;
+            (ask(&address, "/-/ready", &[], None).0 == 200).then_some(())
+        });
+        Self {
+            _process: process,
+            address,
+        }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let (code, body) = ask(&self.address, path, &[], None);
+        assert_eq!(code, 200, "{path}: {body}");
+        serde_json::from_str::<Value>(&body).unwrap()["data"].take()
+    }
+
+    fn query(&self, query: &str) -> Vec<Value> {
+        let query: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let data = self.get(&format!("/api/v1/query?query={query}"));
+        data["result"].as_array().unwrap().clone()
+    }
+
+    fn rules(&self) -> Vec<Value> {
+        let groups = self.get("/api/v1/rules")["groups"].take();
+        groups[0]["rules"].as_array().unwrap().clone()
+    }
+}
+
+/// What the dashboard asks, with everything chosen: title of the panel, and query.
+fn dashboard() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(contrib("grafana/realm.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let mut asked = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().unwrap();
+            let query = query.replace("$node", ".*").replace("$component", ".*");
+            // The test does not wait for five minutes.
+            let query = query.replace("[5m]", "[10s]");
+            asked.push((panel["title"].as_str().unwrap().to_owned(), query));
+        }
+    }
+    asked
+}
+
+#[test]
+fn a_real_prometheus_scrapes_and_has_all_that_the_dashboard_and_the_alerts_ask_for() {
+    let Some(program) = debian::program("prometheus", "usr/bin/prometheus") else {
+        return;
+    };
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let via = realm.address("one");
+    let ticker = guest("ticker.wasm");
+    realm.ok(&["push", "ticker", &ticker, "--wait", "--via", &via]);
+    let spin = guest("spin.wasm");
+    let fuel = ["--fuel", "1000000", "--via", &via];
+    realm.ok(&[&["push", "spin", &spin][..], &fuel].concat());
+
+    let targets = ["one", "two"].map(|node| http_address(&realm.log(node)).to_owned());
+    let prometheus = Prometheus::start(&program, realm.path(), &targets);
+    wait_for("both agents are scraped", || {
+        (prometheus.query("up{job=\"realm\"} == 1").len() == 2).then_some(())
+    });
+    // What nobody did, in a realm that is well, has no figures.
+    let calm = BTreeSet::from(["Nodes behind"]);
+    for (panel, query) in dashboard() {
+        wait_for(&format!("figures of {panel:?}: {query}"), || {
+            let figures = prometheus.query(&query);
+            (!figures.is_empty() || calm.contains(panel.as_str())).then_some(())
+        });
+    }
+    wait_for("every rule was tried", || {
+        let rules = prometheus.rules();
+        let bad = rules.iter().find(|rule| rule["health"] == "err");
+        assert_eq!(bad, None);
+        rules
+            .iter()
+            .all(|rule| rule["health"] == "ok")
+            .then_some(())
+    });
+    let state = |alert: &str| {
+        let rules = prometheus.rules();
+        let rule = rules.iter().find(|rule| rule["name"] == alert);
+        rule.unwrap_or_else(|| panic!("no rule {alert}"))["state"].clone()
+    };
+    assert_eq!(state("RealmAgentDown"), "inactive");
+    realm.kill("two");
+    for alert in ["RealmAgentDown", "RealmNodeLost"] {
+        wait_for(alert, || (state(alert) != "inactive").then_some(()));
+    }
+}

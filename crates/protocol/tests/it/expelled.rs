@@ -1,0 +1,274 @@
+//! Who was taken out: what it is told, and whom it let in.
+
+use realm_identity::{Claim, Invite, Kind, PublicKey, Signed, Target, Timestamp, VerifiedClaim};
+use realm_protocol::{Config, Effect, Event, Frame, Node, Restored};
+
+use crate::{
+    fold::Chain,
+    forged::claims_frame,
+    net::{Net, WALL, genesis, name, node, owner},
+    node::{approve_without, asking, frame, request},
+    world::key,
+};
+
+#[test]
+fn who_was_taken_out_learns_of_it_and_of_nothing_later() {
+    let mut net = Net::new(3);
+    net.run(2_000);
+    net.say(Kind::NodeApprove, Target::Node(name(2)));
+    net.submit(b"before");
+    net.run(2_000);
+    // Revision 3 takes the last node out, in the eyes of those who have it.
+    net.say(Kind::NodeRemove, Target::Node(name(2)));
+    for at in 0..2 {
+        net.give(
+            at,
+            Event::Approved {
+                nodes: (0..2).map(name).collect(),
+            },
+        );
+        net.give(
+            at,
+            Event::Expelled {
+                nodes: [(name(2), 3)].into(),
+            },
+        );
+    }
+    net.submit(b"secret");
+    net.run(10_000);
+    assert_eq!(net.nodes[1].log().unwrap().head().seq, 4);
+    assert_eq!(net.nodes[2].log().unwrap().head().seq, 3);
+    // That it is revoked as well later shows it nothing of what was said between.
+    net.say(Kind::NodeRevoke, Target::Node(name(2)));
+    for at in 0..2 {
+        let nodes = [(name(2), 5)].into();
+        net.give(at, Event::Expelled { nodes });
+    }
+    net.run(10_000);
+    assert_eq!(net.nodes[1].log().unwrap().head().seq, 5);
+    assert_eq!(net.nodes[2].log().unwrap().head().seq, 3);
+}
+
+/// A node that pinned `pin` and was never in.
+fn pending(pin: PublicKey, net: &Net) -> Node<Chain> {
+    let config = Config {
+        key: key(0, 2),
+        realm: None,
+        pins: vec![pin],
+        boot_id: 1,
+        seed: 2,
+        mutation: None,
+    };
+    Node::new(config, Chain, Restored::default(), net.now()).unwrap()
+}
+
+fn ask(net: &mut Net) {
+    let Ok(Frame::Join(request)) = Frame::decode(&request(2, 2)) else {
+        unreachable!("it is one");
+    };
+    net.give(2, Event::Join { request });
+}
+
+/// What the last node, which asks to join, knows after the first two revoked it.
+fn revoked_while_pending(pin: PublicKey) -> Net {
+    let mut net = Net::new(2);
+    net.submit(b"secret");
+    let pending = pending(pin, &net);
+    net.nodes.push(pending);
+    net.connect(2);
+    ask(&mut net);
+    assert!((0..2).all(|at| asking(&net, at) == [name(2)]));
+    net.say(Kind::NodeRevoke, Target::Node(name(2)));
+    net.run(3_000);
+    for at in 0..2 {
+        let nodes = [(name(2), 2)].into();
+        net.give(at, Event::Expelled { nodes });
+    }
+    assert!((0..2).all(|at| asking(&net, at).is_empty()));
+    net
+}
+
+fn said_revoked(net: &Net) -> usize {
+    let (realm, seq) = (genesis().realm_id(), 2);
+    net.saw(|effect| *effect == Effect::Revoked { realm, seq })
+}
+
+#[test]
+fn who_is_revoked_while_it_asks_is_told_that_and_nothing_else() {
+    let mut net = revoked_while_pending(owner().public());
+    assert_eq!(said_revoked(&net), 1, "told at once");
+    net.run(30_000);
+    assert_eq!(said_revoked(&net), 1, "told once, however often it asks");
+    assert!((0..2).all(|at| asking(&net, at).is_empty()));
+    let asked = |effect: &Effect| matches!(effect, Effect::JoinRequested { .. });
+    assert_eq!(net.saw(asked), 2, "and asked for nothing later");
+    // It starts anew, and is told again.
+    net.nodes[2] = pending(owner().public(), &net);
+    net.kept.clear();
+    net.connect(2);
+    ask(&mut net);
+    assert_eq!(said_revoked(&net), 1);
+    // It was never in: it may not read what the owner wrote before.
+    let log = net.nodes[0].log().unwrap();
+    let locator = Frame::Locator {
+        realm: log.realm(),
+        tips: vec![],
+        samples: vec![],
+    };
+    net.nodes.pop();
+    net.kept.clear();
+    net.give(0, frame(2, locator.encode()));
+    assert_eq!(net.saw(|effect| matches!(effect, Effect::Send { .. })), 0);
+    // Its claim is answered in the same way, and nobody is asked to vouch for it.
+    net.give(0, frame(2, Frame::Claim(vec![1]).encode()));
+    assert_eq!(
+        net.saw(|effect| matches!(effect, Effect::ClaimPresented { .. })),
+        0
+    );
+    assert_eq!(net.saw(|effect| matches!(effect, Effect::Send { .. })), 1);
+}
+
+#[test]
+fn only_the_owner_says_who_is_revoked() {
+    // This node pinned another owner: the word of this one is nothing to it.
+    assert_eq!(said_revoked(&revoked_while_pending(name(9))), 0);
+    // Nor is what says the same of another node, or something else of this one.
+    let mut net = Net::new(2);
+    let me = Target::Node(name(2));
+    let entries = [
+        (Kind::NodeRevoke, Target::Node(name(1)), owner()),
+        (Kind::NodeRemove, me.clone(), owner()),
+        (Kind::NodeRevoke, me.clone(), key(0, 1)),
+        (Kind::NodeRevoke, me, owner()),
+    ];
+    let log = net.nodes[0].log().unwrap();
+    let frames: Vec<_> = entries
+        .into_iter()
+        .map(|(kind, target, by)| {
+            let entry = crate::client::next(log, &by, kind, target, b"");
+            Frame::Revoked(entry.wire).encode()
+        })
+        .collect();
+    net.nodes.push(node(2, 0));
+    net.connect(2);
+    for (at, bytes) in frames.iter().enumerate() {
+        net.give(2, frame(1, bytes.clone()));
+        let told = net.saw(|effect| matches!(effect, Effect::Revoked { .. }));
+        assert_eq!(told, usize::from(at == 3), "entry {at}");
+    }
+    // Who is in the realm reads the log, whatever is sent to it.
+    net.kept.clear();
+    net.nodes[2] = node(2, 0);
+    approve_without(&mut net, 2..3, None);
+    net.give(2, frame(1, frames[3].clone()));
+    assert_eq!(
+        net.saw(|effect| matches!(effect, Effect::Revoked { .. })),
+        0
+    );
+}
+
+fn invite(seed: u64) -> Signed<Invite> {
+    let invite = Invite {
+        v: realm_identity::VERSION,
+        realm: genesis().realm_id(),
+        genesis: genesis().to_wire(),
+        owner: owner().public(),
+        key: key(0, seed).public(),
+        name: None,
+        tags: vec![],
+        issued_at: Timestamp::from_millis(WALL),
+        not_after: Timestamp::from_millis(WALL + 60_000),
+        addresses: vec![],
+    };
+    let Ok(invite) = Signed::sign(invite, &owner());
+    invite
+}
+
+/// A claim of the invite `seed` by `node`, as `witness` signed it.
+pub fn claimed(seed: u64, node: u64, witness: u64) -> Vec<u8> {
+    let now = Timestamp::from_millis(WALL);
+    let Ok(claim) = Claim::sign(&invite(seed), &key(0, seed), &key(0, node), now);
+    let owners = [owner().public()];
+    let verified = VerifiedClaim::new(claim, genesis().realm_id(), &owners).unwrap();
+    verified.witness(&key(0, witness), now).unwrap().to_wire()
+}
+
+#[test]
+fn who_was_let_in_by_a_node_that_is_out_now_is_in() {
+    let mut net = Net::new(1);
+    for peer in [1, 2, 9, 10].map(name) {
+        net.give(0, Event::PeerConnected { peer });
+    }
+    // Nodes 9 and 10 are out by now; only the first of them ever was in.
+    let nodes = [name(0), name(1), name(2)].into();
+    net.give(0, Event::Approved { nodes });
+    net.say(Kind::NodeApprove, Target::Node(name(9)));
+    net.say(Kind::NodeRevoke, Target::Node(name(9)));
+    net.say(Kind::NodeRevoke, Target::Node(name(10)));
+    let nodes = [(name(9), 2), (name(10), 3)].into();
+    net.give(0, Event::Expelled { nodes });
+    let mut takes = |from: usize, bytes: Vec<u8>| {
+        net.kept.clear();
+        net.give(0, frame(from, bytes));
+        net.saw(|effect| matches!(effect, Effect::ClaimAdded { .. })) == 1
+    };
+    assert!(
+        !takes(9, claims_frame(&claimed(50, 60, 9))),
+        "by itself it lets nobody in"
+    );
+    assert!(
+        takes(1, claims_frame(&claimed(50, 60, 9))),
+        "the others know whom it let in"
+    );
+    assert!(
+        !takes(1, claims_frame(&claimed(51, 61, 10))),
+        "it was never in"
+    );
+    assert!(takes(1, claims_frame(&claimed(52, 62, 2))));
+    // What waits, because a stranger brought it, waits on.
+    let names = [0, 1, 2, 62].map(name);
+    net.give(
+        0,
+        Event::Approved {
+            nodes: names.into(),
+        },
+    );
+    assert_eq!(net.nodes[0].claims().count(), 2);
+}
+
+#[test]
+fn of_many_claims_a_newcomer_is_sent_those_first_that_it_needs() {
+    let mut net = Net::new(1);
+    // The first node began the realm and let another one in, which let in a hundred.
+    for claim in [claimed(1000, 0, 0), claimed(1001, 201, 0)] {
+        net.give(0, Event::AddClaim { claim });
+    }
+    let nodes = [name(0), name(201)].into();
+    net.give(0, Event::Approved { nodes });
+    for node in 300..400 {
+        let claim = claimed(1000 + node, node, 201);
+        net.give(0, Event::AddClaim { claim });
+    }
+    net.kept.clear();
+    // One of those is approved, and connects.
+    let nodes = [name(0), name(201), name(377)].into();
+    net.give(0, Event::Approved { nodes });
+    let peer = name(377);
+    net.give(0, Event::PeerConnected { peer });
+    let wanted = [
+        claimed(1000, 0, 0),
+        claimed(1001, 201, 0),
+        claimed(1377, 377, 201),
+    ];
+    let first = net.kept.iter().find_map(|(_, effect)| match effect {
+        Effect::Send { frame, .. } => match Frame::decode(frame).unwrap() {
+            Frame::Claims(_) => Some(frame.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let first = first.unwrap();
+    for wire in wanted {
+        assert!(first.windows(wire.len()).any(|bytes| bytes == wire));
+    }
+}

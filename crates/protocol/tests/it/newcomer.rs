@@ -1,0 +1,119 @@
+//! A node that just came into a realm, and what it has not read yet.
+
+use realm_identity::Hash;
+use realm_protocol::{Config, Effect, Event, Frame, Node, Restored};
+
+use crate::{
+    fold::Chain,
+    net::{Net, genesis, name, node, owner},
+    node::{approve_without, frame},
+    world::key,
+};
+
+/// Whether the last node has caught up, as far as it said so.
+fn caught_up(net: &Net) -> bool {
+    let last = net.nodes.len() - 1;
+    let said = net.saw(|effect| *effect == Effect::CaughtUp) > 0;
+    assert_eq!(net.nodes[last].is_caught_up(), said, "told when it is so");
+    said
+}
+
+/// A node that knows the realm's genesis alone and is approved, beside one with two revisions; what
+/// they say to each other is lost.
+fn newcomer() -> Net {
+    let mut net = Net::new(1);
+    net.submit(b"one");
+    net.submit(b"two");
+    net.kept.clear();
+    net.nodes.push(node(1, 0));
+    net.deaf.insert(1);
+    net.connect(1);
+    approve_without(&mut net, 0..2, None);
+    net
+}
+
+#[test]
+fn a_newcomer_has_caught_up_when_it_has_what_an_approved_peer_told_of() {
+    let mut net = newcomer();
+    net.run(3_000);
+    assert!(!caught_up(&net), "it heard nothing");
+    let tip = net.nodes[0].log().unwrap().tips();
+    let locator = |realm, tips: &[realm_protocol::Point]| {
+        let samples = vec![];
+        let tips = tips.to_vec();
+        Frame::Locator {
+            realm,
+            tips,
+            samples,
+        }
+        .encode()
+    };
+    let realm = genesis().realm_id();
+    // A stranger's word holds nobody back, and settles nothing.
+    net.give(1, Event::PeerConnected { peer: name(9) });
+    net.give(1, frame(9, locator(realm, &[])));
+    net.give(1, frame(0, locator(realm, &tip)));
+    assert!(!caught_up(&net), "it knows of more than it has");
+    net.slow_disk = true;
+    net.deaf.clear();
+    net.run(3_000);
+    assert_eq!(net.nodes[1].log().unwrap().head().seq, 2);
+    assert!(!caught_up(&net), "not on disk yet");
+    net.write();
+    assert!(caught_up(&net));
+    // What comes later is as for everybody: it stays so, also after a start.
+    let again = net.nodes[1].log().unwrap().head().seq;
+    net.slow_disk = false;
+    net.submit(b"three");
+    assert!(again < 3 && caught_up(&net));
+}
+
+#[test]
+fn who_tells_of_entries_and_brings_none_holds_a_newcomer_back_for_a_time() {
+    let mut net = newcomer();
+    let tips = vec![realm_protocol::Point {
+        seq: 9,
+        hash: Hash::of(b"nobody has it"),
+    }];
+    let realm = genesis().realm_id();
+    let samples = vec![];
+    let locator = Frame::Locator {
+        realm,
+        tips,
+        samples,
+    };
+    net.give(1, frame(0, locator.encode()));
+    net.run(9_900);
+    assert!(!caught_up(&net));
+    net.run(200);
+    assert!(caught_up(&net));
+}
+
+#[test]
+fn who_is_alone_and_who_has_a_log_has_caught_up() {
+    let net = Net::new(1);
+    assert_eq!(net.saw(|effect| *effect == Effect::CaughtUp), 1);
+    let mut net = Net::new(2);
+    let before = net.nodes[1].log().unwrap();
+    assert_eq!(before.head().seq, 0, "nodes that begin together");
+    assert!(net.nodes.iter().all(Node::is_caught_up));
+    net.submit(b"x");
+    net.run(3_000);
+    let log = net.nodes[1].log().unwrap();
+    let head = log.item(log.head().hash).unwrap();
+    let restored = Restored {
+        genesis: Some(genesis().to_wire()),
+        entries: vec![head],
+        ..Restored::default()
+    };
+    let config = Config {
+        key: key(0, 1),
+        realm: None,
+        pins: vec![owner().public()],
+        boot_id: 2,
+        seed: 1,
+        mutation: None,
+    };
+    let again = Node::new(config, Chain, restored, net.now()).unwrap();
+    assert!(again.is_caught_up(), "it goes on by itself");
+}
