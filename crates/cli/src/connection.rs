@@ -136,7 +136,7 @@ async fn reach(
 ) -> Result<(RpcConnection, Option<Rc<Connection>>)> {
     let failed = Notify::new();
     let direct = pin!(async {
-        let dialled = dial_node(node).await;
+        let dialled = dial_node(relays, node).await;
         if dialled.is_err() {
             failed.notify_one();
         }
@@ -158,16 +158,12 @@ async fn reach(
     }
 }
 
-async fn dial_node(node: &Node) -> Result<RpcConnection> {
+async fn dial_node(relays: &Relays, node: &Node) -> Result<RpcConnection> {
     let Some(address) = &node.address else {
         let message = format!("no address of {} is known", node.name);
         return Err(CliError::new(ExitCode::NoAgent, message));
     };
-    let secret = SecretKey::from_seed(&keystore::random()?);
-    let dialled = dial_all(std::slice::from_ref(address), Some(node.key), &secret).await;
-    dialled.map_err(|error| {
-        CliError::new(ExitCode::NoAgent, format!("no agent answers at {address}")).because(&error)
-    })
+    relays.dial_told(address, node.key).await
 }
 
 /// Connects to any node of the realm that answers, the one that was named or not; tries again and
@@ -229,7 +225,7 @@ pub async fn prove_ours(
         operator,
         owner,
         named: false,
-        relays: Rc::default(),
+        relays: Rc::new(Relays::told_by(&transport)),
         transport,
         relay: None,
     })
@@ -265,7 +261,7 @@ pub async fn first_contact(
         operator,
         owner,
         named: true,
-        relays: Rc::default(),
+        relays: Rc::new(Relays::told_by(&transport)),
         transport,
         relay: None,
     };
@@ -382,14 +378,15 @@ pub fn known_addresses(session: &Session, realm: &Realm) -> Result<Vec<String>> 
     Ok(known)
 }
 
-/// Keeps where the nodes of a status are reached, for when the present one is gone, and what they
-/// are called.
-pub fn remember(realm: &Realm, status: &Status) {
+/// Keeps where the nodes of a status are reached, by the word of the node that was asked, for when that
+/// one is gone, and what they are called.
+pub fn remember(connection: &Connection, realm: &Realm, status: &Status) {
     let nodes = status.nodes.iter().filter(|node| is_member(node));
     let names: Vec<String> = nodes.map(|node| node.name.clone()).collect();
     realm.remember_names(&names);
     let addresses = status.nodes.iter().filter_map(|node| node.address.clone());
-    realm.save_peers(&addresses.collect::<Vec<_>>());
+    let ours = addresses.filter(|address| connection.relays.is_for_us(address));
+    realm.save_peers(&ours.collect::<Vec<_>>());
 }
 
 /// Whether the node belongs to the realm now, be it there or away.

@@ -220,7 +220,7 @@ async fn catch_up(connection: &Connection, realm: &Realm, newest: &Other) -> Res
 /// The heads of approved nodes that are here, beside the connected one: the same ones whoever asks.
 pub async fn elsewhere(connection: &Connection, realm: &Realm) -> Result<Vec<Other>> {
     let status = survey::picture(connection, realm).await?.status;
-    connection::remember(realm, &status);
+    connection::remember(connection, realm, &status);
     let here = status.nodes.into_iter().filter(|node| {
         matches!(node.state, NodeState::Ready | NodeState::Draining)
             && node.key != connection.node()

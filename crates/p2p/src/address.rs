@@ -36,8 +36,27 @@ pub fn check_address(text: &str) -> Result<String, AddressError> {
 
 /// Whether an address means something on its own machine, or link, alone.
 pub fn is_here_only(address: &str) -> bool {
-    let starts = ["/ip4/127.", "/ip6/::1/", "/ip6/fe80:"];
-    starts.iter().any(|start| address.starts_with(start))
+    let Ok(address) = parse(address) else {
+        return false;
+    };
+    address.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_loopback() || ip.is_unspecified(),
+        Protocol::Ip6(ip) => {
+            let known = ip.to_canonical();
+            known.is_loopback() || known.is_unspecified() || ip.is_unicast_link_local()
+        }
+        Protocol::Dns(name)
+        | Protocol::Dns4(name)
+        | Protocol::Dns6(name)
+        | Protocol::Dnsaddr(name) => is_localhost(&name),
+        _ => false,
+    })
+}
+
+/// Names that are never asked of anybody: they are this machine.
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// The peer that an address ends in.
@@ -132,6 +151,36 @@ mod tests {
         }
         for none in [&*relay, "/ip4/192.0.2.7/tcp/2020/p2p-circuit", "no address"] {
             assert_eq!(relay_of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_means_this_machine_is_known_however_it_is_written() {
+        for here in [
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/127.9.9.9/udp/1/quic-v1",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip6/::1/tcp/1",
+            "/ip6/0:0:0:0:0:0:0:1/tcp/1",
+            "/ip6/::/tcp/1",
+            "/ip6/::ffff:127.0.0.1/tcp/1",
+            "/ip6/::ffff:0.0.0.0/tcp/1",
+            "/ip6/fe80::1/tcp/1",
+            "/ip6zone/lo/ip6/::1/tcp/1",
+            "/dns4/localhost/tcp/1",
+            "/dns/LOCALHOST./tcp/1",
+            "/dns6/a.localhost/tcp/1",
+        ] {
+            assert!(is_here_only(here), "{here}");
+        }
+        for elsewhere in [
+            "/ip4/192.168.0.7/tcp/1",
+            "/ip4/10.127.0.1/tcp/1",
+            "/ip6/2001:db8::1/tcp/1",
+            "/dns4/localhost.example/tcp/1",
+            "no address",
+        ] {
+            assert!(!is_here_only(elsewhere), "{elsewhere}");
         }
     }
 

@@ -20,12 +20,43 @@ const REACH: Duration = Duration::from_secs(10);
 
 /// Relays that the command is connected to. Each serves it because it proved the owner's key there,
 /// and carries the circuits to all nodes behind it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Relays {
     open: Mutex<BTreeMap<PublicKey, Rc<Connection>>>,
+    /// Whether the node that tells where others are is on this machine.
+    here: bool,
 }
 
 impl Relays {
+    /// For nodes that this one tells of.
+    pub(super) fn told_by(asked: &RpcConnection) -> Self {
+        Self {
+            open: Mutex::default(),
+            here: realm_p2p::is_here_only(&asked.address),
+        }
+    }
+
+    /// Whether an address that was told means to us what it means to who told it: on another machine
+    /// loopback is not ours, where something else may listen.
+    pub(super) fn is_for_us(&self, address: &str) -> bool {
+        self.here || !realm_p2p::is_here_only(address)
+    }
+
+    /// Dials an address that the asked node, or the one that is meant, told of.
+    pub(super) async fn dial_told(&self, address: &str, node: PublicKey) -> Result<RpcConnection> {
+        if !self.is_for_us(address) {
+            let message = format!("{address} is for its own machine alone");
+            return Err(CliError::new(ExitCode::NoAgent, message)
+                .help("ask a node of that machine: --via ADDR"));
+        }
+        let secret = SecretKey::from_seed(&keystore::random()?);
+        let dialled = dial_all(&[address.to_owned()], Some(node), &secret).await;
+        dialled.map_err(|error| {
+            CliError::new(ExitCode::NoAgent, format!("no agent answers at {address}"))
+                .because(&error)
+        })
+    }
+
     /// A stream to the node through the first of its relays that leads to it, and that relay.
     pub(super) async fn reach(
         &self,
@@ -95,11 +126,10 @@ impl Relays {
         if let Some(relay) = open.get(&key) {
             return Ok((relay.clone(), true));
         }
-        let secret = SecretKey::from_seed(&keystore::random()?);
-        let transport = dial_all(&[address.to_owned()], Some(key), &secret).await;
-        let transport = transport.map_err(|error| {
-            let message = format!("the relay {} does not answer", key.short());
-            CliError::new(ExitCode::NoAgent, message).because(&error)
+        let transport = self.dial_told(address, key).await;
+        let transport = transport.map_err(|mut error| {
+            error.message = format!("its relay {}: {}", key.short(), error.message);
+            error
         })?;
         let relay = Rc::new(prove(owner.clone(), realm, transport).await?);
         open.insert(key, relay.clone());

@@ -1,9 +1,18 @@
-//! Where a node is reached through relays.
+//! Where a node is reached, by its own word and by what others see.
 
 use realm_identity::PublicKey;
 
 /// Circuits kept of one node, which asks for places at two relays.
 const MAX_CIRCUITS: usize = 4;
+
+/// Its address as somebody sees it, or else as it reports it. Where they see it over the loopback that
+/// both are on, it may report one that others can dial.
+pub(crate) fn address(seen: Option<String>, reported: Option<String>) -> Option<String> {
+    let is_outside = |at: &String| !realm_p2p::is_here_only(at);
+    let better = reported.as_ref().is_some_and(is_outside);
+    let seen = seen.filter(|at| is_outside(at) || !better);
+    seen.or(reported)
+}
 
 /// Those of a node's addresses that lead through relays of the realm. A node may name anybody as its
 /// relay, and whoever asks there proves its key: nobody else is believed to be one.
@@ -28,6 +37,19 @@ mod tests {
     /// An address through this relay.
     fn through(relay: &str) -> String {
         format!("{relay}/p2p-circuit/p2p/12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK")
+    }
+
+    #[test]
+    fn an_address_of_loopback_gives_way_to_one_that_others_can_dial() {
+        let at = |text: &str| Some(text.to_owned());
+        let (loopback, outside) = (at("/ip4/127.0.0.1/tcp/1"), at("/ip4/192.0.2.7/tcp/1"));
+        let other = at("/ip4/127.0.0.1/tcp/2");
+        assert_eq!(address(loopback.clone(), outside.clone()), outside);
+        assert_eq!(address(outside.clone(), loopback.clone()), outside);
+        assert_eq!(address(loopback.clone(), other), loopback);
+        assert_eq!(address(loopback.clone(), None), loopback);
+        assert_eq!(address(None, outside.clone()), outside);
+        assert_eq!(address(None, None), None);
     }
 
     #[test]
