@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod completion;
 mod damage;
 mod debian;
 mod disk;
