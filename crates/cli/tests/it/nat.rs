@@ -4,8 +4,9 @@
 use std::{
     fs::File,
     io::Write as _,
+    net::TcpListener,
     os::fd::AsFd as _,
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     rc::Rc,
     time::Duration,
 };
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::{
     KilledAtTheEnd, cluster, guest,
-    liar::{owner, runtime},
+    liar::{Liar, listen_to, owner, runtime},
 };
 
 /// Lets answers in, and nothing that begins outside.
@@ -157,16 +158,20 @@ fn addresses(realm: &Cluster, name: &str, wanted: &str) -> String {
 
 /// What `realm` prints inside a namespace.
 fn inside(realm: &Cluster, ns: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new("ip")
+    let output = ran(realm, ns, args);
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(words)
+}
+
+fn ran(realm: &Cluster, ns: &str, args: &[&str]) -> Output {
+    Command::new("ip")
         .args(["netns", "exec", ns, env!("CARGO_BIN_EXE_realm")])
         .args(args)
         .env("HOME", realm.path())
         .env("REALM_CONFIG_DIR", realm.path().join("config"))
         .env("REALM_STATE_DIR", realm.path().join("state"))
         .output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&output.stdout).into_owned();
-    output.status.success().then_some(words)
+        .unwrap()
 }
 
 /// What a program of one's own does inside a namespace.
@@ -217,6 +222,51 @@ impl<'r> Guest<'r> {
         let circuit = self.relay.through(self.circuit, self.hidden, PATIENCE);
         circuit.await
     }
+}
+
+/// Whether a command got to a listener while it asked a node at `listen`, which tells that all others
+/// are there.
+fn is_led_to(trap: &TcpListener, realm: &Cluster, ns: &str, listen: &str) -> bool {
+    let key = SecretKey::from_seed(&[66; 32]);
+    let mut told = listen_to(realm, &realm.address("one"), key.public());
+    let port = trap.local_addr().unwrap().port();
+    for node in told.survey.nodes.values_mut() {
+        node.view.present = true;
+        node.view.link = None;
+        node.view.address = Some(format!("/ip4/127.0.0.1/tcp/{port}"));
+    }
+    there(ns, async || {
+        let liar = Liar::at(listen, told, key);
+        let logs = ran(realm, ns, &["logs", "--all", "--via", &liar.address]);
+        let words = String::from_utf8_lossy(&logs.stderr).into_owned();
+        assert!(words.contains("no lines from one: "), "{words}");
+        // What it remembers is asked first the next time.
+        ran(realm, ns, &["status"]);
+    });
+    match trap.accept() {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+            false
+        }
+    }
+}
+
+#[test]
+fn another_machine_s_loopback_is_not_this_one_s() {
+    let Some(mut net) = Net::new() else { return };
+    let ns = net.add("far", 9, false);
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let trap = there(&ns, async || {
+        let trap = TcpListener::bind("127.0.0.1:0").unwrap();
+        trap.set_nonblocking(true).unwrap();
+        trap
+    });
+    assert!(!is_led_to(&trap, &realm, &ns, "/ip4/45.45.45.9/tcp/0"));
+    // On loopback itself it may.
+    assert!(is_led_to(&trap, &realm, &ns, "/ip4/127.0.0.1/tcp/0"));
 }
 
 #[test]
