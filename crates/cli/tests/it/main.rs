@@ -23,6 +23,7 @@ mod registry;
 mod settings;
 mod ssh_agent;
 mod together;
+mod tour;
 mod trust;
 mod wait;
 
