@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     net::TcpListener,
     os::fd::AsFd as _,
+    path::Path,
     process::{Command, Output, Stdio},
     rc::Rc,
     time::Duration,
@@ -164,14 +165,18 @@ fn inside(realm: &Cluster, ns: &str, args: &[&str]) -> Option<String> {
 }
 
 fn ran(realm: &Cluster, ns: &str, args: &[&str]) -> Output {
-    Command::new("ip")
+    command(realm, ns, args).output().unwrap()
+}
+
+fn command(realm: &Cluster, ns: &str, args: &[&str]) -> Command {
+    let mut command = Command::new("ip");
+    command
         .args(["netns", "exec", ns, env!("CARGO_BIN_EXE_realm")])
         .args(args)
         .env("HOME", realm.path())
         .env("REALM_CONFIG_DIR", realm.path().join("config"))
-        .env("REALM_STATE_DIR", realm.path().join("state"))
-        .output()
-        .unwrap()
+        .env("REALM_STATE_DIR", realm.path().join("state"));
+    command
 }
 
 /// What a program of one's own does inside a namespace.
@@ -328,7 +333,7 @@ fn nodes_that_nobody_reaches_find_each_other_through_one_that_everybody_does() {
     invite(&realm, "left", Some(&hub));
     invite(&realm, "right", Some(&hub));
     let _left = agent(&realm, &left, "left", &["--no-mdns"]);
-    let _right = agent(&realm, &right, "right", &["--no-mdns"]);
+    let behind = agent(&realm, &right, "right", &["--no-mdns"]);
     // Each is told that it is not reachable, and gets a place at the relay.
     addresses(&realm, "left", "/p2p-circuit/");
     addresses(&realm, "right", "/p2p-circuit/");
@@ -355,8 +360,40 @@ fn nodes_that_nobody_reaches_find_each_other_through_one_that_everybody_does() {
             assert!(logs.contains(&format!(" {node}/ticker#")), "{node}: {logs}");
         }
     }
+    let start = || agent(&realm, &right, "right", &["--no-mdns"]);
+    let _right = followed_lines_go_on_through_a_relay(&realm, &public, &hub, behind, start);
     let circuit = addresses(&realm, "left", "/p2p-circuit/");
     a_relay_serves_whoever_proved_the_owner_s_key(&realm, &public, &hub, &circuit);
+}
+
+/// While the agent behind the relay is killed and started again; gives the new one.
+fn followed_lines_go_on_through_a_relay(
+    realm: &Cluster,
+    place: &str,
+    hub: &str,
+    right: KilledAtTheEnd,
+    start: impl FnOnce() -> KilledAtTheEnd,
+) -> KilledAtTheEnd {
+    let (lines, words) = (realm.path().join("lines"), realm.path().join("words"));
+    let follow = ["logs", "ticker", "-f", "--node", "right", "--via", hub];
+    let mut command = command(realm, place, &follow);
+    let command = command
+        .stdout(File::create(&lines).unwrap())
+        .stderr(File::create(&words).unwrap());
+    let _following = KilledAtTheEnd(command.spawn().unwrap());
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let told = || read(&lines).matches(" right/ticker#").count();
+    realm_testkit::wait_for("lines of right", || (told() > 0).then_some(()));
+    drop(right);
+    realm_testkit::wait_for("a word that right is gone", || {
+        read(&words).contains("no more lines from").then_some(())
+    });
+    let before = told();
+    let right = start();
+    realm_testkit::wait_for("more lines of right", || {
+        (told() > before && read(&words).contains(" is back: ")).then_some(())
+    });
+    right
 }
 
 fn a_relay_serves_whoever_proved_the_owner_s_key(
