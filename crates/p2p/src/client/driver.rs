@@ -86,7 +86,6 @@ impl Drop for Driver {
 
 async fn drive(swarm: Swarm<Light>, mut requests: mpsc::Receiver<Request>) {
     let mut driving = Driving {
-        chosen: swarm.connected_peers().copied().collect(),
         dials: HashMap::new(),
         swarm,
     };
@@ -100,8 +99,6 @@ async fn drive(swarm: Swarm<Light>, mut requests: mpsc::Receiver<Request>) {
 
 struct Driving {
     swarm: Swarm<Light>,
-    /// Who is connected directly: others that answer late are let go.
-    chosen: Vec<PeerId>,
     dials: HashMap<ConnectionId, Request>,
 }
 
@@ -127,17 +124,15 @@ impl Driving {
 
     fn on_event(&mut self, event: SwarmEvent<LightEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                ..
-            } => match self.dials.remove(&connection_id) {
-                Some(request) if !request.reply.is_closed() => self.open(request),
-                None if self.chosen.contains(&peer_id) => {}
-                _ => {
-                    self.swarm.close_connection(connection_id);
+            SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                match self.dials.remove(&connection_id) {
+                    Some(request) if !request.reply.is_closed() => self.open(request),
+                    // Nobody wants it, be it a late answer to the first dials.
+                    _ => {
+                        self.swarm.close_connection(connection_id);
+                    }
                 }
-            },
+            }
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
                 error,
