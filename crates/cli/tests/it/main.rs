@@ -33,6 +33,7 @@ mod push_flags;
 mod quic;
 mod realm;
 mod registry;
+mod seen;
 mod settings;
 mod ssh_agent;
 mod status_json;
