@@ -255,8 +255,9 @@ impl Core {
         let realm = self.realm();
         let window =
             matches!(pin, realm_identity::OwnerPin::Window { until } if until >= self.trust.now());
+        let mut ended = false;
         self.view.send_modify(|view| {
-            let ended = view.owners.first() != owners.first()
+            ended = view.owners.first() != owners.first()
                 || view.approved.iter().any(|key| !approved.contains(key));
             view.epoch += u64::from(ended);
             view.realm = realm;
@@ -267,6 +268,9 @@ impl Core {
             view.name = name;
             view.approved = approved;
         });
+        if ended && self.network.dismiss_guests().await.is_err() {
+            tracing::warn!("the network has stopped");
+        }
         let reason = self.unready();
         let changed = self
             .readiness

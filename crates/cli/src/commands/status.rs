@@ -40,7 +40,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             return watch(args, &mut follower, &session.output).await;
         }
         let status = survey::status(&connection, &realm, &session.output).await?;
-        connection::remember(&realm, &status);
+        connection::remember(&connection, &realm, &status);
         show(args, &status, &session.output)?;
         let mark = realm.mark()?;
         if status.revision < mark && !status.forked {
