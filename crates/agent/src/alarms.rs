@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use realm_identity::{PublicKey, WitnessedClaim};
+use realm_manifest::report::Reason;
 use realm_rpc::status::Alarm;
 
 /// Alarms of one kind in a status; more than these say nothing new.
@@ -64,6 +65,22 @@ pub fn names(names: impl Iterator<Item = (PublicKey, String)>) -> Vec<Alarm> {
     };
     let shared = bearers.into_iter().filter(|(_, nodes)| nodes.len() > 1);
     shared.map(alarm).take(MAX_OF_A_KIND).collect()
+}
+
+/// One alarm for each problem of a node itself, by its own word.
+pub fn problems<'a>(nodes: impl Iterator<Item = (PublicKey, String, &'a [Reason])>) -> Vec<Alarm> {
+    let alarms = nodes.flat_map(|(node, name, problems)| {
+        problems.iter().map(move |problem| Alarm {
+            code: problem.code.clone(),
+            message: format!("{name}: {}", problem.message),
+            help: problem
+                .help
+                .clone()
+                .unwrap_or_else(|| format!("see the log of the agent on {name}")),
+            nodes: vec![node],
+        })
+    });
+    alarms.take(MAX_OF_A_KIND).collect()
 }
 
 fn list(nodes: &BTreeSet<PublicKey>) -> String {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
-use realm_manifest::report::NodeReport;
+use realm_manifest::report::{NodeReport, Reason};
 use realm_p2p::{NetworkEvent, NetworkHandle};
 use realm_planner::{Nodes, PlanInput, State, Step, plan};
 use realm_protocol::{Event, MemberState, Node, Now, Token};
@@ -35,6 +35,7 @@ use crate::{
 
 mod commands;
 mod effects;
+mod health;
 mod joining;
 mod names;
 mod network;
@@ -124,6 +125,8 @@ pub(crate) struct Core {
     pub started_mono: u64,
     /// Since when this node is one of the realm; its start where it was before.
     pub member_since: u64,
+    /// What keeps this node from doing its part.
+    pub problems: Vec<Reason>,
     /// Something that placement depends on has changed.
     pub replan: bool,
 }
@@ -381,6 +384,7 @@ impl Core {
             declined: self.supervisor.declined(),
             holds: self.supervisor.holds(),
             sealing: self.sealing.clone(),
+            problems: self.problems.clone(),
         };
         if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
             let wire = report.to_wire();
@@ -397,6 +401,7 @@ impl Core {
     }
 
     async fn housekeep(&mut self) {
+        self.look_at_disk().await;
         self.report(false).await;
         self.carry_out().await;
         self.publish_sources().await;

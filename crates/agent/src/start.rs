@@ -127,7 +127,8 @@ impl Agent {
         let kept = Kept::open(&config)?;
         let past = Past::read(&kept, &clock)?;
         let pinned = kept.trust.pin().owner().is_some();
-        let (ledger, written) = LedgerTask::start(kept.ledger).map_err(StartError::Thread)?;
+        let (ledger, written) = LedgerTask::start(kept.ledger, kept.dir.path().to_owned())
+            .map_err(StartError::Thread)?;
 
         let blobs = Arc::new(Blobs::open(kept.dir.path(), config.artifact_bytes)?);
         let local = match config.local.clone() {
@@ -233,6 +234,7 @@ impl Agent {
             saved_peers,
             dials: JoinSet::new(),
             next_token: 1,
+            problems: Vec::new(),
             replan: true,
         };
         let inputs = Inputs {

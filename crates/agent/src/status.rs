@@ -220,7 +220,18 @@ impl Scene<'_> {
         let names = self.approved.keys().map(|key| (*key, self.name(key)));
         let mut alarms = alarms::invites(&self.claims, decided);
         alarms.extend(alarms::names(names));
+        let problems = self.approved.keys();
+        let problems = problems.map(|key| (*key, self.name(key), self.problems(key)));
+        alarms.extend(alarms::problems(problems));
         alarms
+    }
+
+    /// What a node that is here says keeps it from doing its part.
+    fn problems(&self, key: &PublicKey) -> &[report::Reason] {
+        let here = self.is_here(key) && self.approved.contains_key(key);
+        let report = self.report(key).filter(|_| here);
+        let problems = report.map_or(&[][..], |report| &report.problems);
+        &problems[..problems.len().min(report::MAX_PROBLEMS)]
     }
 
     fn told(&self) -> BTreeMap<String, Option<Told>> {
@@ -365,6 +376,7 @@ impl Scene<'_> {
                 Some(realm_identity::sealing::to_text(report.sealing.as_ref()?))
             }),
             last_seen: view.last_seen.and_then(time),
+            problems: self.problems(&key).to_vec(),
         }
     }
 
@@ -448,7 +460,8 @@ impl Scene<'_> {
                 reason: drift
                     .reason
                     .clone()
-                    .or_else(|| self.not_signed(&drift.node?)),
+                    .or_else(|| self.not_signed(&drift.node?))
+                    .or_else(|| self.problems(&drift.node?).first().cloned()),
             })
             .collect()
     }

@@ -57,6 +57,9 @@ pub struct Node {
     /// `Signed<SealingCertificate>` in base64: the node's own word, for who reads it to verify.
     #[serde(default)]
     pub sealing_certificate: Option<String>,
+    /// What keeps the node itself from doing its part, such as a full disk, by its own word.
+    #[serde(default)]
+    pub problems: Vec<Reason>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -118,7 +118,7 @@ impl Core {
         } else if !self.node.is_caught_up() {
             Some("reading the log of the realm".to_owned())
         } else {
-            None
+            self.problem()
         }
     }
 

@@ -1,0 +1,46 @@
+//! What keeps this node from doing its part, and who is told.
+
+use realm_manifest::report::Reason;
+
+use super::Core;
+
+impl Core {
+    /// Whether the disk takes writes: what changes is an event, and in the next report.
+    pub(super) async fn look_at_disk(&mut self) {
+        let me = self.key.public();
+        let own = self.reports.get(&me).map(|seen| seen.op(&me));
+        self.ledger.look(own.into_iter().collect());
+        let problems: Vec<Reason> = self.ledger.trouble().into_iter().collect();
+        if problems == self.problems {
+            return;
+        }
+        let before = std::mem::replace(&mut self.problems, problems);
+        let now = self.clock.now();
+        for new in &self.problems {
+            if !before.iter().any(|old| old.code == new.code) {
+                self.events
+                    .record(now.wall, "alarm", new.code.clone(), in_words(new));
+            }
+        }
+        for old in &before {
+            if !self.problems.iter().any(|new| new.code == old.code) {
+                let message = format!("over: {}", old.message);
+                self.events
+                    .record(now.wall, "recovered", old.code.clone(), message);
+            }
+        }
+        self.publish_view().await;
+    }
+
+    /// The worst of what keeps this node from doing its part, in words.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problems.first().map(in_words)
+    }
+}
+
+fn in_words(problem: &Reason) -> String {
+    match &problem.help {
+        Some(help) => format!("{}: {help}", problem.message),
+        None => problem.message.clone(),
+    }
+}
