@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::lifecycle::Verb,
-    connection,
+    completion, connection,
     error::{CliError, ExitCode, Result},
     keystore::PassphraseSource,
     log::Log,
@@ -21,6 +21,7 @@ pub mod agent;
 mod cell_args;
 mod config;
 mod doctor;
+mod explain;
 mod history;
 mod init;
 mod inspect;
@@ -164,7 +165,9 @@ pub enum Command {
     /// Show the settings in force.
     #[command(subcommand)]
     Config(config::Command),
-    /// Write a shell's completion script.
+    /// Say what a code of a status, an alarm or an error means, and what to do.
+    Explain(explain::Args),
+    /// Write a shell's completion script, such as: source <(realm completions bash).
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages.
     Man(man::Args),
@@ -229,13 +232,12 @@ impl Session {
 pub fn run(cli: &Cli, log: Log) -> Result<u8> {
     match &cli.command {
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "realm", &mut script);
+            let script = completion::script(*shell)?;
             let output = Output {
                 format: Format::Text,
                 quiet: false,
             };
-            output.line(String::from_utf8_lossy(&script).trim_end())?;
+            output.line(script.trim_end())?;
             return Ok(ExitCode::Ok as u8);
         }
         Command::Man(args) => {
@@ -280,6 +282,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::History(args) => return history::run(args, session),
         Command::Nodes(command) => return nodes::run(command, session),
         Command::Doctor(args) => return doctor::run(args, session),
+        Command::Explain(args) => explain::run(args, &session.output)?,
         Command::Peer(command) => return peer::run(command, session),
         Command::Inspect(args) => inspect::run(args, session)?,
         Command::Run(_) | Command::Completions { .. } | Command::Man(_) | Command::Help { .. } => {}

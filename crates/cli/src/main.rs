@@ -4,6 +4,7 @@ mod artifact;
 mod chain;
 mod clock;
 mod commands;
+mod completion;
 mod connection;
 mod delivery;
 mod error;
@@ -47,6 +48,7 @@ fn main() -> std::process::ExitCode {
     if started_as_agent(args.first()) {
         args.insert(1, "agent".into());
     }
+    completion::answer();
     let cli = Cli::parse_from(args);
     let log = Log::start(&cli.global);
     match cli.global.color {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod completion;
 mod damage;
 mod debian;
 mod disk;
@@ -22,6 +23,7 @@ mod registry;
 mod settings;
 mod ssh_agent;
 mod together;
+mod tour;
 mod trust;
 mod wait;
 
