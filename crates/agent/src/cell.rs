@@ -1,21 +1,21 @@
 //! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
 
 mod live;
+mod mounts;
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use realm_identity::Timestamp;
 use realm_manifest::{
-    ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
+    ComponentName, ComponentSpec, RestartPolicy,
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
-    PrepareError, Prepared, PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, PrepareError,
+    Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,8 @@ use crate::{
     fold::chain,
     logs::Logs,
     reason::{
-        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, reason,
+        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, pull_reason,
+        reason,
     },
     supervisor::{STOP_GRACE, Tools, lock},
 };
@@ -161,8 +162,7 @@ impl CellTask {
         let path = match self.tools.fetcher.ensure(self.spec.artifact).await {
             Ok(path) => path,
             Err(error) => {
-                let help = "push it again from a machine that has the file";
-                self.hold_back(reason("pull", chain(&error), Some(help)));
+                self.hold_back(pull_reason(&error));
                 return Err(Outcome::Again {
                     ran: Duration::ZERO,
                 });
@@ -369,58 +369,6 @@ impl CellTask {
         if let Some(predecessor) = self.predecessor.take() {
             predecessor.cancel.cancel();
             predecessor.gone.cancelled().await;
-        }
-    }
-
-    fn mounts(&self) -> Result<Vec<Mount>, Reason> {
-        self.spec
-            .grants
-            .volumes
-            .iter()
-            .map(|volume| self.mount(volume))
-            .collect()
-    }
-
-    fn mount(&self, volume: &Volume) -> Result<Mount, Reason> {
-        let host = match &volume.source {
-            VolumeSource::Named(name) => self.named_volume(name)?,
-            VolumeSource::Host(path) => self.host_volume(Path::new(path))?,
-        };
-        Ok(Mount {
-            host,
-            guest: volume.guest.clone(),
-            mode: volume.mode,
-        })
-    }
-
-    fn named_volume(&self, name: &str) -> Result<PathBuf, Reason> {
-        // The name was checked when the spec was: no separators, no dots.
-        let path = self.tools.volumes.join(self.key.0.as_str()).join(name);
-        match std::fs::create_dir_all(&path) {
-            Ok(()) => Ok(path),
-            Err(error) => Err(reason("volume", format!("volume {name}: {error}"), None)),
-        }
-    }
-
-    fn host_volume(&self, path: &Path) -> Result<PathBuf, Reason> {
-        let refused = |message: String| {
-            let help = "list the directory in volume_prefixes of the node's agent.toml";
-            reason("volume", message, Some(help))
-        };
-        let real = std::fs::canonicalize(path)
-            .map_err(|error| refused(format!("host directory {}: {error}", path.display())))?;
-        let allowed = self
-            .tools
-            .volume_prefixes
-            .iter()
-            .any(|prefix| real.starts_with(prefix));
-        if allowed {
-            Ok(real)
-        } else {
-            Err(refused(format!(
-                "this node does not offer host directory {}",
-                path.display()
-            )))
         }
     }
 

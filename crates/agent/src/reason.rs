@@ -2,6 +2,9 @@
 
 use realm_manifest::{ComponentName, report::Reason, units::size_text};
 use realm_runtime::{ExitStatus, LimitHit, Stage};
+use realm_store::BlobError;
+
+use crate::{fetch::PullError, fold::chain};
 
 /// Letters of a message or help in a report; the log has the rest.
 pub(crate) const MAX_REASON_CHARS: usize = 240;
@@ -39,6 +42,32 @@ pub fn ended_reason(
         ExitStatus::Killed => Some(reason("killed", "it was killed".into(), None)),
         ExitStatus::Failed { message } => Some(reason("host", message.clone(), None)),
     }
+}
+
+/// Why a program is not here. Whatever it is, it is tried again.
+pub fn pull_reason(error: &PullError) -> Reason {
+    let message = match error {
+        // Its own words are for who sits at the node: what helps comes apart here.
+        PullError::Store(BlobError::DiskFull { .. }) => {
+            "there is no room for the program: its disk is full".to_owned()
+        }
+        error => chain(error),
+    };
+    let help = match error {
+        PullError::Store(BlobError::DiskFull { .. }) => {
+            "free space where the node's data directory lies, or lower artifact_mb in its agent.toml; it goes on by itself"
+        }
+        PullError::Store(BlobError::Budget { .. } | BlobError::TooLarge { .. }) => {
+            "raise artifact_mb in the node's agent.toml, or take away what is not needed: realm rm; it goes on by itself"
+        }
+        PullError::NoSource(_) => {
+            "start a node that has it, or push it again from a machine that has the file"
+        }
+        PullError::Store(_) | PullError::Interrupted => {
+            "it is tried again; if that does not help, see the agent's log on the node"
+        }
+    };
+    reason("pull", message, Some(help))
 }
 
 pub fn library_reason(exports: &[String]) -> Reason {
@@ -139,5 +168,25 @@ mod tests {
             ended_reason(&name, &ExitStatus::Exited(0), Some(&hit)),
             None
         );
+    }
+
+    #[test]
+    fn what_helps_a_pull_depends_on_what_failed() {
+        let help = |error| pull_reason(&error).help.expect("a help");
+        let source = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full = BlobError::DiskFull {
+            path: "/data/partial".into(),
+            source: source(),
+        };
+        assert!(help(full.into()).contains("free space"));
+        let used = BlobError::Budget {
+            size: 1,
+            used: 2,
+            budget: 2,
+        };
+        assert!(help(used.into()).contains("artifact_mb"));
+        let sha256 = realm_manifest::identity::Hash::of(b"program");
+        assert!(help(PullError::NoSource(sha256)).contains("push it again"));
+        assert!(!help(PullError::Interrupted).contains("push it again"));
     }
 }

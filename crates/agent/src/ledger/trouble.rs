@@ -18,10 +18,6 @@ const TRY_EVERY: Duration = Duration::from_secs(2);
 /// Between two lines of the agent's log about the same trouble.
 const TELL_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// The code of a disk that is full; what else is wrong with a disk has the other one.
-const FULL: &str = "disk-full";
-const FAILED: &str = "disk-failed";
-
 /// Lives on the ledger's thread.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -105,12 +101,12 @@ impl Watch {
 fn full() -> Reason {
     let message = "its disk is full: new intents and programs may not reach it";
     let help = "free space where its data directory lies; writing goes on by itself";
-    reason(FULL, message.to_owned(), Some(help))
+    reason("disk-full", message.to_owned(), Some(help))
 }
 
 fn failed(help: &str) -> Reason {
     let message = "its disk takes no writes: new intents and programs do not reach it";
-    reason(FAILED, message.to_owned(), Some(help))
+    reason("disk-failed", message.to_owned(), Some(help))
 }
 
 #[cfg(test)]
@@ -132,9 +128,9 @@ mod tests {
         assert_eq!(code(), None, "that the disk is to blame was not said");
 
         watch.failed(&LedgerError::Failed { source: None });
-        assert_eq!(code().as_deref(), Some(FAILED));
+        assert_eq!(code().as_deref(), Some("disk-failed"));
         watch.look(|| Err(LedgerError::Failed { source: None }));
-        assert_eq!(code().as_deref(), Some(FAILED));
+        assert_eq!(code().as_deref(), Some("disk-failed"));
         watch.look(|| panic!("not again at once"));
         watch.tried = None;
         watch.look(|| Ok(()));

@@ -198,6 +198,34 @@ fn a_node_whose_disk_is_full_says_so_until_there_is_room() {
     assert_eq!(log.matches("nothing is written").count(), 1, "{log}");
 }
 
+#[test]
+fn a_push_waits_for_a_node_that_has_no_room_for_the_program() {
+    let mut realm = cluster();
+    let Some(_disk) = SmallDisk::mount(&realm.data("two"), 8) else {
+        return;
+    };
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("two");
+    let via = realm.address("one");
+    let large = realm.path().join("large.wasm");
+    fs::write(&large, large_module(12 * 1024 * 1024)).unwrap();
+    let push = [
+        "push",
+        "large",
+        large.to_str().unwrap(),
+        "--wait",
+        "--timeout",
+        "8s",
+    ];
+    let late = realm.run(&[&push[..], &["--via", &via]].concat());
+    assert_eq!(late.code, 6, "{}", late.stderr);
+    let says = |words: &str| assert!(late.stderr.contains(words), "{}", late.stderr);
+    says("not as asked after 8s");
+    says("no room for the program: its disk is full");
+    says("help: free space");
+}
+
 fn fill(path: &Path) {
     let mut file = fs::File::create(path).unwrap();
     let block = [0; 4096];
