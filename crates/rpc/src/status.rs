@@ -69,7 +69,7 @@ pub struct Component {
     pub digest: Hash,
     /// Cells that should run.
     pub desired: u64,
-    /// Cells that do.
+    /// Cells that do; more than are desired while surplus ones stop.
     pub running: u64,
     pub state: ComponentState,
     pub reason: Option<Reason>,
