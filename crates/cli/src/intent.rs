@@ -202,7 +202,13 @@ impl Sent {
         {
             let again = on_two(connection, &self.intent);
             nodes = match tokio::time::timeout(time, again).await {
-                Ok(nodes) => nodes?,
+                Ok(nodes) => {
+                    let nodes = nodes?;
+                    if nodes >= 2 {
+                        delivery::is_safe(realm, revision).await?;
+                    }
+                    nodes
+                }
                 Err(_) => {
                     let mut error = only_one(revision, time);
                     error.causes = problems(connection, realm).await;
