@@ -177,6 +177,9 @@ impl Agent {
             cancel.child_token(),
         )
         .await?;
+        if let Some(open) = who_reads(server.address, config.http_open) {
+            tracing::warn!(address = %server.address, "http is not on loopback: {open}");
+        }
         let volumes = kept.dir.subdir("volumes")?;
         let held = Volumes::open(volumes.clone()).map_err(|source| StartError::Volumes {
             path: volumes.clone(),
@@ -328,6 +331,15 @@ impl Default for Wires {
             cells: watch::channel(0),
         }
     }
+}
+
+/// To whom the http endpoint is open beyond this machine; None where to nobody.
+fn who_reads(address: SocketAddr, open: bool) -> Option<&'static str> {
+    let beyond = !address.ip().is_loopback();
+    beyond.then_some(match open {
+        true => "health, metrics, status and logs are open to everybody who reaches it: --http-open drops the token",
+        false => "health and metrics are open to everybody who reaches it, status and logs to who has the token of the data directory",
+    })
 }
 
 fn tell_renewed(sealing: &Sealing, events: &Events, clock: &Clock) {
