@@ -229,6 +229,7 @@ impl Agent {
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
+            asked_to_join: false,
             begun: false,
             neighbours: BTreeSet::new(),
             mdns: config.mdns,

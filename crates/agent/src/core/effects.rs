@@ -69,7 +69,8 @@ impl Core {
                 self.report_updated(node, &report, now).await;
             }
             Effect::JoinRequested { request } => {
-                let message = format!("{} asks to join: realm nodes approve", request.node);
+                let node = request.node;
+                let message = format!("{node} asks to join: realm nodes approve {node}");
                 let asking: BTreeSet<PublicKey> = self.node.joins().map(|join| join.node).collect();
                 self.pending_since.retain(|node, _| asking.contains(node));
                 self.pending_since.entry(request.node).or_insert(now.wall);
@@ -235,11 +236,9 @@ impl Core {
         }
         let same_invite = |other: &&WitnessedClaim| other.claim.key == claim.key;
         let others = self.claims.iter().filter(same_invite);
-        if others
-            .filter(|other| other.claim.node != claim.node)
-            .count()
-            > 1
-        {
+        // Several may have witnessed the claim of one node.
+        let others: BTreeSet<PublicKey> = others.map(|other| other.claim.node).collect();
+        if others.iter().filter(|other| **other != claim.node).count() > 1 {
             // Two are known to have used it: both wait for the owner, and so does everybody after.
             let message = format!("{} claims an invite that two have used", claim.node);
             return self.claim_refused(claim.node, message, now);

@@ -1,12 +1,33 @@
-//! What keeps this node from doing its part, and who is told.
+//! What the node looks at when nothing happens, and what keeps it from doing its part.
 
 use realm_manifest::report::Reason;
 
 use super::Core;
 
 impl Core {
+    /// Looks at itself, also when nothing happens.
+    pub(super) async fn housekeep(&mut self) {
+        self.look_at_disk().await;
+        self.report(false).await;
+        self.carry_out().await;
+        self.publish_sources().await;
+        let now = self.clock.now();
+        self.begin_realm(now);
+        self.ask_late(now).await;
+        self.tell_alarms(now);
+        self.find_relays(now);
+        if let Err(error) = self.trust.floor.keep(now.mono) {
+            tracing::error!(
+                error = crate::fold::chain(&error),
+                "the time floor is not kept"
+            );
+        }
+        // Presence depends on time alone, too.
+        self.plan();
+    }
+
     /// Whether the disk takes writes: what changes is an event, and in the next report.
-    pub(super) async fn look_at_disk(&mut self) {
+    async fn look_at_disk(&mut self) {
         let me = self.key.public();
         let own = self.reports.get(&me).map(|seen| seen.op(&me));
         self.ledger.look(own.into_iter().collect());

@@ -68,7 +68,9 @@ impl Core {
     /// with an invite that does not count.
     pub(super) fn pending(&self) -> Vec<PendingNode> {
         let me = self.key.public();
-        let waits = !self.approved.contains_key(&me) && !self.is_revoked(&me);
+        let waits = !self.approved.contains_key(&me)
+            && !self.is_revoked(&me)
+            && !self.joins_by_invite(self.clock.now());
         let own = waits.then(|| PendingNode {
             key: me,
             name: self.node_name(&me),
