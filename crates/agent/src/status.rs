@@ -21,17 +21,18 @@ use realm_planner::{
 use realm_rpc::{
     Sighting, Survey, View,
     status::{
-        API_VERSION, Alarm, Cell, CellState, Component, ComponentState, Drift, Node, NodeState,
-        Realm, Setter, Status, time,
+        API_VERSION, Cell, CellState, Component, ComponentState, Drift, Node, NodeState, Realm,
+        Setter, Status, time,
     },
 };
 
 use crate::{
-    alarms,
     approvals::{Approval, ByChain, approved},
     fold::chain,
     naming,
 };
+
+mod lookout;
 
 /// Makes a status of each survey, and keeps what it checked for the next one.
 #[derive(Debug, Default)]
@@ -211,27 +212,6 @@ impl Scene<'_> {
                 .collect(),
             alarms: self.alarms(),
         }
-    }
-
-    /// What the owner must look at, by the claims that were shown.
-    fn alarms(&self) -> Vec<Alarm> {
-        let decided =
-            |key: &PublicKey| self.approved.contains_key(key) || self.state.nodes.contains_key(key);
-        let names = self.approved.keys().map(|key| (*key, self.name(key)));
-        let mut alarms = alarms::invites(&self.claims, decided);
-        alarms.extend(alarms::names(names));
-        let problems = self.approved.keys();
-        let problems = problems.map(|key| (*key, self.name(key), self.problems(key)));
-        alarms.extend(alarms::problems(problems));
-        alarms
-    }
-
-    /// What a node that is here says keeps it from doing its part.
-    fn problems(&self, key: &PublicKey) -> &[report::Reason] {
-        let here = self.is_here(key) && self.approved.contains_key(key);
-        let report = self.report(key).filter(|_| here);
-        let problems = report.map_or(&[][..], |report| &report.problems);
-        &problems[..problems.len().min(report::MAX_PROBLEMS)]
     }
 
     fn told(&self) -> BTreeMap<String, Option<Told>> {

@@ -197,6 +197,12 @@ const ENTRIES: &[Entry] = &[
         "Ask another node: --via ADDR; find out what is wrong with the first one.",
     ),
     entry(
+        "clock",
+        Of::Alarm,
+        "The clock of a node differs by more than two minutes from that of the node that was asked. Invites and what expires are judged by it.",
+        "Set the clock that is wrong, and have it kept right, as by chrony or systemd-timesyncd.",
+    ),
+    entry(
         "disk-failed",
         Of::Alarm,
         "A node's disk takes no writes. The node goes on with what it runs; new intents and programs do not reach it.",
