@@ -226,6 +226,15 @@ impl Core {
         if self.approved.contains_key(&claim.node) {
             return;
         }
+        // It asks until it is in, and what was witnessed may be on its way to the disk.
+        let me = self.key.public();
+        let is_done = |known: &WitnessedClaim| {
+            (known.claim.node, known.claim.key) == (claim.node, claim.key)
+                && known.witness.node == me
+        };
+        if self.node.claims().any(is_done) {
+            return;
+        }
         // It may have been taken out: whoever asks asks again soon.
         if !self.node.is_caught_up() && claim.node != self.key.public() {
             return;
