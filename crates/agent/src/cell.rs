@@ -1,7 +1,7 @@
 //! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
 
 mod live;
-mod mounts;
+mod volumes;
 
 use std::{
     sync::{Arc, Mutex},
@@ -300,6 +300,7 @@ impl CellTask {
         met: &[LimitHit],
     ) -> Outcome {
         let Some(status) = status else {
+            self.event("stopped", format!("{}#{}", self.key.0, self.key.1));
             return Outcome::Final;
         };
         self.retire();

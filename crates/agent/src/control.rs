@@ -1,5 +1,7 @@
 //! The agent behind the RPC membrane: asks the core, reads logs, takes uploads.
 
+mod receiving;
+
 use std::{
     path::{Path, PathBuf},
     rc::Rc,
@@ -28,8 +30,6 @@ use crate::{
     metrics::{Disk, Snapshot, Traffic},
 };
 
-/// Largest artifact that is taken over RPC.
-const MAX_UPLOAD: u64 = 512 * 1024 * 1024;
 /// Lines sent at once.
 const LINES: usize = 256;
 /// How often a watched survey is made again.
@@ -122,11 +122,18 @@ pub struct Server(pub Shared);
 
 /// One connection's host and, once its key is proven, its control.
 #[derive(Debug, Clone)]
-struct Operator(Shared);
+struct Operator {
+    shared: Shared,
+    /// The key of the connection, which is not the one that is proven.
+    peer: PublicKey,
+}
 
 impl RpcServe for Server {
     fn serve(&self, peer: PublicKey, stream: Stream) -> LocalBoxFuture<'static, ()> {
-        let host: Rc<dyn Host> = Rc::new(Operator(self.0.clone()));
+        let host: Rc<dyn Host> = Rc::new(Operator {
+            shared: self.0.clone(),
+            peer,
+        });
         Box::pin(async move {
             if let Err(error) = realm_rpc::serve(stream, host, Limits::default()).await {
                 tracing::debug!(%peer, error = chain(&error), "an rpc connection ended");
@@ -137,9 +144,9 @@ impl RpcServe for Server {
 
 impl Host for Operator {
     fn info(&self) -> PublicInfo {
-        let view = self.0.view.borrow();
+        let view = self.shared.view.borrow();
         PublicInfo {
-            node: self.0.key,
+            node: self.shared.key,
             version: crate::VERSION.to_owned(),
             realm: view.realm,
             name: Some(view.name.clone()),
@@ -147,15 +154,15 @@ impl Host for Operator {
     }
 
     fn realm(&self) -> Option<RealmId> {
-        self.0.view.borrow().realm
+        self.shared.view.borrow().realm
     }
 
     fn epoch(&self) -> u64 {
-        self.0.view.borrow().epoch
+        self.shared.view.borrow().epoch
     }
 
     fn epoch_ended(&self, epoch: u64) -> LocalBoxFuture<'_, ()> {
-        let mut view = self.0.view.clone();
+        let mut view = self.shared.view.clone();
         Box::pin(async move {
             // An agent that stops ends every authority too.
             let _ = view.wait_for(|view| view.epoch != epoch).await;
@@ -166,18 +173,26 @@ impl Host for Operator {
         &self,
         key: PublicKey,
     ) -> LocalBoxFuture<'_, Result<Option<Rc<dyn Control>>, RpcError>> {
-        let view = self.0.view.borrow().clone();
+        let view = self.shared.view.borrow().clone();
         // Before there is a realm only the pinned owner, or whoever comes first in an open
         // window, may bring one.
         let allowed = match view.realm {
             Some(_) => view.owners.first().is_some_and(|(owner, _)| *owner == key),
             None => view.pinned == Some(key) || (view.pinned.is_none() && view.window),
         };
-        if let Some(refused) = rotated(&view, key) {
-            return Box::pin(async move { Err(refused) });
-        }
-        let control = allowed.then(|| Rc::new(self.clone()) as Rc<dyn Control>);
-        Box::pin(async move { Ok(control) })
+        let refused = rotated(&view, key);
+        Box::pin(async move {
+            if let Some(refused) = refused {
+                return Err(refused);
+            }
+            if !allowed {
+                return Ok(None);
+            }
+            if view.realm.is_some() {
+                self.relay(view.epoch).await?;
+            }
+            Ok(Some(Rc::new(self.clone()) as Rc<dyn Control>))
+        })
     }
 }
 
@@ -195,30 +210,45 @@ fn rotated(view: &View, key: PublicKey) -> Option<RpcError> {
 }
 
 impl Operator {
+    /// Whoever may read the realm's nodes may reach them: those that nobody else does, through this one.
+    async fn relay(&self, epoch: u64) -> Result<(), RpcError> {
+        // An agent that is still starting relays for nobody.
+        let Some(network) = self.shared.network.get() else {
+            return Ok(());
+        };
+        let relayed = network.relay_for(self.peer).await;
+        relayed.map_err(|_| stopping())?;
+        // The core ends an epoch first and dismisses the guests then: one who came between goes too.
+        if self.epoch() != epoch {
+            network.dismiss_guests().await.map_err(|_| stopping())?;
+        }
+        Ok(())
+    }
+
     fn ask<T: 'static>(
         &self,
         make: impl FnOnce(oneshot::Sender<Result<T, RpcError>>) -> Command + 'static,
     ) -> Answer<'_, T> {
-        Box::pin(self.0.ask(make))
+        Box::pin(self.shared.ask(make))
     }
 
     async fn send_logs(&self, query: LogQuery, sink: LogSink) -> Result<(), RpcError> {
-        let name = self.0.view.borrow().name.clone();
-        let mut written = self.0.logs.watch();
+        let name = self.shared.view.borrow().name.clone();
+        let mut written = self.shared.logs.watch();
         let select = Select {
             component: query.component,
             previous: query.previous,
         };
         let tail = query.tail.map(|tail| {
             let tail = usize::try_from(tail).unwrap_or(usize::MAX);
-            self.0.logs.tail(&select, tail)
+            self.shared.logs.tail(&select, tail)
         });
         let since = query.since.map(clock::to_system);
-        let since = since.map(|since| self.0.logs.since(&select, since));
+        let since = since.map(|since| self.shared.logs.since(&select, since));
         let mut from = tail.unwrap_or(0).max(since.unwrap_or(0));
         loop {
             written.borrow_and_update();
-            let (lines, next) = self.0.logs.read(&select, from, LINES);
+            let (lines, next) = self.shared.logs.read(&select, from, LINES);
             let more = lines.len() == LINES;
             from = next;
             let lines: Vec<LogLine> = lines
@@ -243,10 +273,16 @@ impl Operator {
         follow: bool,
         sink: EventSink,
     ) -> Result<(), RpcError> {
-        let mut changed = self.0.events.watch();
+        let mut changed = self.shared.events.watch();
         loop {
             changed.borrow_and_update();
-            let events: Vec<Event> = self.0.events.after(after).into_iter().map(event).collect();
+            let events: Vec<Event> = self
+                .shared
+                .events
+                .after(after)
+                .into_iter()
+                .map(event)
+                .collect();
             after = events.last().map_or(after, |event| event.seq);
             if !events.is_empty() && sink.send(&events).await.is_err() {
                 return Ok(());
@@ -255,22 +291,6 @@ impl Operator {
                 return Ok(());
             }
         }
-    }
-
-    async fn begin_upload(&self, artifact: Artifact) -> Result<Box<dyn Upload>, RpcError> {
-        if artifact.size > MAX_UPLOAD {
-            let message = format!(
-                "the artifact has {} bytes, at most {MAX_UPLOAD} are taken",
-                artifact.size
-            );
-            return Err(RpcError::new(ErrorCode::Limit, message));
-        }
-        let blobs = self.0.blobs.clone();
-        let upload = blocking(move || blobs.upload(artifact).map_err(store)).await?;
-        let received = upload
-            .as_ref()
-            .map_or(artifact.size, realm_store::Upload::received);
-        Ok(Box::new(Receiving { received, upload }))
     }
 }
 
@@ -292,14 +312,14 @@ impl Control for Operator {
     }
 
     fn survey(&self) -> Answer<'_, Survey> {
-        Box::pin(self.0.survey())
+        Box::pin(self.shared.survey())
     }
 
     fn watch(&self, mut sink: SurveySink) -> Answer<'_, ()> {
         Box::pin(async move {
             let mut last: Option<(Survey, tokio::time::Instant)> = None;
             loop {
-                let survey = self.0.survey().await?;
+                let survey = self.shared.survey().await?;
                 let fresh = |(last, at): &(Survey, tokio::time::Instant)| {
                     *last == survey && at.elapsed() < ALIVE
                 };
@@ -336,7 +356,7 @@ impl Control for Operator {
     }
 
     fn upload(&self, artifact: Artifact) -> Answer<'_, Box<dyn Upload>> {
-        Box::pin(self.begin_upload(artifact))
+        Box::pin(receiving::begin(self.shared.blobs.clone(), artifact))
     }
 
     fn claim(&self, claim: Vec<u8>) -> Answer<'_, Vec<u8>> {
@@ -357,45 +377,6 @@ impl Control for Operator {
 
     fn standing(&self) -> Answer<'_, Vec<Vec<u8>>> {
         self.ask(Command::Standing)
-    }
-}
-
-/// An upload under way.
-#[derive(Debug)]
-struct Receiving {
-    received: u64,
-    /// None once the artifact is here, and after a failure: what was received waits on disk.
-    upload: Option<realm_store::Upload>,
-}
-
-impl Upload for Receiving {
-    fn received(&self) -> u64 {
-        self.received
-    }
-
-    fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Answer<'_, u64> {
-        Box::pin(async move {
-            let Some(mut upload) = self.upload.take() else {
-                return Ok(self.received);
-            };
-            let (upload, received) = blocking(move || {
-                let received = upload.write(offset, &bytes).map_err(store)?;
-                Ok((upload, received))
-            })
-            .await?;
-            self.upload = Some(upload);
-            self.received = received;
-            Ok(received)
-        })
-    }
-
-    fn finish(&mut self) -> Answer<'_, ()> {
-        Box::pin(async move {
-            match self.upload.take() {
-                Some(upload) => blocking(move || upload.finish().map_err(store)).await,
-                None => Ok(()),
-            }
-        })
     }
 }
 

@@ -39,6 +39,7 @@ mod supervisor;
 mod survey;
 pub mod trust;
 mod volumes;
+mod whereabouts;
 
 pub use config::{Config, ConfigError, DEFAULT_HTTP, DEFAULT_PORT, default_listen};
 pub use fold::PlannerFold;

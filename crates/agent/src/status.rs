@@ -29,7 +29,7 @@ use realm_rpc::{
 use crate::{
     approvals::{Approval, ByChain, approved},
     fold::chain,
-    naming,
+    naming, whereabouts,
 };
 
 mod lookout;
@@ -337,14 +337,17 @@ impl Scene<'_> {
         let view = self.view(&key);
         let report = self.report(&key);
         let tags = tags(self.approved.get(&key), report);
-        let reported = || report.and_then(|report| report.addresses.first().cloned());
+        let reported = report.and_then(|report| report.addresses.first().cloned());
         Node {
             name: self.name(&key),
             key,
             state: self.node_state(&key),
             version: report.map(|report| report.version.clone()),
             tags: tags.iter().map(ToString::to_string).collect(),
-            address: view.address.or_else(reported),
+            address: whereabouts::address(view.address, reported),
+            circuits: report.map_or_else(Vec::new, |report| {
+                whereabouts::circuits(&report.addresses, |key| self.approved.contains_key(key))
+            }),
             link: view.link,
             rtt_ms: view.rtt_micros.map(|micros| micros as f64 / 1000.0),
             cpu_percent: report

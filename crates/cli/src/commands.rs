@@ -175,6 +175,18 @@ pub enum Command {
     Help { topic: Vec<String> },
 }
 
+impl Command {
+    /// Whether Ctrl-C is how this command ends, and so nothing to be told of.
+    pub const fn goes_on_until_interrupted(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            Self::Logs(args) => args.follow,
+            Self::Status(args) => args.watch,
+            _ => false,
+        }
+    }
+}
+
 /// What every command is handed.
 #[derive(Debug)]
 pub struct Session {
@@ -185,25 +197,33 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn open(global: &Global, log: Log) -> Result<Self> {
+    pub fn open(cli: &Cli, log: Log) -> Result<Self> {
+        let global = &cli.global;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let agent_config = match &cli.command {
+            Command::Agent(args) => path(&args.config),
+            _ => None,
+        };
         let settings = Settings::load(&[
             ("system-dir", path(&global.system_dir)),
             ("config-dir", path(&global.config_dir)),
             ("state-dir", path(&global.state_dir)),
+            ("agent-config", agent_config),
             ("key", path(&global.key)),
+            ("passphrase-file", path(&global.passphrase_file)),
             ("realm", global.realm.clone()),
             ("via", global.via.clone()),
         ])?;
+        let passphrase = PassphraseSource {
+            file: settings.passphrase_file(),
+        };
         Ok(Self {
             settings,
             output: Output {
                 format: global.output,
                 quiet: global.quiet,
             },
-            passphrase: PassphraseSource {
-                file: global.passphrase_file.clone(),
-            },
+            passphrase,
             log,
         })
     }
@@ -250,7 +270,7 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
         Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
         _ => {}
     }
-    let session = Session::open(&cli.global, log)?;
+    let session = Session::open(cli, log)?;
     let code = match &cli.command {
         Command::Run(args) => return run::run(args, &session),
         command => dispatch(command, &session)?,

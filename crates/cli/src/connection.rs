@@ -1,7 +1,10 @@
 //! Finds a node and proves the owner's key to it. The only place that knows how nodes are reached.
 
-use std::{path::Path, rc::Rc, time::Duration};
+mod relayed;
 
+use std::{path::Path, pin::pin, rc::Rc, time::Duration};
+
+use futures::future::{Either, select};
 use realm_agent::agent_file::{self, AgentInfo};
 use realm_identity::{PublicKey, RealmId, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
@@ -9,6 +12,7 @@ use realm_rpc::{
     ConnectError, ErrorCode, Limits, Operator, PublicInfo, RpcError,
     status::{Node, NodeState, Status},
 };
+use tokio::sync::Notify;
 
 use crate::{
     commands::{Session, agent},
@@ -18,10 +22,15 @@ use crate::{
     search,
 };
 
+pub use relayed::Relays;
+
 /// Addresses written into an invite.
 const MAX_KNOWN: usize = 8;
 /// Known addresses answer at once or not at all.
 const DIAL: Duration = Duration::from_secs(5);
+/// A node that says it has relays is dialled directly for so long before they are asked: in the same
+/// network it answers within.
+const DIRECT: Duration = Duration::from_millis(250);
 /// What still reads or writes when a command is over gets this much time.
 const LINGER: Duration = Duration::from_millis(200);
 /// Between two rounds of looking for any node.
@@ -34,8 +43,12 @@ pub struct Connection {
     pub owner: Rc<OwnerKey>,
     /// Whether the person named this node: then no other one stands in for it.
     pub named: bool,
+    /// For connections to further nodes.
+    pub relays: Rc<Relays>,
     /// The connection below, which lasts as long as this value.
     transport: RpcConnection,
+    /// The relay below, which serves us for as long as its connection lasts.
+    relay: Option<Rc<Self>>,
 }
 
 impl Connection {
@@ -97,21 +110,60 @@ pub async fn open_as(key: &Path, session: &Session, realm: &Realm) -> Result<Con
     Ok(connection)
 }
 
-/// Connects to one certain node, with the key that is at hand already.
+/// Connects to one certain node, with the key that is at hand already: directly, or else through a
+/// relay of the realm.
 pub async fn open_at(
     owner: Rc<OwnerKey>,
+    relays: &Rc<Relays>,
     realm: &Realm,
-    node: PublicKey,
-    address: &str,
+    node: &Node,
 ) -> Result<Connection> {
-    let secret = SecretKey::from_seed(&keystore::random()?);
-    let transport = dial_all(&[address.to_owned()], Some(node), &secret)
-        .await
-        .map_err(|error| {
-            CliError::new(ExitCode::NoAgent, format!("no agent answers at {address}"))
-                .because(&error)
-        })?;
-    prove(owner, realm, transport).await
+    let (transport, relay) = reach(&owner, relays, realm, node).await?;
+    let mut connection = prove(owner, realm, transport).await?;
+    connection.relays = relays.clone();
+    connection.relay = relay;
+    let by = connection.relay.as_ref().map(|relay| relay.node().short());
+    tracing::debug!(node = node.name, address = connection.address(), relay = ?by, "connected");
+    Ok(connection)
+}
+
+/// A stream to the node, and the relay that it leads through, if any.
+async fn reach(
+    owner: &Rc<OwnerKey>,
+    relays: &Relays,
+    realm: &Realm,
+    node: &Node,
+) -> Result<(RpcConnection, Option<Rc<Connection>>)> {
+    let failed = Notify::new();
+    let direct = pin!(async {
+        let dialled = dial_node(relays, node).await;
+        if dialled.is_err() {
+            failed.notify_one();
+        }
+        dialled.map(|transport| (transport, None))
+    });
+    if node.circuits.is_empty() {
+        return direct.await;
+    }
+    let relayed = pin!(async {
+        // By then it failed, or takes too long for a node of this network.
+        let _ = tokio::time::timeout(DIRECT, failed.notified()).await;
+        let (transport, relay) = relays.reach(owner, realm, node).await?;
+        Ok((transport, Some(relay)))
+    });
+    match select(direct, relayed).await {
+        Either::Left((Ok(reached), _)) | Either::Right((Ok(reached), _)) => Ok(reached),
+        Either::Left((Err(_), relayed)) => relayed.await,
+        Either::Right((Err(why), direct)) => direct.await.map_err(|_| why),
+    }
+}
+
+async fn dial_node(relays: &Relays, node: &Node) -> Result<RpcConnection> {
+    let Some(address) = &node.address else {
+        let message = format!("no address of {} is known", node.name);
+        return Err(CliError::new(ExitCode::NoAgent, message));
+    };
+    relays.dial_told(address, node.key).await
 }
 
 /// Connects to any node of the realm that answers, the one that was named or not; tries again and
@@ -173,7 +225,9 @@ pub async fn prove_ours(
         operator,
         owner,
         named: false,
+        relays: Rc::new(Relays::told_by(&transport)),
         transport,
+        relay: None,
     })
 }
 
@@ -207,7 +261,9 @@ pub async fn first_contact(
         operator,
         owner,
         named: true,
+        relays: Rc::new(Relays::told_by(&transport)),
         transport,
+        relay: None,
     };
     Ok((connection, realm))
 }
@@ -276,7 +332,14 @@ pub async fn dial_via(via: &str) -> Result<RpcConnection> {
     dial_all(&[via.to_owned()], None, &secret)
         .await
         .map_err(|error| {
-            CliError::new(ExitCode::NoAgent, format!("no agent answers at {via}")).because(&error)
+            let message = format!("no agent answers at {via}");
+            let failed = CliError::new(ExitCode::NoAgent, message).because(&error);
+            match realm_p2p::relay_of(via) {
+                Some((_, relay)) => failed.help(format!(
+                    "ask its relay, which leads to the nodes behind it: --via {relay}"
+                )),
+                None => failed,
+            }
         })
 }
 
@@ -315,16 +378,17 @@ pub fn known_addresses(session: &Session, realm: &Realm) -> Result<Vec<String>> 
     Ok(known)
 }
 
-/// Keeps where the nodes of a status are reached, for when the present one is gone, and what they
-/// are called.
-pub fn remember(realm: &Realm, status: &Status) {
+/// Keeps where the nodes of a status are reached, by the word of the node that was asked, for when that
+/// one is gone, and what they are called.
+pub fn remember(connection: &Connection, realm: &Realm, status: &Status) {
     let nodes = status.nodes.iter().filter(|node| is_member(node));
     let names: Vec<String> = nodes.map(|node| node.name.clone()).collect();
     realm.remember_names(&names);
     let components = status.components.iter().map(|one| one.name.clone());
     realm.remember_components(&components.collect::<Vec<_>>());
     let addresses = status.nodes.iter().filter_map(|node| node.address.clone());
-    realm.save_peers(&addresses.collect::<Vec<_>>());
+    let ours = addresses.filter(|address| connection.relays.is_for_us(address));
+    realm.save_peers(&ours.collect::<Vec<_>>());
 }
 
 /// Whether the node belongs to the realm now, be it there or away.

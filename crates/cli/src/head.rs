@@ -6,7 +6,10 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use realm_agent::approvals::{ByChain, approved};
 use realm_identity::{Entry, Genesis, Hash, PublicKey, Signed, WitnessedClaim};
 use realm_planner::State;
-use realm_rpc::{Head, Intent, status::NodeState};
+use realm_rpc::{
+    Head, Intent,
+    status::{Node, NodeState},
+};
 
 use crate::{
     chain::{self, Link},
@@ -217,48 +220,40 @@ async fn catch_up(connection: &Connection, realm: &Realm, newest: &Other) -> Res
 /// The heads of approved nodes that are here, beside the connected one: the same ones whoever asks.
 pub async fn elsewhere(connection: &Connection, realm: &Realm) -> Result<Vec<Other>> {
     let status = survey::picture(connection, realm).await?.status;
-    connection::remember(realm, &status);
+    connection::remember(connection, realm, &status);
     let here = status.nodes.into_iter().filter(|node| {
         matches!(node.state, NodeState::Ready | NodeState::Draining)
             && node.key != connection.node()
     });
-    let mut others: Vec<(PublicKey, String, String)> = here
-        .filter_map(|node| Some((node.key, node.name, node.address?)))
-        .collect();
-    others.sort();
+    let mut others: Vec<Node> = here.filter(|node| node.address.is_some()).collect();
+    others.sort_by_key(|node| node.key);
     let asked: FuturesUnordered<_> = others
         .into_iter()
         .take(MAX_ASKED - 1)
-        .map(|(key, name, address)| ask(connection, realm, key, name, address))
+        .map(|node| ask(connection, realm, node))
         .collect();
     Ok(asked.filter_map(std::future::ready).collect().await)
 }
 
-async fn ask(
-    connection: &Connection,
-    realm: &Realm,
-    node: PublicKey,
-    name: String,
-    address: String,
-) -> Option<Other> {
+async fn ask(connection: &Connection, realm: &Realm, node: Node) -> Option<Other> {
     let head = async {
-        let owner = connection.owner.clone();
-        let other = connection::open_at(owner, realm, node, &address).await?;
+        let (owner, relays) = (connection.owner.clone(), &connection.relays);
+        let other = connection::open_at(owner, relays, realm, &node).await?;
         let base = agreed(&other, realm).await?;
         Ok::<_, CliError>((other, base))
     };
     match tokio::time::timeout(ASK, head).await {
         Ok(Ok((connection, base))) => Some(Other {
-            name,
+            name: node.name,
             base,
             connection,
         }),
         Ok(Err(error)) => {
-            tracing::debug!(node = name, %error, "did not tell its head");
+            tracing::debug!(node = node.name, %error, "did not tell its head");
             None
         }
         Err(_) => {
-            tracing::debug!(node = name, "did not tell its head in time");
+            tracing::debug!(node = node.name, "did not tell its head in time");
             None
         }
     }

@@ -28,6 +28,7 @@ use clap::Parser as _;
 
 use crate::{
     commands::{Cli, Color},
+    error::ExitCode,
     log::Log,
     output::Format,
 };
@@ -59,7 +60,11 @@ fn main() -> std::process::ExitCode {
     let code = match commands::run(&cli, log) {
         Ok(code) => code,
         Err(error) => {
-            error.print(cli.global.output == Format::Json);
+            let as_meant =
+                error.code == ExitCode::Interrupted && cli.command.goes_on_until_interrupted();
+            if !as_meant {
+                error.print(cli.global.output == Format::Json);
+            }
             error.code as u8
         }
     };

@@ -167,7 +167,7 @@ impl<'a> Follower<'a> {
                 warn(&picture, &self.session.output);
             }
             if moved {
-                connection::remember(self.realm, &picture.status);
+                connection::remember(connection, self.realm, &picture.status);
             }
             if let ControlFlow::Break(value) = visit(picture.status)? {
                 return Ok(End::Found(value));

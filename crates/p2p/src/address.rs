@@ -2,7 +2,9 @@
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
-use crate::event::Link;
+use realm_identity::PublicKey;
+
+use crate::{event::Link, key};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{text}\" is not an address like /ip4/192.0.2.7/udp/2020/quic-v1: {reason}")]
@@ -34,8 +36,27 @@ pub fn check_address(text: &str) -> Result<String, AddressError> {
 
 /// Whether an address means something on its own machine, or link, alone.
 pub fn is_here_only(address: &str) -> bool {
-    let starts = ["/ip4/127.", "/ip6/::1/", "/ip6/fe80:"];
-    starts.iter().any(|start| address.starts_with(start))
+    let Ok(address) = parse(address) else {
+        return false;
+    };
+    address.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_loopback() || ip.is_unspecified(),
+        Protocol::Ip6(ip) => {
+            let known = ip.to_canonical();
+            known.is_loopback() || known.is_unspecified() || ip.is_unicast_link_local()
+        }
+        Protocol::Dns(name)
+        | Protocol::Dns4(name)
+        | Protocol::Dns6(name)
+        | Protocol::Dnsaddr(name) => is_localhost(&name),
+        _ => false,
+    })
+}
+
+/// Names that are never asked of anybody: they are this machine.
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 /// The peer that an address ends in.
@@ -56,6 +77,39 @@ pub(crate) fn link_of(address: &Multiaddr) -> Link {
         }
     }
     link
+}
+
+/// The parts of a circuit's address `/…/p2p/RELAY/p2p-circuit/p2p/NODE`.
+pub(crate) struct Circuit {
+    pub relay: PeerId,
+    /// Where the relay itself is, with its id at the end.
+    pub relay_address: Multiaddr,
+}
+
+impl Circuit {
+    /// None for an address that is reached without a relay, or that names none.
+    pub fn of(address: &Multiaddr) -> Option<Self> {
+        let mut relay_address = Multiaddr::empty();
+        let mut parts = address.iter();
+        loop {
+            match parts.next()? {
+                Protocol::P2pCircuit => break,
+                part => relay_address.push(part),
+            }
+        }
+        let relay = peer_of(&relay_address)?;
+        Some(Self {
+            relay,
+            relay_address,
+        })
+    }
+}
+
+/// The relay that an address leads through: its key, and where it is itself.
+pub fn relay_of(address: &str) -> Option<(PublicKey, String)> {
+    let circuit = Circuit::of(&parse(address).ok()?)?;
+    let key = key::key_of(&circuit.relay)?;
+    Some((key, circuit.relay_address.to_string()))
 }
 
 pub(crate) fn ip_of(address: &Multiaddr) -> Option<std::net::IpAddr> {
@@ -81,6 +135,53 @@ mod tests {
     fn an_error_repeats_the_text() {
         let error = parse("127.0.0.1:2020").expect_err("no multiaddr");
         assert!(error.to_string().contains("127.0.0.1:2020"), "{error}");
+    }
+
+    #[test]
+    fn a_relay_is_found_in_the_address_of_a_circuit() {
+        let key = realm_identity::SecretKey::from_seed(&[1; 32]).public();
+        let peer = key::peer_of(&key).expect("a peer");
+        let relay = format!("/ip4/192.0.2.7/tcp/2020/p2p/{peer}");
+        for circuit in [
+            "/p2p-circuit".to_owned(),
+            format!("/p2p-circuit/p2p/{peer}"),
+        ] {
+            let found = relay_of(&format!("{relay}{circuit}"));
+            assert_eq!(found, Some((key, relay.clone())));
+        }
+        for none in [&*relay, "/ip4/192.0.2.7/tcp/2020/p2p-circuit", "no address"] {
+            assert_eq!(relay_of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_means_this_machine_is_known_however_it_is_written() {
+        for here in [
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/127.9.9.9/udp/1/quic-v1",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip6/::1/tcp/1",
+            "/ip6/0:0:0:0:0:0:0:1/tcp/1",
+            "/ip6/::/tcp/1",
+            "/ip6/::ffff:127.0.0.1/tcp/1",
+            "/ip6/::ffff:0.0.0.0/tcp/1",
+            "/ip6/fe80::1/tcp/1",
+            "/ip6zone/lo/ip6/::1/tcp/1",
+            "/dns4/localhost/tcp/1",
+            "/dns/LOCALHOST./tcp/1",
+            "/dns6/a.localhost/tcp/1",
+        ] {
+            assert!(is_here_only(here), "{here}");
+        }
+        for elsewhere in [
+            "/ip4/192.168.0.7/tcp/1",
+            "/ip4/10.127.0.1/tcp/1",
+            "/ip6/2001:db8::1/tcp/1",
+            "/dns4/localhost.example/tcp/1",
+            "no address",
+        ] {
+            assert!(!is_here_only(elsewhere), "{elsewhere}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The protocols a node speaks, put together.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
 use libp2p::{
     PeerId, StreamProtocol, autonat, dcutr, identify, identity, kad, mdns, ping, relay,
@@ -19,6 +19,15 @@ const KAD_RECORDS: usize = 0;
 const KAD_TIME: Duration = Duration::from_secs(10);
 /// Relayed connections are for control and hole punching, not for bulk.
 pub(crate) const RELAY_CIRCUITS: usize = 64;
+/// One peer's part: a command reads the logs of so many nodes through one relay.
+pub(crate) const RELAY_CIRCUITS_PER_PEER: usize = 16;
+/// A place is held for each node that nobody reaches, anew every so often.
+pub(crate) const RELAY_PLACES: usize = 128;
+pub(crate) const RELAY_PLACES_PER_PEER: usize = 4;
+/// Circuits that machines at one address may begin at once, and how soon they may begin one more:
+/// each command of an operator begins its own.
+pub(crate) const RELAY_BEGUN: NonZeroU32 = NonZeroU32::new(128).expect("not zero");
+pub(crate) const RELAY_BEGUN_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -36,6 +45,7 @@ pub(crate) struct Behaviour {
     /// Asks approved peers whether this node can be reached, and answers them the same question.
     pub autonat: ForApproved<autonat::Behaviour>,
     pub relay_client: relay::client::Behaviour,
+    /// Serves operators' commands beside approved peers.
     pub relay_server: ForApproved<relay::Behaviour>,
     pub dcutr: dcutr::Behaviour,
 }
@@ -140,11 +150,17 @@ fn mdns(config: &Config, peer: PeerId) -> Option<mdns::tokio::Behaviour> {
 
 fn relay_config() -> relay::Config {
     relay::Config {
+        max_reservations: RELAY_PLACES,
+        max_reservations_per_peer: RELAY_PLACES_PER_PEER,
         max_circuits: RELAY_CIRCUITS,
+        max_circuits_per_peer: RELAY_CIRCUITS_PER_PEER,
         max_circuit_bytes: RELAY_CIRCUIT_BYTES,
         max_circuit_duration: RELAY_CIRCUIT_TIME,
+        circuit_src_rate_limiters: Vec::new(),
         ..relay::Config::default()
     }
+    .circuit_src_per_peer(RELAY_BEGUN, RELAY_BEGUN_AGAIN)
+    .circuit_src_per_ip(RELAY_BEGUN, RELAY_BEGUN_AGAIN)
 }
 
 /// What stands before the run and the tags in identify's one line of text.

@@ -1,7 +1,10 @@
 //! A connection to one node for a short-lived command.
 
+mod driver;
+
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,19 +17,16 @@ use libp2p::{
 use realm_identity::{PublicKey, SecretKey};
 use tokio::{
     sync::oneshot,
-    task::JoinHandle,
     time::{Instant, sleep_until, timeout_at},
 };
 
 use crate::{
-    AddressError, address, key, rpc,
-    streams::{self, OpenError},
-    task::dial_reason,
-    transport,
+    AddressError, Link, address, key, rpc, streams::OpenError, task::dial_reason, transport,
 };
+use driver::{Driver, Light};
 
-/// A command needs one stream; the node may open none.
-const STREAMS: usize = 8;
+/// A command needs one stream, and one for each circuit through a relay; the node may open none.
+const STREAMS: usize = 64;
 /// Addresses dialled at most: a token or a saved list holds fewer.
 const ADDRESSES_MAX: usize = 64;
 /// Dials at once: as many connections as a node lets one unknown key have.
@@ -45,7 +45,7 @@ pub struct RpcConnection {
     pub address: String,
     /// Present until it is taken.
     pub stream: Option<Stream>,
-    driver: JoinHandle<()>,
+    driver: Arc<Driver>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,9 @@ pub enum DialRpcError {
     Address(#[from] AddressError),
     #[error("no address to dial")]
     NoAddress,
+    /// See [`RpcConnection::through`].
+    #[error("it is reached through a relay only")]
+    OnlyRelayed,
     /// Each address with what went wrong there.
     #[error("no node answered: {}", attempts.join("; "))]
     Failed { attempts: Vec<String> },
@@ -65,8 +68,9 @@ pub enum DialRpcError {
     Settings(String),
 }
 
-/// Dials the addresses of one node, two at once, and opens an RPC stream where it answers first, which
-/// must be `expect` if given. `secret` is an ephemeral key: who the user is, the RPC proves.
+/// Dials the addresses of one node but those of circuits, two at once, and opens an RPC stream where it
+/// answers first, which must be `expect` if given. `secret` is an ephemeral key: who the user is, the RPC
+/// proves.
 ///
 /// Runs on the caller's tokio runtime. Dropping it midway closes what was opened.
 pub async fn dial_rpc(
@@ -76,18 +80,64 @@ pub async fn dial_rpc(
     deadline: Duration,
 ) -> Result<RpcConnection, DialRpcError> {
     let end = Instant::now() + deadline;
-    let targets = targets(addresses, expect)?;
+    let mut targets = targets(addresses, expect)?;
+    targets.retain(|target| address::link_of(target) != Link::Relay);
+    if targets.is_empty() {
+        return Err(DialRpcError::OnlyRelayed);
+    }
     let mut race = Race::new(secret, targets)?;
     let (peer, address, stream) = timeout_at(end, race.won(expect))
         .await
         .map_err(|_| DialRpcError::Deadline(deadline))??;
-    let driver = tokio::spawn(drive(race.swarm));
     Ok(RpcConnection {
         peer,
         address: address.to_string(),
         stream: Some(stream),
-        driver,
+        driver: Driver::start(race.swarm),
     })
+}
+
+impl RpcConnection {
+    /// Opens an RPC stream to another node through this one, which must relay for us: encrypted and
+    /// authenticated from end to end. `circuit` is one of that node's addresses.
+    ///
+    /// Both connections last until both values are dropped. Dropping it midway gives up the circuit.
+    pub async fn through(
+        &self,
+        circuit: &str,
+        node: PublicKey,
+        deadline: Duration,
+    ) -> Result<Self, DialRpcError> {
+        let [target] = &targets(&[circuit.to_owned()], Some(node))?[..] else {
+            return Err(DialRpcError::NoAddress);
+        };
+        let peer = key::peer_of(&node).ok_or(DialRpcError::NoAddress)?;
+        let failed = |reason: &dyn std::fmt::Display| DialRpcError::Failed {
+            attempts: vec![format!("{target}: {reason}")],
+        };
+        if address::Circuit::of(target).map(|circuit| circuit.relay) != key::peer_of(&self.peer) {
+            return Err(failed(&"it does not lead through this node"));
+        }
+        if address::peer_of(target) != Some(peer) {
+            return Err(failed(&"it leads to another node"));
+        }
+        let opened = tokio::time::timeout(deadline, self.driver.open(target.clone(), peer))
+            .await
+            .map_err(|_| DialRpcError::Deadline(deadline))?;
+        let stream = opened.map_err(|error| match error {
+            OpenError::Connect(_) | OpenError::NoAddress => failed(&error),
+            error => DialRpcError::NoRpc {
+                peer: node,
+                reason: error.to_string(),
+            },
+        })?;
+        Ok(Self {
+            peer: node,
+            address: target.to_string(),
+            stream: Some(stream),
+            driver: self.driver.clone(),
+        })
+    }
 }
 
 fn targets(
@@ -114,7 +164,7 @@ fn targets(
 
 /// A light swarm: it dials, opens streams and serves nothing.
 struct Race {
-    swarm: Swarm<streams::Behaviour>,
+    swarm: Swarm<Light>,
     /// Addresses that nobody has dialled yet.
     left: VecDeque<Multiaddr>,
     dials: HashMap<ConnectionId, Multiaddr>,
@@ -135,18 +185,14 @@ impl Race {
             streams: STREAMS,
             dns,
         };
-        let transport = transport::build(&keypair, None, None, options)
+        let peer = keypair.public().to_peer_id();
+        let (relayed, relay) = libp2p::relay::client::new(peer);
+        let transport = transport::build(&keypair, Some(relayed), None, options)
             .map_err(|error| DialRpcError::Settings(error.to_string()))?;
         let settings = swarm::Config::with_tokio_executor()
             // A stream may rest as long as the command that holds it.
             .with_idle_connection_timeout(Duration::from_secs(60));
-        let peer = keypair.public().to_peer_id();
-        let swarm = Swarm::new(
-            transport,
-            streams::Behaviour::new(Vec::new()),
-            peer,
-            settings,
-        );
+        let swarm = Swarm::new(transport, Light::new(relay), peer, settings);
         Ok(Self {
             swarm,
             left: targets.into(),
@@ -252,7 +298,8 @@ impl Race {
 
     async fn open(&mut self, peer: PeerId) -> Result<Stream, OpenError> {
         let (reply, mut opened) = oneshot::channel();
-        self.swarm.behaviour_mut().open(peer, rpc::PROTOCOL, reply);
+        let streams = &mut self.swarm.behaviour_mut().streams;
+        streams.open(peer, rpc::PROTOCOL, reply);
         loop {
             tokio::select! {
                 stream = &mut opened => {
@@ -270,23 +317,6 @@ impl Race {
                 }
             }
         }
-    }
-}
-
-/// Keeps the connection going while the command uses its stream; what comes after it is closed.
-async fn drive(mut swarm: Swarm<streams::Behaviour>) {
-    loop {
-        if let SwarmEvent::ConnectionEstablished { connection_id, .. } =
-            swarm.select_next_some().await
-        {
-            swarm.close_connection(connection_id);
-        }
-    }
-}
-
-impl Drop for RpcConnection {
-    fn drop(&mut self) {
-        self.driver.abort();
     }
 }
 

@@ -1,12 +1,14 @@
-//! A protocol for approved peers alone: nobody else is offered it.
+//! A protocol for approved peers, and for guests that are let in one by one: nobody else is offered it.
 //!
-//! The inner behaviour sees only connections with approved peers. An approval reaches connections
-//! that are open already, and so does its end, or an inner behaviour that is set later.
+//! The inner behaviour sees only connections with these. An approval reaches connections that are
+//! open already, and so does its end, or an inner behaviour that is set later. A guest is one for as
+//! long as it is connected, so there are no more of them than connections.
 
 mod handler;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -20,11 +22,18 @@ use libp2p::{
     },
 };
 
+use tokio::sync::oneshot;
+
 pub(crate) use handler::{Handler, ToHandler};
+
+/// Dropped by the last handler that was switched: whoever waits for the other end is told so.
+pub(crate) type Switched = Arc<oneshot::Sender<()>>;
 
 pub(crate) struct ForApproved<B: NetworkBehaviour> {
     inner: Option<B>,
     approved: HashSet<PeerId>,
+    /// Let in until their last connection ends.
+    guests: HashSet<PeerId>,
     open: HashMap<ConnectionId, Open>,
     /// Handlers on their way to open connections: one for each connection and change.
     swaps: VecDeque<Swap<B>>,
@@ -44,6 +53,7 @@ struct Swap<B: NetworkBehaviour> {
     peer: PeerId,
     connection: ConnectionId,
     handler: Option<Box<THandler<B>>>,
+    switched: Option<Switched>,
 }
 
 impl<B: NetworkBehaviour> ForApproved<B> {
@@ -51,6 +61,7 @@ impl<B: NetworkBehaviour> ForApproved<B> {
         Self {
             inner,
             approved: HashSet::new(),
+            guests: HashSet::new(),
             open: HashMap::new(),
             swaps: VecDeque::new(),
             listening: Vec::new(),
@@ -64,39 +75,51 @@ impl<B: NetworkBehaviour> ForApproved<B> {
 
     /// Replaces the inner behaviour; connections that are open speak its protocol from now on.
     pub fn set(&mut self, inner: B) {
-        self.switch_all(|_| false);
+        let all = self.connections(|open| open.on);
+        all.into_iter().for_each(|on| self.switch_off(on));
         self.inner = Some(inner);
         self.introduce();
-        self.switch_approved();
+        self.switch_changed(None);
     }
 
     pub fn set_approved(&mut self, approved: HashSet<PeerId>) {
         self.approved = approved;
-        self.switch_approved();
+        self.switch_changed(None);
     }
 
-    fn switch_approved(&mut self) {
-        let approved = self.approved.clone();
-        self.switch_all(|peer| approved.contains(peer));
-    }
-
-    fn switch_all(&mut self, on: impl Fn(&PeerId) -> bool) {
-        let changed: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(_, open)| open.on != on(&open.peer))
-            .map(|(connection, open)| (*connection, open.on))
-            .collect();
-        for (connection, was_on) in changed {
-            if was_on {
-                self.switch_off(connection);
-            } else {
-                self.switch_on(connection);
-            }
+    /// Lets in a peer that is connected, until its last connection ends.
+    pub fn admit(&mut self, guest: PeerId, switched: Switched) {
+        if self.open.values().any(|open| open.peer == guest) {
+            self.guests.insert(guest);
+            self.switch_changed(Some(&switched));
         }
     }
 
-    fn switch_on(&mut self, connection: ConnectionId) {
+    /// From now on approved peers alone are served.
+    pub fn dismiss_guests(&mut self) {
+        self.guests.clear();
+        self.switch_changed(None);
+    }
+
+    fn is_let_in(&self, peer: &PeerId) -> bool {
+        self.approved.contains(peer) || self.guests.contains(peer)
+    }
+
+    fn connections(&self, rule: impl Fn(&Open) -> bool) -> Vec<ConnectionId> {
+        let open = self.open.iter().filter(|(_, open)| rule(open));
+        open.map(|(connection, _)| *connection).collect()
+    }
+
+    fn switch_changed(&mut self, switched: Option<&Switched>) {
+        for connection in self.connections(|open| open.on && !self.is_let_in(&open.peer)) {
+            self.switch_off(connection);
+        }
+        for connection in self.connections(|open| !open.on && self.is_let_in(&open.peer)) {
+            self.switch_on(connection, switched.cloned());
+        }
+    }
+
+    fn switch_on(&mut self, connection: ConnectionId, switched: Option<Switched>) {
         let (Some(inner), Some(open)) = (&mut self.inner, self.open.get(&connection)) else {
             return;
         };
@@ -130,6 +153,7 @@ impl<B: NetworkBehaviour> ForApproved<B> {
                     peer,
                     connection,
                     handler: Some(Box::new(handler)),
+                    switched,
                 });
             }
             Err(error) => tracing::warn!(%peer, %error, "a protocol is not used with this peer"),
@@ -146,6 +170,7 @@ impl<B: NetworkBehaviour> ForApproved<B> {
             peer,
             connection,
             handler: None,
+            switched: None,
         });
     }
 
@@ -242,7 +267,8 @@ impl<B: NetworkBehaviour> ForApproved<B> {
     }
 
     fn inner_for(&mut self, peer: &PeerId) -> Option<&mut B> {
-        self.inner.as_mut().filter(|_| self.approved.contains(peer))
+        let let_in = self.is_let_in(peer);
+        self.inner.as_mut().filter(|_| let_in)
     }
 }
 
@@ -310,7 +336,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for ForApproved<B> {
                     on: false,
                 };
                 self.open.insert(new.connection_id, open);
-                // The handler was made a moment ago, for the same set of approved peers.
+                // The handler was made a moment ago, for the same peers.
                 if self.inner_for(&new.peer_id).is_some() {
                     self.established(new.connection_id, new.endpoint, new.failed_addresses);
                 }
@@ -318,6 +344,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for ForApproved<B> {
             FromSwarm::ConnectionClosed(old) => {
                 self.closed(old.connection_id, old.endpoint, old.cause);
                 self.open.remove(&old.connection_id);
+                if !self.open.values().any(|open| open.peer == old.peer_id) {
+                    self.guests.remove(&old.peer_id);
+                }
             }
             FromSwarm::AddressChange(change) => {
                 let Some(open) = self.open.get_mut(&change.connection_id) else {
@@ -354,7 +383,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for ForApproved<B> {
                 return Poll::Ready(ToSwarm::NotifyHandler {
                     peer_id: swap.peer,
                     handler: NotifyHandler::One(swap.connection),
-                    event: ToHandler::Swap(swap.handler),
+                    event: ToHandler::Swap(swap.handler, swap.switched),
                 });
             }
         }

@@ -12,7 +12,9 @@ use libp2p::Stream;
 use realm_identity::{Hash, PublicKey, RealmId};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{AddressError, FetchError, GossipId, PeerInfo, Stats, Topic, Verdict};
+use crate::{
+    AddressError, FetchError, GossipId, PeerInfo, Stats, Topic, Verdict, for_approved::Switched,
+};
 
 /// The network has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +100,11 @@ pub(crate) enum Command {
     SetRelay {
         serve: bool,
     },
+    RelayFor {
+        guest: PublicKey,
+        switched: Switched,
+    },
+    DismissGuests,
     RelayVia {
         address: String,
         reply: oneshot::Sender<Result<(), ConnectError>>,
@@ -218,6 +225,22 @@ impl NetworkHandle {
     /// Whether this node relays for approved peers. Only for nodes that are publicly reachable and approved.
     pub async fn set_relay(&self, serve: bool) -> Result<(), Closed> {
         self.send(Command::SetRelay { serve }).await
+    }
+
+    /// Relays for one connected peer that is not approved too, until its last connection ends. Once
+    /// this returns, the peer may use what it was given.
+    pub async fn relay_for(&self, guest: PublicKey) -> Result<(), Closed> {
+        let (switched, done) = oneshot::channel();
+        let switched = Switched::new(switched);
+        self.send(Command::RelayFor { guest, switched }).await?;
+        // Never sent: the last connection that was switched lets go of it.
+        let _ = done.await;
+        Ok(())
+    }
+
+    /// Ends what was given by `relay_for`, and the circuits that were made with it.
+    pub async fn dismiss_guests(&self) -> Result<(), Closed> {
+        self.send(Command::DismissGuests).await
     }
 
     /// Asks the relay at this multiaddr to accept connections for us; it ends in the relay's `/p2p/` id.

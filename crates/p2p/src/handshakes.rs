@@ -46,7 +46,7 @@ type Upgrade = BoxFuture<'static, io::Result<Output>>;
 pub(crate) enum Source {
     /// This machine, where many peers at one address are normal.
     Local,
-    /// Through a relay, which serves approved peers alone.
+    /// Through a relay, which serves approved peers and operators alone.
     Relay,
     /// An IPv4 address, or a network of IPv6.
     Net(IpAddr),

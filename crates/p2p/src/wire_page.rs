@@ -78,6 +78,23 @@ fn constants() -> Vec<(&'static str, String)> {
             "behaviour::RELAY_CIRCUIT_TIME",
             time(behaviour::RELAY_CIRCUIT_TIME),
         ),
+        (
+            "behaviour::RELAY_CIRCUITS_PER_PEER",
+            behaviour::RELAY_CIRCUITS_PER_PEER.to_string(),
+        ),
+        (
+            "behaviour::RELAY_PLACES",
+            behaviour::RELAY_PLACES.to_string(),
+        ),
+        (
+            "behaviour::RELAY_PLACES_PER_PEER",
+            behaviour::RELAY_PLACES_PER_PEER.to_string(),
+        ),
+        ("behaviour::RELAY_BEGUN", behaviour::RELAY_BEGUN.to_string()),
+        (
+            "behaviour::RELAY_BEGUN_AGAIN",
+            time(behaviour::RELAY_BEGUN_AGAIN),
+        ),
         ("behaviour::PING_INTERVAL", time(behaviour::PING_INTERVAL)),
     ]
 }

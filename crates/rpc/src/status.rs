@@ -46,6 +46,10 @@ pub struct Node {
     pub version: Option<String>,
     pub tags: Vec<String>,
     pub address: Option<String>,
+    /// Where it is reached through approved nodes that relay for it, by its own signed word; for who
+    /// connects to it, not for who reads the status.
+    #[serde(skip)]
+    pub circuits: Vec<String>,
     pub link: Option<Link>,
     pub rtt_ms: Option<f64>,
     /// Of one core.

@@ -149,6 +149,12 @@ const ENTRIES: &[Entry] = &[
         "Undrain one: realm nodes undrain NAME; or let others take it: realm push NAME FILE --tag TAG.",
     ),
     entry(
+        "incompatible",
+        Of::Component,
+        "The node's version of realm does not understand the log up to where this was changed. What it ran before goes on.",
+        "Install the version on it that signed the change: docs/operating/upgrade.md. Which nodes: realm nodes ls.",
+    ),
+    entry(
         "no-match",
         Of::Component,
         "No node of the realm has the tags, or the name, that it is placed by.",

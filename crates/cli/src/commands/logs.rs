@@ -120,16 +120,24 @@ fn matters(args: &Args, node: &Node, status: &Status) -> bool {
     args.node.is_some() || components.any(|one| one.cells.iter().any(|cell| cell.node == node.name))
 }
 
+/// A node that gives lines.
+#[derive(Debug)]
+struct Source<'s> {
+    connection: Connection,
+    /// Where it is reached when it is back.
+    node: &'s Node,
+}
+
 /// A node's name, and why it gives no lines.
 type Silent = Vec<(String, String)>;
 
 /// One connection for each node that has lines to give; each node keeps those of its own cells.
-async fn sources(
+async fn sources<'s>(
     args: &Args,
     realm: &Realm,
     first: Connection,
-    status: &Status,
-) -> Result<(Vec<Connection>, Silent)> {
+    status: &'s Status,
+) -> Result<(Vec<Source<'s>>, Silent)> {
     let wanted = |node: &&Node| args.node.as_ref().is_none_or(|name| *name == node.name);
     let nodes: Vec<&Node> = status.nodes.iter().filter(wanted).collect();
     if nodes.is_empty() {
@@ -139,18 +147,18 @@ async fn sources(
                 .help("list them: realm nodes ls"),
         );
     }
-    let owner = first.owner.clone();
+    let (owner, relays) = (first.owner.clone(), first.relays.clone());
     let mut own = Some(first);
     let (mut sources, mut silent) = (Vec::new(), Vec::new());
     for node in nodes {
         if node.link == Some(Link::Itself) {
-            sources.extend(own.take());
+            sources.extend(own.take().map(|connection| Source { connection, node }));
             continue;
         }
         match (node.state, &node.address) {
-            (NodeState::Ready | NodeState::Draining, Some(address)) => {
-                match connection::open_at(owner.clone(), realm, node.key, address).await {
-                    Ok(connection) => sources.push(connection),
+            (NodeState::Ready | NodeState::Draining, Some(_)) => {
+                match connection::open_at(owner.clone(), &relays, realm, node).await {
+                    Ok(connection) => sources.push(Source { connection, node }),
                     Err(error) => silent.push((node.name.clone(), error.message)),
                 }
             }
@@ -168,7 +176,7 @@ async fn sources(
 /// Prints what all of them give: as it comes when following, else in the order of time. Answers how
 /// many lines that were.
 async fn read(
-    sources: Vec<Connection>,
+    sources: Vec<Source<'_>>,
     realm: &Realm,
     query: &LogQuery,
     output: &Output,
@@ -201,7 +209,7 @@ async fn read(
             if query.follow {
                 return follow::follow(source, realm, query, to, output).await;
             }
-            let ended = source.operator.logs(query, to).await;
+            let ended = source.connection.operator.logs(query, to).await;
             ended.map_err(|error| rpc_failed("a node does not give logs", &error))
         }
     });

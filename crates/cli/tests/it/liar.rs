@@ -25,17 +25,17 @@ use crate::{
 
 /// What a real node told, as the liar tells it.
 #[derive(Debug, Clone)]
-struct Told {
+pub struct Told {
     head: Head,
-    survey: Survey,
+    pub survey: Survey,
     realm: RealmId,
     owner: PublicKey,
     me: PublicKey,
 }
 
 /// A liar on a thread of its own; dropping it stops it.
-struct Liar {
-    address: String,
+pub struct Liar {
+    pub address: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -49,12 +49,17 @@ type Answer<'a, T> = LocalBoxFuture<'a, Result<T, RpcError>>;
 
 impl Liar {
     fn start(told: Told, key: SecretKey) -> Self {
+        Self::at("/ip4/127.0.0.1/tcp/0", told, key)
+    }
+
+    pub fn at(listen: &str, told: Told, key: SecretKey) -> Self {
+        let listen = listen.to_owned();
         let (say, address) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             runtime().block_on(async {
                 let mut config = realm_p2p::Config::new(key);
-                config.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
+                config.listen = vec![listen];
                 let told = Arc::new(told);
                 let services = Services {
                     rpc: Some(Box::new(|| Rc::new(Server(told)) as Rc<dyn RpcServe>)),
@@ -196,7 +201,7 @@ fn silent<T>() -> Result<T, RpcError> {
     Err(RpcError::new(ErrorCode::Unsupported, "not told"))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     realm_p2p::install_crypto_provider();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -204,13 +209,13 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn owner(realm: &Cluster) -> SecretKey {
+pub fn owner(realm: &Cluster) -> SecretKey {
     let text = std::fs::read_to_string(realm.path().join("config/owner.key")).unwrap();
     format::read_secret(&text, None).unwrap()
 }
 
 /// What the node at `address` tells the realm's owner.
-fn listen_to(realm: &Cluster, address: &str, me: PublicKey) -> Told {
+pub fn listen_to(realm: &Cluster, address: &str, me: PublicKey) -> Told {
     let owner = Rc::new(owner(realm));
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime(), async {

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use realm_testkit::wait_for;
+use realm_testkit::{skipped, wait_for};
 
 use crate::KilledAtTheEnd;
 
@@ -81,7 +81,7 @@ impl Machine {
         let unprivileged = as_root.is_none();
         let anchor = as_root.or_else(|| begin(&["--user", "--map-root-user"]));
         let Some(anchor) = anchor else {
-            eprintln!("SKIPPED: a network of its own needs root or user namespaces, and iproute2");
+            skipped("a network of its own needs root or user namespaces, and iproute2");
             return None;
         };
         Some(Self {

@@ -19,6 +19,8 @@ use libp2p::{
     },
 };
 
+use super::Switched;
+
 pub(crate) struct Handler<H> {
     inner: Option<H>,
     /// Streams that an earlier inner handler asked for are not given to a later one.
@@ -36,15 +38,15 @@ impl<H> Handler<H> {
 }
 
 pub(crate) enum ToHandler<H: ConnectionHandler> {
-    /// The protocol begins on this connection, or ends.
-    Swap(Option<Box<H>>),
+    /// The protocol begins on this connection, or ends; then what comes with it is dropped.
+    Swap(Option<Box<H>>, Option<Switched>),
     Inner(H::FromBehaviour),
 }
 
 impl<H: ConnectionHandler> fmt::Debug for ToHandler<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Swap(handler) => f.debug_tuple("Swap").field(&handler.is_some()).finish(),
+            Self::Swap(handler, _) => f.debug_tuple("Swap").field(&handler.is_some()).finish(),
             Self::Inner(event) => f.debug_tuple("Inner").field(event).finish(),
         }
     }
@@ -100,9 +102,10 @@ impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
 
     fn on_behaviour_event(&mut self, event: ToHandler<H>) {
         match event {
-            ToHandler::Swap(handler) => {
+            ToHandler::Swap(handler, switched) => {
                 self.inner = handler.map(|handler| *handler);
                 self.life += 1;
+                drop(switched);
             }
             ToHandler::Inner(event) => {
                 // Said before the protocol ended on this connection.

@@ -45,6 +45,13 @@ impl Task {
             }
             Command::SetApproved { keys } => self.set_approved(&keys),
             Command::SetRelay { serve } => self.set_relay(serve),
+            Command::RelayFor { guest, switched } => {
+                if let Some(guest) = key::peer_of(&guest) {
+                    let relay = &mut self.swarm.behaviour_mut().relay_server;
+                    relay.admit(guest, switched);
+                }
+            }
+            Command::DismissGuests => self.swarm.behaviour_mut().relay_server.dismiss_guests(),
             Command::RelayVia { address, reply } => drop(reply.send(self.relay_via(&address))),
             Command::Announce { address, reply } => {
                 let parsed = address::parse(&address)

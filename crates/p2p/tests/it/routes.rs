@@ -9,12 +9,12 @@ use libp2p::{
     yamux,
 };
 use realm_identity::PublicKey;
-use realm_p2p::{Link, NetworkEvent, Reachability};
+use realm_p2p::{DialRpcError, Link, NetworkEvent, Reachability, RpcConnection, dial_rpc};
 use tokio::time::{interval, timeout};
 
 use crate::{
     rpc::{ask, echo},
-    scene::{Node, PATIENCE, QUIC, TCP, config, realm},
+    scene::{Node, PATIENCE, QUIC, TCP, config, realm, secret},
 };
 
 /// A middle node that both others are connected to, and that knows where they listen.
@@ -115,8 +115,12 @@ async fn whoever_is_no_longer_approved_is_asked_nothing_and_gets_no_answer() {
 
 /// A node that relays, and one that can be reached only through it.
 async fn relayed() -> (Node, Node, String) {
-    let middle = Node::start(config(1, TCP)).await;
-    let mut settings = config(2, TCP);
+    relayed_over(TCP).await
+}
+
+async fn relayed_over(listen: &str) -> (Node, Node, String) {
+    let middle = Node::serving(config(1, listen), echo()).await;
+    let mut settings = config(2, listen);
     settings.listen.clear();
     let mut hidden = Node::serving(settings, echo()).await;
     let relay = middle.address().await;
@@ -206,6 +210,120 @@ async fn a_stranger_gets_neither_a_reservation_nor_a_connection() {
     // And no longer, once it is not: the circuit ends with the approval.
     middle.approve(&[&hidden]).await;
     assert_eq!(stranger.disconnected().await, hidden.key());
+}
+
+/// A command line's connection through the relay to the hidden node.
+async fn command(
+    relay: &RpcConnection,
+    hidden: &Node,
+    through: &str,
+) -> Result<RpcConnection, DialRpcError> {
+    relay.through(through, hidden.key(), PATIENCE).await
+}
+
+#[tokio::test]
+async fn a_guest_of_a_relay_has_circuits_until_it_is_dismissed_or_leaves() {
+    for listen in [TCP, QUIC] {
+        let (middle, hidden, through) = relayed_over(listen).await;
+        let guest = secret(9);
+        let at = [middle.address().await];
+        let dial = || dial_rpc(&at, Some(middle.key()), &guest, PATIENCE);
+        let relay = dial().await.expect("connects");
+        let refused = command(&relay, &hidden, &through).await.unwrap_err();
+        assert!(matches!(refused, DialRpcError::Failed { .. }), "{refused}");
+
+        middle.handle.relay_for(guest.public()).await.unwrap();
+        let mut first = command(&relay, &hidden, &through).await.expect("relayed");
+        assert_eq!(first.peer, hidden.key());
+        let mut stream = first.stream.take().unwrap();
+        assert_eq!(ask(&mut stream, 7).await.unwrap(), 7);
+        // The circuit is the same one.
+        let mut again = command(&relay, &hidden, &through).await.expect("relayed");
+        assert_eq!(ask(again.stream.as_mut().unwrap(), 8).await.unwrap(), 8);
+        // Others are strangers as before, and the guest is one to everything else.
+        let other = dial_rpc(&at, None, &secret(10), PATIENCE).await.unwrap();
+        assert!(command(&other, &hidden, &through).await.is_err());
+        let peers = middle.handle.peers().await.unwrap();
+        let seen = peers.iter().find(|peer| peer.key == guest.public());
+        assert!(!seen.expect("connected").approved);
+
+        middle.handle.dismiss_guests().await.unwrap();
+        assert!(
+            timeout(PATIENCE, ask(&mut stream, 9))
+                .await
+                .unwrap()
+                .is_err()
+        );
+        // The node behind the relay notices too.
+        timeout(PATIENCE, gone(&hidden, guest.public()))
+            .await
+            .unwrap();
+        assert!(command(&relay, &hidden, &through).await.is_err());
+
+        // It ends with the guest's last connection: whoever comes with the same key is a stranger.
+        middle.handle.relay_for(guest.public()).await.unwrap();
+        let held = command(&relay, &hidden, &through).await.expect("relayed");
+        // What leads through the connection holds it.
+        drop(relay);
+        drop((first, again));
+        let mut held = held;
+        assert_eq!(ask(held.stream.as_mut().unwrap(), 3).await.unwrap(), 3);
+        drop(held);
+        timeout(PATIENCE, gone(&middle, guest.public()))
+            .await
+            .unwrap();
+        let relay = dial().await.expect("connects");
+        assert!(command(&relay, &hidden, &through).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_made_a_guest_before_it_is_connected() {
+    let (middle, hidden, through) = relayed().await;
+    let guest = secret(9);
+    middle.handle.relay_for(guest.public()).await.unwrap();
+    let at = [middle.address().await];
+    let relay = dial_rpc(&at, None, &guest, PATIENCE).await.unwrap();
+    assert!(command(&relay, &hidden, &through).await.is_err());
+}
+
+#[tokio::test]
+async fn a_circuit_leads_to_the_node_that_is_meant_through_the_relay_that_is_there() {
+    let (middle, hidden, through) = relayed().await;
+    let at = [middle.address().await];
+    let relay = dial_rpc(&at, None, &secret(9), PATIENCE).await.unwrap();
+    middle.handle.relay_for(secret(9).public()).await.unwrap();
+    for (circuit, node) in [
+        (&*through, secret(5).public()),
+        (&*at[0], hidden.key()),
+        (&*through.replace("/p2p-circuit", ""), hidden.key()),
+    ] {
+        let refused = relay.through(circuit, node, PATIENCE).await.unwrap_err();
+        assert!(matches!(refused, DialRpcError::Failed { .. }), "{refused}");
+    }
+    // Nobody at the relay has this place.
+    let absent = through.rsplit_once('/').unwrap().0;
+    let refused = relay.through(
+        absent.strip_suffix("/p2p").unwrap(),
+        secret(5).public(),
+        PATIENCE,
+    );
+    let refused = refused.await.unwrap_err();
+    assert!(matches!(refused, DialRpcError::Failed { .. }), "{refused}");
+    let refused = dial_rpc(&[through], None, &secret(9), PATIENCE).await;
+    assert!(matches!(refused, Err(DialRpcError::OnlyRelayed)));
+}
+
+/// Returns once the node has no connection with this peer.
+async fn gone(node: &Node, key: PublicKey) {
+    let mut again = interval(Duration::from_millis(50));
+    loop {
+        again.tick().await;
+        let peers = node.handle.peers().await.unwrap();
+        if peers.iter().all(|peer| peer.key != key) {
+            return;
+        }
+    }
 }
 
 #[tokio::test]

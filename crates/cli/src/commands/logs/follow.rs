@@ -6,6 +6,7 @@ use realm_identity::Timestamp;
 use realm_rpc::{ErrorCode, LogLine, LogQuery};
 use tokio::sync::mpsc;
 
+use super::Source;
 use crate::{
     clock,
     connection::{self, Connection, rpc_failed},
@@ -20,16 +21,16 @@ const LAST_LOOK: Duration = Duration::from_secs(5);
 
 /// Sends the node's lines until it refuses to give more. Dropping it midway ends it.
 pub async fn follow(
-    mut source: Connection,
+    mut source: Source<'_>,
     realm: &Realm,
     query: &LogQuery,
     to: mpsc::Sender<Vec<LogLine>>,
     output: &Output,
 ) -> Result<()> {
-    let node = source.node().short();
+    let node = source.connection.node().short();
     let mut seen = Seen::default();
     loop {
-        let ended = read(&source, &seen.after(query), &mut seen, &to).await;
+        let ended = read(&source.connection, &seen.after(query), &mut seen, &to).await;
         let Err(error) = ended else { return Ok(()) };
         if error.code != ErrorCode::Disconnected {
             return Err(rpc_failed(
@@ -41,7 +42,7 @@ pub async fn follow(
         output.say(format!(
             "no more lines from {node}: it is gone; they go on when it is back"
         ));
-        source = back(&source, realm).await?;
+        source.connection = back(&source, realm).await?;
         output.say(format!("{node} is back: it was away since {since}"));
     }
 }
@@ -68,13 +69,13 @@ async fn read(
     ended
 }
 
-/// Waits until the node answers again, at the address that it had.
-async fn back(gone: &Connection, realm: &Realm) -> Result<Connection> {
+/// Waits until the node answers again, where it did or through its relays.
+async fn back(gone: &Source<'_>, realm: &Realm) -> Result<Connection> {
     let mut wait = FIRST_LOOK;
     loop {
         tokio::time::sleep(wait).await;
-        let (owner, address) = (Rc::clone(&gone.owner), gone.address());
-        match connection::open_at(owner, realm, gone.node(), address).await {
+        let (owner, relays) = (Rc::clone(&gone.connection.owner), &gone.connection.relays);
+        match connection::open_at(owner, relays, realm, gone.node).await {
             Err(error) if error.code == ExitCode::NoAgent => {
                 tracing::debug!(%error, "not back yet");
                 wait = wait.saturating_mul(2).min(LAST_LOOK);

@@ -1,4 +1,4 @@
-//! Where the volumes of a cell lie on this node.
+//! Where the volumes of a cell are on this machine.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use super::CellTask;
 use crate::reason::reason;
 
 impl CellTask {
+    /// The volumes of its spec, as directories of this machine.
     pub(super) fn mounts(&self) -> Result<Vec<Mount>, Reason> {
         self.spec
             .grants
@@ -50,7 +51,10 @@ impl CellTask {
             .tools
             .volume_prefixes
             .iter()
-            .any(|prefix| real.starts_with(prefix));
+            // As they really are too: a link may lead to the directory that is meant.
+            .any(|prefix| {
+                std::fs::canonicalize(prefix).is_ok_and(|prefix| real.starts_with(prefix))
+            });
         if allowed {
             Ok(real)
         } else {

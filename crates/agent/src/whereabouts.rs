@@ -1,0 +1,64 @@
+//! Where a node is reached, by its own word and by what others see.
+
+use realm_identity::PublicKey;
+
+/// Circuits kept of one node, which asks for places at two relays.
+const MAX_CIRCUITS: usize = 4;
+
+/// Its address as somebody sees it, or else as it reports it. Where they see it over the loopback that
+/// both are on, it may report one that others can dial.
+pub(crate) fn address(seen: Option<String>, reported: Option<String>) -> Option<String> {
+    let is_outside = |at: &String| !realm_p2p::is_here_only(at);
+    let better = reported.as_ref().is_some_and(is_outside);
+    let seen = seen.filter(|at| is_outside(at) || !better);
+    seen.or(reported)
+}
+
+/// Those of a node's addresses that lead through relays of the realm. A node may name anybody as its
+/// relay, and whoever asks there proves its key: nobody else is believed to be one.
+pub(crate) fn circuits(addresses: &[String], approved: impl Fn(&PublicKey) -> bool) -> Vec<String> {
+    let ours = |address: &&String| {
+        let relay = realm_p2p::relay_of(address);
+        relay.is_some_and(|(relay, _)| approved(&relay))
+    };
+    let ours = addresses.iter().filter(ours);
+    ours.take(MAX_CIRCUITS).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELAY: &str =
+        "/ip4/192.0.2.7/tcp/2020/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    const OTHER: &str =
+        "/ip4/192.0.2.8/tcp/2020/p2p/12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK";
+
+    /// An address through this relay.
+    fn through(relay: &str) -> String {
+        format!("{relay}/p2p-circuit/p2p/12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK")
+    }
+
+    #[test]
+    fn an_address_of_loopback_gives_way_to_one_that_others_can_dial() {
+        let at = |text: &str| Some(text.to_owned());
+        let (loopback, outside) = (at("/ip4/127.0.0.1/tcp/1"), at("/ip4/192.0.2.7/tcp/1"));
+        let other = at("/ip4/127.0.0.1/tcp/2");
+        assert_eq!(address(loopback.clone(), outside.clone()), outside);
+        assert_eq!(address(outside.clone(), loopback.clone()), outside);
+        assert_eq!(address(loopback.clone(), other), loopback);
+        assert_eq!(address(loopback.clone(), None), loopback);
+        assert_eq!(address(None, outside.clone()), outside);
+        assert_eq!(address(None, None), None);
+    }
+
+    #[test]
+    fn only_approved_relays_are_believed() {
+        let (relay, _) = realm_p2p::relay_of(&through(RELAY)).unwrap();
+        let told = [RELAY.to_owned(), through(OTHER), through(RELAY)];
+        let kept = circuits(&told, |key| *key == relay);
+        assert_eq!(kept, [through(RELAY)]);
+        let kept = circuits(&vec![through(RELAY); 9], |_| true);
+        assert_eq!(kept.len(), MAX_CIRCUITS);
+    }
+}
