@@ -145,6 +145,11 @@ async fn forget_what_is_safe(connection: &Connection, realm: &Realm) -> Result<(
             submitted.durable_on >= 2 || head::approved_count(connection, realm).await? < 2
         }
         Err(error) if is_overtaken(&error) => true,
+        // A node that cannot write, as with a full disk: what is kept stays for another one.
+        Err(error) if error.code == ErrorCode::Failed => {
+            tracing::debug!(%error, "whether a second node has it is not known");
+            false
+        }
         Err(error) => return Err(rpc_failed("the node does not say who has it", &error)),
     };
     if safe { outbox.forget_kept() } else { Ok(()) }
