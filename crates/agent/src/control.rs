@@ -32,6 +32,8 @@ use crate::{
 
 /// Lines sent at once.
 const LINES: usize = 256;
+/// Events sent at once.
+const EVENTS: usize = 64;
 /// How often a watched survey is made again.
 const WATCH: Duration = Duration::from_millis(500);
 /// One is sent so often in any case: who hears nothing for longer knows that this node is gone.
@@ -276,16 +278,13 @@ impl Operator {
         let mut changed = self.shared.events.watch();
         loop {
             changed.borrow_and_update();
-            let events: Vec<Event> = self
-                .shared
-                .events
-                .after(after)
-                .into_iter()
-                .map(event)
-                .collect();
-            after = events.last().map_or(after, |event| event.seq);
-            if !events.is_empty() && sink.send(&events).await.is_err() {
-                return Ok(());
+            let new = self.shared.events.after(after);
+            let new: Vec<Event> = new.into_iter().map(event).collect();
+            after = new.last().map_or(after, |event| event.seq);
+            for some in new.chunks(EVENTS) {
+                if sink.send(some).await.is_err() {
+                    return Ok(());
+                }
             }
             if !follow || changed.changed().await.is_err() {
                 return Ok(());

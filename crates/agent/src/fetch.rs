@@ -9,16 +9,17 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use realm_identity::{Artifact, Hash, PublicKey};
+use realm_manifest::units::size_text;
 use realm_p2p::{FetchError, NetworkHandle};
 use realm_store::{BlobError, Blobs, Partial};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use crate::fold::chain;
+use crate::{clock, events::Events, fold::chain};
 use shares::Shares;
 
 /// Ranges under way for one artifact, over all sources.
@@ -49,6 +50,7 @@ pub struct Fetcher {
     network: NetworkHandle,
     /// Approved peers that are connected.
     sources: watch::Receiver<Vec<PublicKey>>,
+    events: Events,
     /// One pull per artifact; who comes second waits for it.
     pulls: Arc<Mutex<HashMap<Hash, Arc<AsyncMutex<()>>>>>,
 }
@@ -58,11 +60,13 @@ impl Fetcher {
         blobs: Arc<Blobs>,
         network: NetworkHandle,
         sources: watch::Receiver<Vec<PublicKey>>,
+        events: Events,
     ) -> Self {
         Self {
             blobs,
             network,
             sources,
+            events,
             pulls: Arc::default(),
         }
     }
@@ -79,7 +83,13 @@ impl Fetcher {
         if let Some(path) = self.local(artifact).await? {
             return Ok(path);
         }
-        self.pull(artifact).await
+        let began = Instant::now();
+        let path = self.pull(artifact).await?;
+        let size = size_text(artifact.size);
+        let took = began.elapsed().as_secs_f64();
+        let (digest, message) = (artifact.sha256.short(), format!("{size} in {took:.1} s"));
+        self.events.record(clock::wall(), "pulled", digest, message);
+        Ok(path)
     }
 
     async fn local(&self, artifact: Artifact) -> Result<Option<PathBuf>, PullError> {

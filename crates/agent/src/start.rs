@@ -188,7 +188,12 @@ impl Agent {
         })?;
         let tools = Tools {
             runtime: runtime.clone(),
-            fetcher: Fetcher::new(blobs.clone(), network.clone(), wires.sources.1),
+            fetcher: Fetcher::new(
+                blobs.clone(),
+                network.clone(),
+                wires.sources.1,
+                events.clone(),
+            ),
             events: events.clone(),
             ended: Ended::open(kept.dir.state_file("ended"))?,
             volumes,

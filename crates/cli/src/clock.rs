@@ -1,5 +1,7 @@
 //! This machine's clock, as it stands in signed bytes and in answers.
 
+use std::time::Duration;
+
 use realm_identity::Timestamp;
 
 use crate::error::{CliError, Result};
@@ -9,6 +11,11 @@ pub fn now() -> Result<Timestamp> {
     u64::try_from(millis).map(Timestamp).map_err(|_| {
         CliError::failed("this machine's clock stands before 1970").help("set the clock")
     })
+}
+
+pub fn ago(time: Duration) -> Result<Timestamp> {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Ok(Timestamp(now()?.as_millis().saturating_sub(millis)))
 }
 
 /// `2026-01-02T03:04:05Z`; times that no calendar has are shown as milliseconds.

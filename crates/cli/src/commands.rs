@@ -21,6 +21,7 @@ pub mod agent;
 mod cell_args;
 mod config;
 mod doctor;
+mod events;
 mod explain;
 mod history;
 mod init;
@@ -32,6 +33,7 @@ mod lifecycle;
 mod logs;
 mod man;
 mod merge;
+mod network;
 mod nodes;
 mod peer;
 mod push;
@@ -151,6 +153,10 @@ pub enum Command {
     Status(status::Args),
     /// See what cells wrote.
     Logs(logs::Args),
+    /// See what happened on the nodes.
+    Events(events::Args),
+    /// See who is linked to whom, how fast, and through which relays.
+    Network(network::Args),
     /// See the realm's log of intents.
     #[command(visible_alias = "log")]
     History(history::Args),
@@ -299,6 +305,8 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Scale(args) => return lifecycle::scale(args, session),
         Command::Status(args) => return status::run(args, session),
         Command::Logs(args) => return logs::run(args, session),
+        Command::Events(args) => return events::run(args, session),
+        Command::Network(args) => return network::run(args, session),
         Command::History(args) => return history::run(args, session),
         Command::Nodes(command) => return nodes::run(command, session),
         Command::Doctor(args) => return doctor::run(args, session),

@@ -33,6 +33,8 @@ const NAMED: &[(&[&str], &str, Names)] = &[
     (&["status"], "name", Names::Components),
     (&["logs"], "name", Names::Components),
     (&["logs"], "node", Names::Nodes),
+    (&["events"], "node", Names::Nodes),
+    (&["network"], "node", Names::Nodes),
     (&["push"], "name", Names::Components),
     (&["push"], "nodes", Names::Nodes),
     (&["start"], "name", Names::Components),

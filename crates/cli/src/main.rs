@@ -19,6 +19,7 @@ mod realms;
 mod search;
 mod settings;
 mod signing_lock;
+mod sources;
 mod ssh_agent;
 mod survey;
 

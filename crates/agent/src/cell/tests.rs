@@ -41,7 +41,7 @@ async fn scene() -> Scene {
     let (sender, changed) = watch::channel(0);
     let tools = Tools {
         runtime: Runtime::new(runtime).expect("starts"),
-        fetcher: Fetcher::new(Arc::new(blobs), network, receiver),
+        fetcher: Fetcher::new(Arc::new(blobs), network, receiver, Events::default()),
         events: Events::default(),
         ended: Ended::open(StateFile::new(dir.path().join("ended"))).expect("opens"),
         volumes: dir.path().join("volumes"),

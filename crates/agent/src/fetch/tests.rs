@@ -15,6 +15,7 @@ use realm_store::Blobs;
 use tokio::sync::watch;
 
 use super::{Fetcher, PullError};
+use crate::events::Events;
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -150,7 +151,7 @@ async fn scene(manners: &[Manner]) -> Scene {
     Scene {
         _dirs: dirs,
         sources,
-        fetcher: Fetcher::new(blobs.clone(), network, receiver),
+        fetcher: Fetcher::new(blobs.clone(), network, receiver, Events::default()),
         blobs,
         artifact: artifact.expect("a source"),
         gate,

@@ -1,24 +1,27 @@
 //! `realm logs`: what cells wrote.
 
-mod follow;
+mod lines;
 
 use std::time::Duration;
 
 use realm_manifest::ComponentName;
 use realm_rpc::{
     LogLine, LogQuery, LogStream,
-    status::{Link, Node, NodeState, Status},
+    status::{Node, Status},
 };
 use realm_runtime::printable;
-use tokio::sync::mpsc;
 
+use self::lines::Lines;
 use crate::{
     clock,
     commands::Session,
-    connection::{self, Connection, rpc_failed},
+    connection,
     error::{CliError, ExitCode, Result},
     output::Output,
-    realms::Realm,
+    sources::{
+        self,
+        feed::{self, Reading},
+    },
     survey,
 };
 
@@ -51,12 +54,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
-    let mut since = None;
-    if let Some(ago) = args.since {
-        let now = clock::now()?.as_millis();
-        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-        since = Some(realm_identity::Timestamp(now.saturating_sub(ago)));
-    }
+    let since = args.since.map(clock::ago).transpose()?;
     let query = LogQuery {
         component: args.name.as_ref().map(|name| name.as_str().to_owned()),
         node: args.node.clone(),
@@ -69,11 +67,28 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let realm = session.realm()?;
         let first = connection::open(session, &realm).await?;
         let status = survey::status(&first, &realm, &session.output).await?;
-        let (sources, silent) = sources(args, &realm, first, &status).await?;
-        for (node, why) in &silent {
+        let only = args.node.as_deref();
+        let (sources, mut silent) = sources::open(first, &realm, &status, only).await?;
+        silent.retain(|silent| silent.is_here() || matters(args, silent.node, &status));
+        for silent in &silent {
+            let (node, why) = (&silent.node.name, &silent.why);
             session.output.say(format!("no lines from {node}: {why}"));
         }
-        let lines = read(sources, &realm, &query, &session.output).await?;
+        let reading = Reading {
+            follow: args.follow,
+            tail: args.tail,
+            what: "lines",
+        };
+        let lines = feed::read(
+            sources,
+            &realm,
+            reading,
+            &session.output,
+            || Lines::new(query.clone()),
+            |line| line.at,
+            |_, line| show(line, &session.output),
+        )
+        .await?;
         if let Some(name) = &args.name
             && lines == 0
             && !status
@@ -120,108 +135,7 @@ fn matters(args: &Args, node: &Node, status: &Status) -> bool {
     args.node.is_some() || components.any(|one| one.cells.iter().any(|cell| cell.node == node.name))
 }
 
-/// A node that gives lines.
-#[derive(Debug)]
-struct Source<'s> {
-    connection: Connection,
-    /// Where it is reached when it is back.
-    node: &'s Node,
-}
-
-/// A node's name, and why it gives no lines.
-type Silent = Vec<(String, String)>;
-
-/// One connection for each node that has lines to give; each node keeps those of its own cells.
-async fn sources<'s>(
-    args: &Args,
-    realm: &Realm,
-    first: Connection,
-    status: &'s Status,
-) -> Result<(Vec<Source<'s>>, Silent)> {
-    let wanted = |node: &&Node| args.node.as_ref().is_none_or(|name| *name == node.name);
-    let nodes: Vec<&Node> = status.nodes.iter().filter(wanted).collect();
-    if nodes.is_empty() {
-        let name = args.node.as_deref().unwrap_or_default();
-        return Err(
-            CliError::new(ExitCode::NotFound, format!("no node {name:?}"))
-                .help("list them: realm nodes ls"),
-        );
-    }
-    let (owner, relays) = (first.owner.clone(), first.relays.clone());
-    let mut own = Some(first);
-    let (mut sources, mut silent) = (Vec::new(), Vec::new());
-    for node in nodes {
-        if node.link == Some(Link::Itself) {
-            sources.extend(own.take().map(|connection| Source { connection, node }));
-            continue;
-        }
-        match (node.state, &node.address) {
-            (NodeState::Ready | NodeState::Draining, Some(_)) => {
-                match connection::open_at(owner.clone(), &relays, realm, node).await {
-                    Ok(connection) => sources.push(Source { connection, node }),
-                    Err(error) => silent.push((node.name.clone(), error.message)),
-                }
-            }
-            // One that is not approved runs nothing.
-            (NodeState::Pending | NodeState::Revoked, _) => {}
-            _ if !matters(args, node, status) => {
-                tracing::debug!(node = node.name, "runs nothing of it, and is not asked");
-            }
-            (state, _) => silent.push((node.name.clone(), format!("it is {state}"))),
-        }
-    }
-    Ok((sources, silent))
-}
-
-/// Prints what all of them give: as it comes when following, else in the order of time. Answers how
-/// many lines that were.
-async fn read(
-    sources: Vec<Source<'_>>,
-    realm: &Realm,
-    query: &LogQuery,
-    output: &Output,
-) -> Result<usize> {
-    // One batch at a time: a slow terminal holds the nodes back.
-    let (to, mut from) = mpsc::channel::<Vec<LogLine>>(1);
-    let print = async {
-        let (mut kept, mut count) = (Vec::new(), 0);
-        while let Some(lines) = from.recv().await {
-            count += lines.len();
-            if !query.follow {
-                kept.extend(lines);
-                continue;
-            }
-            for line in &lines {
-                show(line, output)?;
-            }
-        }
-        kept.sort_by_key(|line| line.at);
-        let tail = query.tail.and_then(|tail| usize::try_from(tail).ok());
-        let skip = tail.map_or(0, |tail| kept.len().saturating_sub(tail));
-        kept[skip..]
-            .iter()
-            .try_for_each(|line| show(line, output))?;
-        Ok(count)
-    };
-    let logs = sources.into_iter().map(|source| {
-        let to = to.clone();
-        async move {
-            if query.follow {
-                return follow::follow(source, realm, query, to, output).await;
-            }
-            let ended = source.connection.operator.logs(query, to).await;
-            ended.map_err(|error| rpc_failed("a node does not give logs", &error))
-        }
-    });
-    let logs = futures::future::join_all(logs);
-    drop(to);
-    // Where nobody reads any more, no node is waited for.
-    let logs = async { Ok::<_, CliError>(logs.await) };
-    let (ended, count) = tokio::try_join!(logs, print)?;
-    ended.into_iter().collect::<Result<()>>()?;
-    Ok(count)
-}
-
+/// A line names its node itself.
 fn show(line: &LogLine, output: &Output) -> Result<()> {
     let text = String::from_utf8_lossy(&line.text);
     let stream = match line.stream {

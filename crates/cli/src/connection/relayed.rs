@@ -1,12 +1,12 @@
 //! Reaches a node that nobody reaches but relays of its realm: encrypted up to the node itself, so that
 //! a relay reads nothing and can say nothing in its name.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use realm_identity::{PublicKey, SecretKey};
 use realm_p2p::RpcConnection;
 use realm_rpc::status::Node;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{sync::OnceCell, time::timeout};
 
 use super::{Connection, DIAL, dial_all, prove};
 use crate::{
@@ -22,7 +22,7 @@ const REACH: Duration = Duration::from_secs(10);
 /// and carries the circuits to all nodes behind it.
 #[derive(Debug)]
 pub struct Relays {
-    open: Mutex<BTreeMap<PublicKey, Rc<Connection>>>,
+    open: RefCell<BTreeMap<PublicKey, Rc<OnceCell<Rc<Connection>>>>>,
     /// Whether the node that tells where others are is on this machine.
     here: bool,
 }
@@ -31,7 +31,7 @@ impl Relays {
     /// For nodes that this one tells of.
     pub(super) fn told_by(asked: &RpcConnection) -> Self {
         Self {
-            open: Mutex::default(),
+            open: RefCell::default(),
             here: realm_p2p::is_here_only(&asked.address),
         }
     }
@@ -95,7 +95,7 @@ impl Relays {
             match relay.transport.through(circuit, node, DIAL).await {
                 Ok(transport) => return Ok((transport, relay)),
                 Err(error) => {
-                    self.forget(key, &relay).await;
+                    self.forget(key, &relay);
                     // The connection to the relay may have ended since, and what it was served with it.
                     if !known {
                         let message = format!("the relay {} does not lead there", key.short());
@@ -106,15 +106,16 @@ impl Relays {
         }
     }
 
-    async fn forget(&self, key: PublicKey, relay: &Rc<Connection>) {
-        let mut open = self.open.lock().await;
-        if open.get(&key).is_some_and(|now| Rc::ptr_eq(now, relay)) {
+    fn forget(&self, key: PublicKey, relay: &Rc<Connection>) {
+        let mut open = self.open.borrow_mut();
+        let now = open.get(&key).and_then(|slot| slot.get());
+        if now.is_some_and(|now| Rc::ptr_eq(now, relay)) {
             open.remove(&key);
         }
     }
 
-    /// The relay, and whether it was connected before. One at a time: whoever waits may find the relay
-    /// that it wants.
+    /// The relay, and whether it was connected before. It is dialled once, whoever else wants it
+    /// meanwhile.
     async fn relay(
         &self,
         owner: &Rc<OwnerKey>,
@@ -122,18 +123,18 @@ impl Relays {
         key: PublicKey,
         address: &str,
     ) -> Result<(Rc<Connection>, bool)> {
-        let mut open = self.open.lock().await;
-        if let Some(relay) = open.get(&key) {
-            return Ok((relay.clone(), true));
-        }
-        let transport = self.dial_told(address, key).await;
-        let transport = transport.map_err(|mut error| {
-            error.message = format!("its relay {}: {}", key.short(), error.message);
-            error
-        })?;
-        let relay = Rc::new(prove(owner.clone(), realm, transport).await?);
-        open.insert(key, relay.clone());
-        Ok((relay, false))
+        let slot = self.open.borrow_mut().entry(key).or_default().clone();
+        let known = slot.initialized();
+        let connect = || async {
+            let transport = self.dial_told(address, key).await;
+            let transport = transport.map_err(|mut error| {
+                error.message = format!("its relay {}: {}", key.short(), error.message);
+                error
+            })?;
+            Ok(Rc::new(prove(owner.clone(), realm, transport).await?))
+        };
+        let relay = slot.get_or_try_init(connect).await?;
+        Ok((relay.clone(), known))
     }
 }
 

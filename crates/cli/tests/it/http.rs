@@ -10,7 +10,7 @@ use std::{
 use realm_testkit::{Cluster, wait_for};
 use serde_json::Value;
 
-use crate::{cluster, debian, guest, trust::http_address};
+use crate::{cluster, debian, guest, page::http_address};
 
 /// Asks, and reads until the agent closes; a stream is read for as long as `lines` says.
 pub fn ask(address: &str, path: &str, headers: &[&str], lines: Option<usize>) -> (u16, String) {

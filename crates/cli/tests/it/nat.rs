@@ -360,10 +360,24 @@ fn nodes_that_nobody_reaches_find_each_other_through_one_that_everybody_does() {
             assert!(logs.contains(&format!(" {node}/ticker#")), "{node}: {logs}");
         }
     }
+    the_relay_in_use_is_named(&realm, &left, &left_address);
     let start = || agent(&realm, &right, "right", &["--no-mdns"]);
     let _right = followed_lines_go_on_through_a_relay(&realm, &public, &hub, behind, start);
     let circuit = addresses(&realm, "left", "/p2p-circuit/");
     a_relay_serves_whoever_proved_the_owner_s_key(&realm, &public, &hub, &circuit);
+}
+
+/// Of the link from left to right, which leads through a relay until a hole is punched.
+fn the_relay_in_use_is_named(realm: &Cluster, left: &str, via: &str) {
+    let told = inside(realm, left, &["network", "-o", "json", "--via", via]).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let links = told["links"].as_array().unwrap();
+    let right = links.iter().find(|link| link["to"] == "right").unwrap();
+    let relay = match right["link"].as_str() {
+        Some("relay") => Value::from("public"),
+        _ => Value::Null,
+    };
+    assert_eq!(right["relay"], relay, "{told}");
 }
 
 /// While the agent behind the relay is killed and started again; gives the new one.

@@ -4,10 +4,7 @@ use std::time::Instant;
 
 use realm_testkit::wait_for;
 
-use crate::{
-    cluster, guest,
-    trust::{get, http_address},
-};
+use crate::{cluster, guest, page::counted};
 
 #[test]
 fn memory_of_a_nodes_own_program_ends_at_its_limit() {
@@ -30,15 +27,7 @@ fn a_nodes_own_program_yields_as_often_as_it_is_told() {
     let mut realm = cluster();
     let spin = guest("spin.wasm");
     realm.add_node_with("one", &[], &["--wasm", &spin, "--epoch-ms", "10"]);
-    let log = realm.log("one");
-    let yields = || {
-        let page = get(http_address(&log), "/metrics", "localhost");
-        let of_it = |line: &&str| {
-            line.starts_with("epoch_preemptions_total{") && line.contains("local-spin")
-        };
-        let line = page.lines().find(of_it)?;
-        line.rsplit_once(' ')?.1.parse::<f64>().ok()
-    };
+    let yields = || counted(&realm, "one", "epoch_preemptions_total", "local-spin");
     let mut window = wait_for("it runs", || Some((Instant::now(), yields()?)));
     // In any two seconds: in others this machine may have had no time for it.
     wait_for("it yields more often than by default", || {

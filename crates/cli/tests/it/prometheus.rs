@@ -10,7 +10,7 @@ use std::{
 use realm_testkit::wait_for;
 use serde_json::Value;
 
-use crate::{KilledAtTheEnd, cluster, debian, guest, http::ask, trust::http_address};
+use crate::{KilledAtTheEnd, cluster, debian, guest, http::ask, page::http_address};
 
 fn contrib(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

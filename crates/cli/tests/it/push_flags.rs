@@ -8,11 +8,7 @@ use std::{
 use realm_testkit::{Cluster, wait_for};
 use serde_json::Value;
 
-use crate::{
-    cluster, guest,
-    picture::component,
-    trust::{get, http_address},
-};
+use crate::{cluster, guest, page::counted, picture::component};
 
 /// A component that prints its vars.
 const READER: &str = include_str!("../../../runtime/tests/it/vars.wat");
@@ -229,14 +225,6 @@ fn share(realm: &Cluster) -> f64 {
     (processor_time(pid) - time).as_secs_f64() / begun.elapsed().as_secs_f64()
 }
 
-/// Fuel that the cell has burnt so far.
-fn burnt(realm: &Cluster) -> Option<f64> {
-    let page = get(http_address(&realm.log("one")), "/metrics", "localhost");
-    let is_fuel = |line: &&str| line.starts_with("fuel_used_total{") && line.contains("spin");
-    let line = page.lines().find(is_fuel)?;
-    line.rsplit_once(' ')?.1.parse().ok()
-}
-
 #[test]
 fn fuel_per_second_is_a_share_of_the_processor() {
     const PER_SEC: f64 = 20_000_000.0;
@@ -244,11 +232,12 @@ fn fuel_per_second_is_a_share_of_the_processor() {
     let spin = guest("spin.wasm");
     let limit = ["--fuel-per-sec", "20000000", "--wait"];
     push(&realm, "spin", &spin, &limit);
-    let before = wait_for("fuel is counted", || burnt(&realm));
+    let burnt = || counted(&realm, "one", "fuel_used_total", "spin");
+    let before = wait_for("fuel is counted", burnt);
     let begun = Instant::now();
     let limited = share(&realm);
     // How much less it gets is a matter of what else runs on this machine.
-    let after = wait_for("more fuel", || burnt(&realm).filter(|now| *now > before));
+    let after = wait_for("more fuel", || burnt().filter(|now| *now > before));
     let rate = (after - before) / begun.elapsed().as_secs_f64();
     assert!(rate < PER_SEC * 2.0, "{rate} a second");
     assert!(limited < 0.4, "{limited} of a core");

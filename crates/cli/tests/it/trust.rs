@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use crate::{KilledAtTheEnd, cluster, guest};
+use crate::{
+    KilledAtTheEnd, cluster, guest,
+    page::{get, http_address},
+};
 
 #[test]
 fn another_owner_is_told_no_and_changes_nothing() {
@@ -83,25 +86,6 @@ fn a_node_without_an_invite_waits_for_the_owner() {
     let ready = get(http_address(&said()), "/readyz", "localhost");
     assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
     assert!(ready.contains("revoked this node"), "{ready}");
-}
-
-/// Where an agent says that its HTTP endpoint is.
-pub fn http_address(log: &str) -> &str {
-    let said = log.split("http://").nth(1).unwrap();
-    said.split('/').next().unwrap()
-}
-
-pub fn get(address: &str, path: &str, host: &str) -> String {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }
 
 #[test]

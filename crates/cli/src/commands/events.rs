@@ -1,0 +1,173 @@
+//! `realm events`: what happened on the nodes, as each of them tells it.
+
+use std::time::Duration;
+
+use realm_identity::Timestamp;
+use realm_rpc::{Event, RpcError};
+use realm_runtime::printable;
+use tokio::sync::mpsc;
+
+use crate::{
+    clock,
+    commands::Session,
+    connection::{self, Connection},
+    error::{ExitCode, Result},
+    output::Output,
+    sources::{
+        self,
+        feed::{self, Feed, Reading},
+    },
+    survey,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  realm events --since 1h\n  realm events -f --node edge-1\n  realm events --tail 20 -o json\n\nA node keeps its last 4096 events, in memory: those before its agent's last start are gone."
+)]
+pub struct Args {
+    /// Go on with new events until interrupted.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last so many.
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub tail: Option<u64>,
+    /// Only events of the last so long, such as 5m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
+    /// Only of this node.
+    #[arg(long, visible_alias = "peer")]
+    pub node: Option<String>,
+}
+
+pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
+    let since = args.since.map(clock::ago).transpose()?;
+    let output = &session.output;
+    connection::block_on(async {
+        let realm = session.realm()?;
+        let first = connection::open(session, &realm).await?;
+        let status = survey::status(&first, &realm, output).await?;
+        let only = args.node.as_deref();
+        let (sources, silent) = sources::open(first, &realm, &status, only).await?;
+        for silent in &silent {
+            let (node, why) = (&silent.node.name, &silent.why);
+            output.say(format!("no events from {node}: {why}"));
+        }
+        let reading = Reading {
+            follow: args.follow,
+            tail: args.tail,
+            what: "events",
+        };
+        let follow = args.follow;
+        let events = feed::read(
+            sources,
+            &realm,
+            reading,
+            output,
+            || Events {
+                follow,
+                since,
+                last: None,
+            },
+            |event| event.at,
+            |node, event| show(node, event, output),
+        )
+        .await?;
+        if events == 0 && !follow {
+            output.say("no events");
+        }
+        // Nodes that are away are named; only where one was asked for does that count.
+        let missing = |silent: &sources::Silent<'_>| silent.is_here() || only.is_some();
+        Ok(if silent.iter().any(missing) {
+            ExitCode::Partial
+        } else {
+            ExitCode::Ok
+        })
+    })
+}
+
+/// The events of one node.
+#[derive(Debug)]
+struct Events {
+    follow: bool,
+    since: Option<Timestamp>,
+    /// The number of the last one that was shown, and when it happened.
+    last: Option<(u64, Timestamp)>,
+}
+
+impl Feed for Events {
+    type Item = Event;
+    type Query = bool;
+
+    fn query(&mut self) -> bool {
+        self.follow
+    }
+
+    /// All that the node has: after a restart of its agent it counts from one again.
+    async fn ask(
+        connection: &Connection,
+        follow: bool,
+        to: mpsc::Sender<Vec<Event>>,
+    ) -> std::result::Result<(), RpcError> {
+        connection.operator.events(0, follow, to).await
+    }
+
+    fn is_new(&mut self, event: &Event) -> bool {
+        let told = |(seq, at)| event.seq <= seq && event.at <= at;
+        let old = |since| event.at < since;
+        if self.last.is_some_and(told) || self.since.is_some_and(old) {
+            return false;
+        }
+        self.last = Some((event.seq, event.at));
+        true
+    }
+}
+
+fn show(node: &str, event: &Event, output: &Output) -> Result<()> {
+    if output.json() {
+        return output.json_line(&serde_json::json!({
+            "time": clock::rfc3339(event.at), "node": node, "seq": event.seq,
+            "kind": event.kind, "subject": event.subject, "message": event.message,
+        }));
+    }
+    let words = [&event.kind, &event.subject, &event.message].map(|text| printable(text));
+    let [kind, subject, message] = words;
+    output.line(&format!(
+        "{} {node} {kind:<12} {subject}: {message}",
+        clock::rfc3339(event.at)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_connection_repeats_no_event_also_when_the_node_counts_anew() {
+        let event = |seq, at| Event {
+            seq,
+            at: Timestamp(at),
+            kind: "joined".into(),
+            subject: "one".into(),
+            message: String::new(),
+        };
+        let mut events = Events {
+            follow: true,
+            since: Some(Timestamp(5)),
+            last: None,
+        };
+        let told = [
+            event(1, 4),
+            event(2, 5),
+            event(3, 6),
+            // Again, after the connection was lost.
+            event(2, 5),
+            event(3, 6),
+            event(4, 6),
+            // A new agent.
+            event(1, 7),
+            event(2, 7),
+        ];
+        let new: Vec<bool> = told.iter().map(|event| events.is_new(event)).collect();
+        assert_eq!(new, [false, true, true, false, false, true, true, true]);
+    }
+}

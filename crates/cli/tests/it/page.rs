@@ -1,0 +1,31 @@
+//! What an agent's HTTP endpoint answers.
+
+use realm_testkit::Cluster;
+
+/// Where an agent says that its HTTP endpoint is.
+pub fn http_address(log: &str) -> &str {
+    let said = log.split("http://").nth(1).unwrap();
+    said.split('/').next().unwrap()
+}
+
+pub fn get(address: &str, path: &str, host: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// What a node has counted of a component: the newest value of `name` in its `/metrics`.
+pub fn counted(realm: &Cluster, node: &str, name: &str, component: &str) -> Option<f64> {
+    let page = get(http_address(&realm.log(node)), "/metrics", "localhost");
+    let labels = format!("component=\"{component}\"");
+    let of_it = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(&labels);
+    let line = page.lines().find(of_it)?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}

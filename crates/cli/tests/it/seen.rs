@@ -1,0 +1,120 @@
+//! `realm events` and `realm network`: what nodes tell of themselves and of each other.
+
+use realm_testkit::wait_for;
+use serde_json::Value;
+
+use crate::{cluster, guest};
+
+fn lines(printed: &str) -> Vec<Value> {
+    let lines = printed.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn events_tell_what_happened_on_every_node_in_order() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let via = realm.address("one");
+    let push = [
+        "push",
+        "greeter",
+        &guest("ticker.wasm"),
+        "--wait",
+        "--via",
+        &via,
+    ];
+    realm.ok(&push);
+
+    let all = lines(&realm.ok(&["events", "-o", "json", "--via", &via]));
+    let times: Vec<&str> = all
+        .iter()
+        .map(|one| one["time"].as_str().unwrap())
+        .collect();
+    assert!(times.is_sorted(), "{times:?}");
+    for node in ["one", "two"] {
+        for kind in ["pulled", "started"] {
+            let of = |one: &&Value| one["node"] == node && one["kind"] == kind;
+            // Whoever was sent the program did not pull it.
+            let sent = node == "one" && kind == "pulled";
+            assert!(
+                sent || all.iter().any(|one| of(&one)),
+                "{node} {kind}: {all:#?}"
+            );
+        }
+    }
+    let of_two = lines(&realm.ok(&["events", "--node", "two", "-o", "json", "--via", &via]));
+    assert!(of_two.iter().all(|one| one["node"] == "two"), "{of_two:#?}");
+    let last = realm.ok(&["events", "--tail", "1", "--via", &via]);
+    assert_eq!(last.lines().count(), 1, "{last}");
+
+    // Followed, also when a node was away.
+    let printed = realm.path().join("events");
+    let file = std::fs::File::create(&printed).unwrap();
+    let mut follow = realm.command();
+    follow
+        .args(["events", "-f", "-o", "json", "--via", &via])
+        .stdout(file);
+    let _follow = crate::KilledAtTheEnd(follow.spawn().unwrap());
+    let told = |node: &str, kind: &str, times: usize| {
+        wait_for(&format!("{kind} of {node}, {times} times"), || {
+            let printed = std::fs::read_to_string(&printed).unwrap();
+            let whole = &printed[..printed.rfind('\n').map_or(0, |end| end + 1)];
+            let of = |one: &&Value| one["node"] == node && one["kind"] == kind;
+            (lines(whole).iter().filter(of).count() == times).then_some(())
+        });
+    };
+    told("two", "started", 1);
+    realm.kill("two");
+    told("one", "lost", 1);
+    realm.start("two");
+    told("two", "started", 2);
+
+    realm.kill("two");
+    told("one", "lost", 2);
+    let named = realm.run(&["events", "--via", &via]);
+    assert_eq!(named.code, 0);
+    assert!(
+        named.stderr.contains("no events from two: it is lost"),
+        "{}",
+        named.stderr
+    );
+    let asked = realm.run(&["events", "--node", "two", "--via", &via]);
+    assert_eq!(asked.code, 6, "{}", asked.stderr);
+}
+
+#[test]
+fn network_shows_every_way_with_its_link_and_speed() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    let via = realm.address("one");
+    let both = wait_for("both ways have been measured", || {
+        let all: Value =
+            serde_json::from_str(&realm.ok(&["network", "--all", "-o", "json", "--via", &via]))
+                .unwrap();
+        let links = all["links"].as_array().unwrap().clone();
+        (links.len() == 2 && links.iter().all(|link| link["rtt_ms"].is_f64())).then_some(links)
+    });
+    for (link, (from, to)) in both.iter().zip([("one", "two"), ("two", "one")]) {
+        assert_eq!((&link["from"], &link["to"]), (&from.into(), &to.into()));
+        assert_eq!(link["link"], "tcp");
+        assert_eq!(link["relay"], Value::Null);
+    }
+    let text = realm.ok(&["network", "--via", &via]);
+    assert!(text.contains("1 of 1 linked; no relay is in use"), "{text}");
+
+    realm.kill("two");
+    realm.wait_status("one", "two is lost", |status| {
+        status["nodes"][1]["state"] == "lost"
+    });
+    let text = realm.ok(&["network", "--via", &via]);
+    assert!(
+        text.contains("0 of 1 linked") && text.contains("lost"),
+        "{text}"
+    );
+}
