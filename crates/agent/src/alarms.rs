@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use realm_identity::{PublicKey, WitnessedClaim};
+use realm_identity::{PublicKey, Timestamp, WitnessedClaim};
+use realm_manifest::report::Reason;
 use realm_rpc::status::Alarm;
 
 /// Alarms of one kind in a status; more than these say nothing new.
 const MAX_OF_A_KIND: usize = 16;
+/// Clocks may differ by this much, in milliseconds; a report may be 30 s old when it comes.
+const CLOCKS_DIFFER_MS: u64 = 2 * 60 * 1000;
 
 /// Nodes that wait for the owner because each has used an invite that another one used as well.
 /// `decided` says of a node whether the owner has let it in or kept it out.
@@ -66,6 +69,54 @@ pub fn names(names: impl Iterator<Item = (PublicKey, String)>) -> Vec<Alarm> {
     shared.map(alarm).take(MAX_OF_A_KIND).collect()
 }
 
+/// One alarm for each problem of a node itself, by its own word.
+pub fn problems<'a>(nodes: impl Iterator<Item = (PublicKey, String, &'a [Reason])>) -> Vec<Alarm> {
+    let alarms = nodes.flat_map(|(node, name, problems)| {
+        problems.iter().map(move |problem| Alarm {
+            code: problem.code.clone(),
+            message: format!("{name}: {}", problem.message),
+            help: problem
+                .help
+                .clone()
+                .unwrap_or_else(|| format!("see the log of the agent on {name}")),
+            nodes: vec![node],
+        })
+    });
+    alarms.take(MAX_OF_A_KIND).collect()
+}
+
+/// One alarm for each node whose clock differs from that of the node that was asked: by the time
+/// inside its report, and the asked node's time when that came.
+pub fn clocks(
+    asked: &str,
+    nodes: impl Iterator<Item = ((PublicKey, String), Timestamp, Timestamp)>,
+) -> Vec<Alarm> {
+    let alarms = nodes.filter_map(|((node, name), told, came)| {
+        let (gap, side) = match told > came {
+            true => (told.millis_since(came), "ahead of"),
+            false => (came.millis_since(told), "behind"),
+        };
+        (gap > CLOCKS_DIFFER_MS).then(|| Alarm {
+            code: "clock".into(),
+            message: format!("the clock of {name} is {} {side} that of {asked}", rough(gap)),
+            help: "set the one that is wrong, and have it kept right, as by chrony or systemd-timesyncd".into(),
+            nodes: vec![node],
+        })
+    });
+    alarms.take(MAX_OF_A_KIND).collect()
+}
+
+/// A time in its largest two units, at least a minute.
+fn rough(millis: u64) -> String {
+    let minutes = millis / 60_000;
+    let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes}min"),
+        (0, _) => format!("{hours}h {minutes}min"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
 fn list(nodes: &BTreeSet<PublicKey>) -> String {
     let keys: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     keys.join(", ")
@@ -114,5 +165,27 @@ mod tests {
         assert_eq!(alarms[0].code, "name-used-twice");
         assert_eq!(alarms[0].nodes.len(), 2);
         assert!(alarms[0].message.contains("called one"));
+    }
+
+    #[test]
+    fn a_clock_alarms_where_it_differs_by_more_than_reports_are_old() {
+        let now = Timestamp(1_800_000_000_000);
+        let told = |at| {
+            let node = (key(1).public(), "two".to_owned());
+            clocks("one", std::iter::once((node, at, now)))
+        };
+        let ahead = told(now.plus_millis(2 * 3_600_000 + 60_000));
+        assert_eq!(
+            ahead[0].message,
+            "the clock of two is 2h 1min ahead of that of one"
+        );
+        assert_eq!(ahead[0].code, "clock");
+        let behind = told(Timestamp(now.0 - 3 * 86_400_000));
+        assert_eq!(
+            behind[0].message,
+            "the clock of two is 3d 0h behind that of one"
+        );
+        assert!(told(now.plus_millis(CLOCKS_DIFFER_MS)).is_empty());
+        assert!(told(Timestamp(now.0 - CLOCKS_DIFFER_MS)).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use realm_manifest::{
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, PrepareError,
+    CellConfig, CellHandle, ExitStatus, Flavour, LimitHit, LogRing, LogStream, PrepareError,
     Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,8 @@ use crate::{
     fold::chain,
     logs::Logs,
     reason::{
-        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, reason,
+        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, pull_reason,
+        reason,
     },
     supervisor::{STOP_GRACE, Tools, lock},
 };
@@ -161,8 +162,7 @@ impl CellTask {
         let path = match self.tools.fetcher.ensure(self.spec.artifact).await {
             Ok(path) => path,
             Err(error) => {
-                let help = "push it again from a machine that has the file";
-                self.hold_back(reason("pull", chain(&error), Some(help)));
+                self.hold_back(pull_reason(&error));
                 return Err(Outcome::Again {
                     ran: Duration::ZERO,
                 });
@@ -245,15 +245,16 @@ impl CellTask {
         let status = self.watch(&handle).await;
         self.keep_usage(&handle);
         ring.finish();
-        let met = self.memory_met(&handle);
-        self.ended(status, started.elapsed(), &ring, met.as_ref())
+        let met = self.met(&handle);
+        self.ended(status, started.elapsed(), &ring, &met)
     }
 
-    /// The memory limit, where the program met it: many say no more than that something failed.
-    fn memory_met(&self, handle: &CellHandle) -> Option<LimitHit> {
-        let hits = handle.stats().limit_hits;
-        let met = hits.iter().any(|(limit, _)| *limit == Limit::Memory);
-        met.then(|| LimitHit::new(Limit::Memory, self.spec.limits.memory_max_bytes()))
+    /// The limits that the program was told of: many say no more than that something failed.
+    fn met(&self, handle: &CellHandle) -> Vec<LimitHit> {
+        let hits = handle.stats().limit_hits.into_iter();
+        hits.filter(|(limit, _)| !limit.delays())
+            .map(|(limit, _)| LimitHit::of(limit, &self.spec.limits))
+            .collect()
     }
 
     /// Waits for the end. None when the cell was told to go.
@@ -296,7 +297,7 @@ impl CellTask {
         status: Option<ExitStatus>,
         ran: Duration,
         ring: &LogRing,
-        met: Option<&LimitHit>,
+        met: &[LimitHit],
     ) -> Outcome {
         let Some(status) = status else {
             self.event("stopped", format!("{}#{}", self.key.0, self.key.1));

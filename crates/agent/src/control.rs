@@ -112,10 +112,9 @@ impl Shared {
 }
 
 fn disk(blobs: &Blobs, data: &Path) -> Result<Disk, RpcError> {
-    let room = rustix::fs::statvfs(data).ok();
     Ok(Disk {
         artifact_bytes: blobs.used().map_err(store)?,
-        free_bytes: room.map(|room| room.f_bavail.saturating_mul(room.f_frsize)),
+        free_bytes: realm_store::free_bytes(data),
     })
 }
 

@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, WitnessedClaim};
-use realm_manifest::report::NodeReport;
+use realm_identity::{PublicKey, RealmId, SecretKey, Timestamp, WitnessedClaim};
+use realm_manifest::report::Reason;
 use realm_p2p::{NetworkEvent, NetworkHandle};
 use realm_planner::{Nodes, PlanInput, State, Step, plan};
 use realm_protocol::{Event, Halt, MemberState, Node, Now, Token};
@@ -36,13 +36,16 @@ use crate::{
 mod commands;
 mod dials;
 mod effects;
+mod health;
 mod joining;
 mod names;
 mod network;
 mod relays;
+mod seen;
 mod told;
 
 pub use commands::Command;
+pub(crate) use seen::Seen;
 
 /// A node that was away is given work again after it was back for this long.
 const STABLE_MS: u64 = 10_000;
@@ -109,6 +112,8 @@ pub(crate) struct Core {
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,
+    /// Whether the owner is asked to let this node in.
+    pub asked_to_join: bool,
     /// Whether this node tried to begin the realm: once is enough.
     pub begun: bool,
     /// Nodes that the local network told of.
@@ -125,17 +130,10 @@ pub(crate) struct Core {
     pub started_mono: u64,
     /// Since when this node is one of the realm; its start where it was before.
     pub member_since: u64,
+    /// What keeps this node from doing its part.
+    pub problems: Vec<Reason>,
     /// Something that placement depends on has changed.
     pub replan: bool,
-}
-
-/// A node's newest report, and when it came.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    pub report: Signed<NodeReport>,
-    /// The report as on the wire, for who asks.
-    pub wire: Arc<[u8]>,
-    pub at: Timestamp,
 }
 
 /// Where the core's events come from.
@@ -392,6 +390,7 @@ impl Core {
             declined: self.supervisor.declined(),
             holds: self.supervisor.holds(),
             sealing: self.sealing.clone(),
+            problems: self.problems.clone(),
         };
         if let Some((report, digest)) = self.reporter.make(&self.key, facts, now.wall, anyway) {
             let wire = report.to_wire();
@@ -405,23 +404,6 @@ impl Core {
                 now,
             );
         }
-    }
-
-    async fn housekeep(&mut self) {
-        self.report(false).await;
-        self.carry_out().await;
-        self.publish_sources().await;
-        let now = self.clock.now();
-        self.begin_realm(now);
-        self.find_relays(now);
-        if let Err(error) = self.trust.floor.keep(now.mono) {
-            tracing::error!(
-                error = crate::fold::chain(&error),
-                "the time floor is not kept"
-            );
-        }
-        // Presence depends on time alone, too.
-        self.plan();
     }
 
     fn written(&mut self, written: Written, now: Now) {
@@ -469,19 +451,4 @@ fn owners(state: &State) -> Vec<(PublicKey, Option<u64>)> {
     std::iter::once((state.owner, None))
         .chain(past.map(|(key, ended)| (*key, Some(*ended))))
         .collect()
-}
-
-impl Seen {
-    pub fn new(report: Signed<NodeReport>, at: Timestamp) -> Self {
-        let wire = report.to_wire().into();
-        Self { report, wire, at }
-    }
-
-    fn op(&self, key: &PublicKey) -> Op {
-        Op::Report {
-            node: *key.as_bytes(),
-            seen_ms: self.at.as_millis(),
-            wire: self.wire.to_vec(),
-        }
-    }
 }

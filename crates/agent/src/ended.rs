@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use realm_identity::{Hash, canonical};
@@ -36,6 +39,8 @@ struct Parts {
     file: Mutex<StateFile>,
     /// In the order in which they ended. Never held while the disk is written: the core looks here.
     reports: Mutex<Vec<CellReport>>,
+    /// Something of them was forgotten and is still on disk.
+    unwritten: AtomicBool,
     /// Where the record is that was found damaged at this start.
     lost: Option<PathBuf>,
     /// What may have ended here before the record was lost.
@@ -56,6 +61,7 @@ impl Ended {
         Ok(Self(Arc::new(Parts {
             file: Mutex::new(file),
             reports: Mutex::new(reports),
+            unwritten: AtomicBool::new(false),
             lost,
             doubtful: Mutex::default(),
         })))
@@ -85,39 +91,49 @@ impl Ended {
 
     /// Remembers an end, durably. Blocks.
     pub fn put(&self, report: CellReport) -> Result<(), StateFileError> {
-        self.change(|reports| {
+        let file = lock(&self.0.file);
+        {
+            let mut reports = lock(&self.0.reports);
             let key = (report.component.clone(), report.index);
             reports.retain(|end| !is_of(end, &key));
             reports.push(report);
             let surplus = reports.len().saturating_sub(MAX_ENDS);
             reports.drain(..surplus);
-            true
-        })
-    }
-
-    /// Whoever takes a component out, or stops it, may want it to run again. Blocks.
-    pub fn forget(&self, key: &Key) -> Result<(), StateFileError> {
-        self.change(|reports| {
-            let before = reports.len();
-            reports.retain(|end| !is_of(end, key));
-            reports.len() < before
-        })
-    }
-
-    /// Writes what `change` says it changed.
-    fn change(
-        &self,
-        change: impl FnOnce(&mut Vec<CellReport>) -> bool,
-    ) -> Result<(), StateFileError> {
-        let file = lock(&self.0.file);
-        let content = {
-            let mut reports = lock(&self.0.reports);
-            change(&mut reports).then(|| canonical::encode(&*reports))
-        };
-        match content {
-            Some(content) => file.write(&content),
-            None => Ok(()),
         }
+        self.write(&file)
+    }
+
+    /// Whoever takes a component out, or stops it, may want it to run again. Holds at once; whether
+    /// there was something to forget, which is on disk after [`Ended::keep`].
+    pub fn forget(&self, key: &Key) -> bool {
+        let mut reports = lock(&self.0.reports);
+        let before = reports.len();
+        reports.retain(|end| !is_of(end, key));
+        let forgot = reports.len() < before;
+        if forgot {
+            self.0.unwritten.store(true, Ordering::Release);
+        }
+        forgot
+    }
+
+    /// Writes what was forgotten, unless somebody else has meanwhile. Blocks.
+    pub fn keep(&self) -> Result<(), StateFileError> {
+        let file = lock(&self.0.file);
+        if !self.0.unwritten.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.write(&file)
+    }
+
+    /// `file` is locked, so what is written last is the newest.
+    fn write(&self, file: &StateFile) -> Result<(), StateFileError> {
+        let content = {
+            let reports = lock(&self.0.reports);
+            self.0.unwritten.store(false, Ordering::Release);
+            canonical::encode(&*reports)
+        };
+        file.write(&content)
+            .inspect_err(|_| self.0.unwritten.store(true, Ordering::Release))
     }
 }
 
@@ -193,5 +209,22 @@ mod tests {
         assert_eq!(of(&ended, 0), None);
         assert_eq!(of(&ended, 1), Some(long(1)));
         assert_eq!(of(&ended, count), Some(long(count)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_so_at_once_and_after_a_restart_once_it_is_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = StateFile::new(temp.path().join("ended"));
+        let ended = Ended::open(file.clone()).unwrap();
+        ended.put(end(0)).unwrap();
+        ended.put(end(1)).unwrap();
+        let key = ("job".parse().unwrap(), 0);
+        assert!(ended.forget(&key));
+        assert!(!ended.forget(&key), "once");
+        assert_eq!(of(&ended, 0), None);
+        assert_eq!(of(&Ended::open(file.clone()).unwrap(), 0), Some(end(0)));
+        ended.keep().unwrap();
+        let again = Ended::open(file).unwrap();
+        assert_eq!((of(&again, 0), of(&again, 1)), (None, Some(end(1))));
     }
 }

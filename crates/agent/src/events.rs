@@ -16,7 +16,7 @@ pub struct Event {
     /// Rises by one; a gap means that older events were dropped.
     pub seq: u64,
     pub at: Timestamp,
-    /// A past participle: joined, lost, pulled, started, limited, restarted, refused, forked.
+    /// A past participle: joined, lost, pulled, started, limited, restarted, refused, forked, recovered.
     pub kind: &'static str,
     pub subject: String,
     pub message: String,

@@ -1,10 +1,15 @@
 //! The ledger's own thread: commits are durable, so they block.
 
-use std::{io, thread};
+mod trouble;
 
+use std::{io, path::PathBuf, thread};
+
+use realm_manifest::report::Reason;
 use realm_protocol::Token;
 use realm_store::{Ledger, Op};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+
+use trouble::Watch;
 
 /// Batches waiting for the disk. The core waits when it is full, and peers with it.
 const QUEUE: usize = 256;
@@ -16,23 +21,36 @@ pub struct Written {
     pub durable: bool,
 }
 
+/// What the thread is asked to do.
+#[derive(Debug)]
+enum Job {
+    Commit(Option<Token>, Vec<Op>),
+    /// Look whether the disk takes writes: where that is in doubt, by writing this.
+    Look(Vec<Op>),
+}
+
 /// Owns the thread. Closing waits for what was queued.
 #[derive(Debug)]
 pub struct LedgerTask {
-    batches: Option<mpsc::Sender<(Option<Token>, Vec<Op>)>>,
+    jobs: Option<mpsc::Sender<Job>>,
+    trouble: watch::Receiver<Option<Reason>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl LedgerTask {
-    pub fn start(ledger: Ledger) -> io::Result<(Self, mpsc::Receiver<Written>)> {
-        let (batches, queue) = mpsc::channel(QUEUE);
+    /// `dir` is where the ledger lies.
+    pub fn start(ledger: Ledger, dir: PathBuf) -> io::Result<(Self, mpsc::Receiver<Written>)> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
         let (written, results) = mpsc::channel(QUEUE);
+        let (tell, trouble) = watch::channel(None);
+        let watch = Watch::new(dir, tell);
         let thread = thread::Builder::new()
             .name("realm-ledger".into())
-            .spawn(move || run(ledger, queue, &written))?;
+            .spawn(move || run(ledger, watch, queue, &written))?;
         Ok((
             Self {
-                batches: Some(batches),
+                jobs: Some(jobs),
+                trouble,
                 thread: Some(thread),
             },
             results,
@@ -41,16 +59,29 @@ impl LedgerTask {
 
     /// Queues a batch; [`Written`] tells when it is on disk.
     pub async fn commit(&self, token: Option<Token>, ops: Vec<Op>) {
-        if let Some(batches) = &self.batches
-            && batches.send((token, ops)).await.is_err()
+        if let Some(jobs) = &self.jobs
+            && jobs.send(Job::Commit(token, ops)).await.is_err()
         {
             tracing::error!("the ledger's thread is gone: nothing is written any more");
         }
     }
 
+    /// Has the thread look whether the disk takes writes; `ops` are written where that is in doubt.
+    pub fn look(&self, ops: Vec<Op>) {
+        if let Some(jobs) = &self.jobs {
+            // A queue that is full looks by itself.
+            let _ = jobs.try_send(Job::Look(ops));
+        }
+    }
+
+    /// Why nothing is written at the moment; None where all is well.
+    pub fn trouble(&self) -> Option<Reason> {
+        self.trouble.borrow().clone()
+    }
+
     /// Waits until everything queued is on disk.
     pub fn close(&mut self) {
-        self.batches = None;
+        self.jobs = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -61,22 +92,25 @@ impl LedgerTask {
 
 fn run(
     mut ledger: Ledger,
-    mut queue: mpsc::Receiver<(Option<Token>, Vec<Op>)>,
+    mut watch: Watch,
+    mut queue: mpsc::Receiver<Job>,
     written: &mpsc::Sender<Written>,
 ) {
-    while let Some((token, ops)) = queue.blocking_recv() {
-        let result = ledger.commit(&ops);
-        if let Err(error) = &result {
-            tracing::error!(
-                error = crate::fold::chain(error),
-                "the ledger was not written"
-            );
+    while let Some(job) = queue.blocking_recv() {
+        match job {
+            Job::Commit(token, ops) => {
+                let result = ledger.commit(&ops);
+                if let Err(error) = &result {
+                    watch.failed(error);
+                }
+                // The core may be gone already: what was queued is still written.
+                let _ = written.blocking_send(Written {
+                    token,
+                    durable: result.is_ok(),
+                });
+            }
+            Job::Look(ops) => watch.look(|| ledger.commit(&ops)),
         }
-        // The core may be gone already: what was queued is still written.
-        let _ = written.blocking_send(Written {
-            token,
-            durable: result.is_ok(),
-        });
     }
 }
 

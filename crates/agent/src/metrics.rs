@@ -12,6 +12,8 @@ pub struct Snapshot {
     pub ready: bool,
     pub forked: bool,
     pub revision: u64,
+    /// Codes of what keeps this node from doing its part.
+    pub problems: Vec<String>,
     /// Nodes of the realm, by state.
     pub nodes: BTreeMap<String, u64>,
     /// Components of the realm, by state.
@@ -117,6 +119,12 @@ impl Page {
             "Revision of the desired state on this node.",
             &["node"],
             own(of.revision as f64),
+        )?;
+        self.gauge(
+            "realm_node_problem",
+            "What keeps this node from doing its part, by code; 1 while it lasts.",
+            &["node", "code"],
+            of.problems.iter().map(|code| (vec![node, code], 1.0)),
         )?;
         self.gauge(
             "realm_nodes",

@@ -2,6 +2,9 @@
 
 use realm_manifest::{ComponentName, report::Reason, units::size_text};
 use realm_runtime::{ExitStatus, LimitHit, Stage};
+use realm_store::BlobError;
+
+use crate::{fetch::PullError, fold::chain};
 
 /// Letters of a message or help in a report; the log has the rest.
 pub(crate) const MAX_REASON_CHARS: usize = 240;
@@ -10,18 +13,52 @@ pub(crate) const MAX_REASON_CHARS: usize = 240;
 const QUEUED: &str = "queued";
 const COMPILING: &str = "compiling";
 
-/// `met` is a limit that the program was told of, and went on with.
-pub fn ended_reason(
-    name: &ComponentName,
-    status: &ExitStatus,
-    met: Option<&LimitHit>,
-) -> Option<Reason> {
-    match (status, met) {
-        (ExitStatus::Exited(code), Some(hit)) if *code != 0 => {
-            let message = format!("ended with exit code {code}, after this: {hit}");
-            return Some(reason("exit", message, Some(&hit.remedy)));
+/// Every limit that a program met and went on with, and how often.
+pub fn met_reason(hits: &[(LimitHit, u64)]) -> Option<Reason> {
+    let message = match hits {
+        [] => return None,
+        [(hit, count)] => format!("{hit} ({count} times)"),
+        _ => {
+            let names = hits
+                .iter()
+                .map(|(hit, count)| format!("{} ({count} times)", hit.name()));
+            format!("met {}", names.collect::<Vec<_>>().join(", "))
         }
-        _ => {}
+    };
+    let remedies = remedies(hits.iter().map(|(hit, _)| hit));
+    Some(reason("limit", message, Some(&remedies)))
+}
+
+/// A reason that says what another one says too.
+pub fn beside(why: Reason, other: &Reason) -> Reason {
+    let message = format!("{}; {}", why.message, other.message);
+    let help = why.help.as_ref().or(other.help.as_ref());
+    reason(&why.code, message, help.map(String::as_str))
+}
+
+/// What helps against these limits, each once.
+fn remedies<'h>(hits: impl Iterator<Item = &'h LimitHit>) -> String {
+    let mut remedies: Vec<&str> = Vec::new();
+    for hit in hits {
+        if !remedies.contains(&hit.remedy.as_str()) {
+            remedies.push(&hit.remedy);
+        }
+    }
+    remedies.join("; ")
+}
+
+/// `met` are limits that the program was told of, and went on with.
+pub fn ended_reason(name: &ComponentName, status: &ExitStatus, met: &[LimitHit]) -> Option<Reason> {
+    if let ExitStatus::Exited(code) = status
+        && *code != 0
+        && !met.is_empty()
+    {
+        let hits: Vec<String> = met.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "ended with exit code {code}, after this: {}",
+            hits.join(", ")
+        );
+        return Some(reason("exit", message, Some(&remedies(met.iter()))));
     }
     match status {
         ExitStatus::Exited(0) => None,
@@ -39,6 +76,32 @@ pub fn ended_reason(
         ExitStatus::Killed => Some(reason("killed", "it was killed".into(), None)),
         ExitStatus::Failed { message } => Some(reason("host", message.clone(), None)),
     }
+}
+
+/// Why a program is not here. Whatever it is, it is tried again.
+pub fn pull_reason(error: &PullError) -> Reason {
+    let message = match error {
+        // Its own words are for who sits at the node: what helps comes apart here.
+        PullError::Store(BlobError::DiskFull { .. }) => {
+            "there is no room for the program: its disk is full".to_owned()
+        }
+        error => chain(error),
+    };
+    let help = match error {
+        PullError::Store(BlobError::DiskFull { .. }) => {
+            "free space where the node's data directory lies, or lower artifact_mb in its agent.toml; it goes on by itself"
+        }
+        PullError::Store(BlobError::Budget { .. } | BlobError::TooLarge { .. }) => {
+            "raise artifact_mb in the node's agent.toml, or take away what is not needed: realm rm; it goes on by itself"
+        }
+        PullError::NoSource(_) => {
+            "start a node that has it, or push it again from a machine that has the file"
+        }
+        PullError::Store(_) | PullError::Interrupted => {
+            "it is tried again; if that does not help, see the agent's log on the node"
+        }
+    };
+    reason("pull", message, Some(help))
 }
 
 pub fn library_reason(exports: &[String]) -> Reason {
@@ -127,7 +190,8 @@ mod tests {
     fn a_limit_that_the_program_met_on_its_way_is_told() {
         let name: ComponentName = "mem".parse().expect("a name");
         let hit = LimitHit::new(realm_runtime::Limit::Memory, 64 << 20);
-        let failed = ended_reason(&name, &ExitStatus::Exited(1), Some(&hit)).expect("a reason");
+        let met = [hit];
+        let failed = ended_reason(&name, &ExitStatus::Exited(1), &met).expect("a reason");
         assert!(failed.message.contains("exit code 1"), "{failed:?}");
         assert!(failed.message.contains("limit memory"), "{failed:?}");
         assert!(
@@ -135,9 +199,53 @@ mod tests {
                 .help
                 .is_some_and(|help| help.contains("memory_max_mb"))
         );
-        assert_eq!(
-            ended_reason(&name, &ExitStatus::Exited(0), Some(&hit)),
-            None
-        );
+        assert_eq!(ended_reason(&name, &ExitStatus::Exited(0), &met), None);
+    }
+
+    #[test]
+    fn what_helps_a_pull_depends_on_what_failed() {
+        let help = |error| pull_reason(&error).help.expect("a help");
+        let source = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let full = BlobError::DiskFull {
+            path: "/data/partial".into(),
+            source: source(),
+        };
+        assert!(help(full.into()).contains("free space"));
+        let used = BlobError::Budget {
+            size: 1,
+            used: 2,
+            budget: 2,
+        };
+        assert!(help(used.into()).contains("artifact_mb"));
+        let sha256 = realm_manifest::identity::Hash::of(b"program");
+        assert!(help(PullError::NoSource(sha256)).contains("push it again"));
+        assert!(!help(PullError::Interrupted).contains("push it again"));
+    }
+
+    #[test]
+    fn every_limit_that_was_met_is_told_with_its_value_and_remedy() {
+        use realm_runtime::Limit;
+
+        let limits = realm_manifest::Limits::default();
+        let hits = [Limit::Sockets, Limit::Resources, Limit::Outbound].map(|limit| {
+            let hit = LimitHit::of(limit, &limits);
+            assert!(hit.value > 0, "{hit}");
+            (hit, 2)
+        });
+        assert_eq!(met_reason(&[]), None);
+        let one = met_reason(&hits[..1]).expect("a reason");
+        assert!(one.message.contains("limit sockets of 32 met"), "{one:?}");
+        let all = met_reason(&hits).expect("a reason");
+        for name in ["sockets of 32", "resources of 4096", "outbound of 64"] {
+            assert!(all.message.contains(name), "{all:?}");
+        }
+        let help = all.help.clone().expect("a help");
+        assert_eq!(help.matches("close some first").count(), 1, "{help}");
+        assert!(help.contains("wait for some first"), "{help}");
+
+        let name: ComponentName = "job".parse().expect("a name");
+        let both = beside(doubtful_reason(&name), &all);
+        assert_eq!(both.code, "maybe-again");
+        assert!(both.message.contains("sockets of 32"), "{both:?}");
     }
 }

@@ -6,8 +6,8 @@ use realm_identity::{Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp, can
 use realm_manifest::{
     NodeName, Tag,
     report::{
-        Capacity, CellReport, CellState, Declined, Held, MAX_CELLS, MAX_REPORT_BYTES, NodeReport,
-        NodeState, StatusDigest,
+        Capacity, CellReport, CellState, Declined, Held, MAX_CELLS, MAX_PROBLEMS, MAX_REPORT_BYTES,
+        NodeReport, NodeState, Reason, StatusDigest,
     },
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
@@ -17,8 +17,6 @@ use crate::metrics::Process;
 
 /// A report of more cells is large: every node of the realm pulls it, at some 80 bytes a cell.
 const LARGE_CELLS: usize = 100;
-/// Codes of the worst problems in the digest.
-const MAX_PROBLEMS: usize = 4;
 
 /// A signed report is at most so long; the signature and the envelope need the rest.
 const MAX_BYTES: usize = MAX_REPORT_BYTES - 512;
@@ -57,6 +55,8 @@ pub struct Facts {
     pub holds: Vec<Held>,
     /// The certificate of the node's sealing key, as on the wire.
     pub sealing: Vec<u8>,
+    /// Of the node itself, the worst first.
+    pub problems: Vec<Reason>,
 }
 
 /// Makes reports, each with a higher sequence number than the one before.
@@ -181,6 +181,7 @@ impl Reporter {
             declined: facts.declined,
             holds: facts.holds,
             sealing: Some(facts.sealing.into()),
+            problems: facts.problems,
         }
     }
 
@@ -190,6 +191,7 @@ impl Reporter {
             .iter()
             .filter(|cell| cell.state == CellState::Running)
             .count();
+        let own = report.problems.iter().map(|problem| problem.code.clone());
         let mut problems: Vec<String> = report
             .cells
             .iter()
@@ -198,6 +200,7 @@ impl Reporter {
             .collect();
         problems.sort();
         problems.dedup();
+        problems.splice(0..0, own);
         problems.truncate(MAX_PROBLEMS);
         StatusDigest {
             node: report.node,
@@ -265,7 +268,8 @@ fn differs(last: &NodeReport, next: &NodeReport) -> bool {
         let at = (report.realm, report.revision, report.head, report.state);
         let holds = report.holds.clone();
         let declined = report.declined.clone();
-        (at, cells, declined, holds, report.addresses.clone())
+        let told = (report.addresses.clone(), report.problems.clone());
+        (at, cells, declined, holds, told)
     };
     essence(last) != essence(next)
 }
@@ -315,7 +319,7 @@ fn fit(report: &mut NodeReport) {
 
 #[cfg(test)]
 mod tests {
-    use realm_manifest::report::{Reason, Retry};
+    use realm_manifest::report::Retry;
 
     use super::*;
 
@@ -338,6 +342,7 @@ mod tests {
             declined: Vec::new(),
             holds: Vec::new(),
             sealing: Vec::new(),
+            problems: Vec::new(),
         }
     }
 

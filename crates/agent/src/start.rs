@@ -128,7 +128,8 @@ impl Agent {
         let kept = Kept::open(&config)?;
         let past = Past::read(&kept, &clock)?;
         let pinned = kept.trust.pin().owner().is_some();
-        let (ledger, written) = LedgerTask::start(kept.ledger).map_err(StartError::Thread)?;
+        let (ledger, written) = LedgerTask::start(kept.ledger, kept.dir.path().to_owned())
+            .map_err(StartError::Thread)?;
 
         let blobs = Arc::new(Blobs::open(kept.dir.path(), config.artifact_bytes)?);
         let local = match config.local.clone() {
@@ -177,6 +178,9 @@ impl Agent {
             cancel.child_token(),
         )
         .await?;
+        if let Some(open) = who_reads(server.address, config.http_open) {
+            tracing::warn!(address = %server.address, "http is not on loopback: {open}");
+        }
         let volumes = kept.dir.subdir("volumes")?;
         let held = Volumes::open(volumes.clone()).map_err(|source| StartError::Volumes {
             path: volumes.clone(),
@@ -232,6 +236,7 @@ impl Agent {
             forked: false,
             incompatible: None,
             addresses: Vec::new(),
+            asked_to_join: false,
             begun: false,
             neighbours: BTreeSet::new(),
             mdns: config.mdns,
@@ -240,6 +245,7 @@ impl Agent {
             saved_peers,
             dials: JoinSet::new(),
             next_token: 1,
+            problems: Vec::new(),
             replan: true,
         };
         let inputs = Inputs {
@@ -348,6 +354,15 @@ impl Default for Wires {
             cells: watch::channel(0),
         }
     }
+}
+
+/// To whom the http endpoint is open beyond this machine; None where to nobody.
+fn who_reads(address: SocketAddr, open: bool) -> Option<&'static str> {
+    let beyond = !address.ip().is_loopback();
+    beyond.then_some(match open {
+        true => "health, metrics, status and logs are open to everybody who reaches it: --http-open drops the token",
+        false => "health and metrics are open to everybody who reaches it, status and logs to who has the token of the data directory",
+    })
 }
 
 fn tell_renewed(sealing: &Sealing, events: &Events, clock: &Clock) {

@@ -21,17 +21,18 @@ use realm_planner::{
 use realm_rpc::{
     Sighting, Survey, View,
     status::{
-        API_VERSION, Alarm, Cell, CellState, Component, ComponentState, Drift, Node, NodeState,
-        Realm, Setter, Status, time,
+        API_VERSION, Cell, CellState, Component, ComponentState, Drift, Node, NodeState, Realm,
+        Setter, Status, time,
     },
 };
 
 use crate::{
-    alarms,
     approvals::{Approval, ByChain, approved},
     fold::chain,
     naming, whereabouts,
 };
+
+mod lookout;
 
 /// Makes a status of each survey, and keeps what it checked for the next one.
 #[derive(Debug, Default)]
@@ -213,16 +214,6 @@ impl Scene<'_> {
         }
     }
 
-    /// What the owner must look at, by the claims that were shown.
-    fn alarms(&self) -> Vec<Alarm> {
-        let decided =
-            |key: &PublicKey| self.approved.contains_key(key) || self.state.nodes.contains_key(key);
-        let names = self.approved.keys().map(|key| (*key, self.name(key)));
-        let mut alarms = alarms::invites(&self.claims, decided);
-        alarms.extend(alarms::names(names));
-        alarms
-    }
-
     fn told(&self) -> BTreeMap<String, Option<Told>> {
         let here = self.approved.keys().filter(|key| self.is_here(key));
         let told = here.map(|key| {
@@ -368,6 +359,7 @@ impl Scene<'_> {
                 Some(realm_identity::sealing::to_text(report.sealing.as_ref()?))
             }),
             last_seen: view.last_seen.and_then(time),
+            problems: self.problems(&key).to_vec(),
         }
     }
 
@@ -451,7 +443,8 @@ impl Scene<'_> {
                 reason: drift
                     .reason
                     .clone()
-                    .or_else(|| self.not_signed(&drift.node?)),
+                    .or_else(|| self.not_signed(&drift.node?))
+                    .or_else(|| self.problems(&drift.node?).first().cloned()),
             })
             .collect()
     }

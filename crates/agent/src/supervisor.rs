@@ -14,7 +14,10 @@ use realm_manifest::{
 };
 use realm_planner::{OwnCell, State, Step, StopReason, cell_digest};
 use realm_runtime::Runtime;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -63,6 +66,8 @@ pub struct Supervisor {
     /// The node's own program: no part of what is planned or reported.
     local: Option<(Hash, Key, Slot)>,
     held: Volumes,
+    /// Ends that were forgotten, on their way to the disk: at most one for each cell there was.
+    writes: JoinSet<()>,
 }
 
 /// One cell: its task, and what it says of itself.
@@ -89,6 +94,7 @@ impl Supervisor {
             stopping: Vec::new(),
             logs,
             local: None,
+            writes: JoinSet::new(),
         };
         if let Some(Ready { name, spec }) = local {
             tracing::info!(component = %name, "starting this node's own program");
@@ -376,8 +382,15 @@ impl Supervisor {
     }
 
     fn forget_end(&mut self, key: Key) {
-        if let Err(error) = self.tools.ended.forget(&key) {
-            tracing::error!(component = %key.0, %error, "a cell may be taken for one that has ended");
+        // What was written before is over, and said so itself where it failed.
+        while self.writes.try_join_next().is_some() {}
+        if self.tools.ended.forget(&key) {
+            let ended = self.tools.ended.clone();
+            self.writes.spawn_blocking(move || {
+                if let Err(error) = ended.keep() {
+                    tracing::error!(component = %key.0, %error, "a cell may be taken for one that has ended");
+                }
+            });
         }
     }
 
@@ -392,6 +405,7 @@ impl Supervisor {
             // A panic was printed by the task; its cell died with it.
             let _ = slot.task.await;
         }
+        while self.writes.join_next().await.is_some() {}
     }
 }
 

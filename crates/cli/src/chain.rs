@@ -115,6 +115,15 @@ impl Link {
         self.entry.kind().map_or("unknown", Kind::name)
     }
 
+    /// The same for people: what was done with the program, where the kind leaves that open.
+    pub fn verb(&self) -> &'static str {
+        match &self.payload {
+            Some(Payload::Run(run)) if run.run => "start",
+            Some(Payload::Run(_)) => "stop",
+            _ => self.kind_name(),
+        }
+    }
+
     /// Why it was done (`-m`).
     pub fn note(&self) -> Option<&str> {
         self.payload.as_ref()?.note()

@@ -1,5 +1,7 @@
 //! Hands signed intents to the nodes until they are safe there: on one node, and on two where two exist.
 
+use std::time::Duration;
+
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use crate::{
@@ -11,6 +13,9 @@ use crate::{
     realms::Realm,
     signing_lock::SigningLock,
 };
+
+/// How long a command waits for the signing lock only to tidy up.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Hands in an intent that was signed just now. None where the node has another head, so that a new
 /// one may be signed.
@@ -88,7 +93,7 @@ async fn again(
     output: &Output,
 ) -> Result<bool> {
     output.say(format!(
-        "{} lacks revision {revision}, which only one node had: sending it again",
+        "{} lacks revision {revision}, which only one node is known to have: sending it again",
         connection.node().short()
     ));
     match submit(connection, intent).await {
@@ -140,9 +145,26 @@ async fn forget_what_is_safe(connection: &Connection, realm: &Realm) -> Result<(
             submitted.durable_on >= 2 || head::approved_count(connection, realm).await? < 2
         }
         Err(error) if is_overtaken(&error) => true,
+        // A node that cannot write, as with a full disk: what is kept stays for another one.
+        Err(error) if error.code == ErrorCode::Failed => {
+            tracing::debug!(%error, "whether a second node has it is not known");
+            false
+        }
         Err(error) => return Err(rpc_failed("the node does not say who has it", &error)),
     };
     if safe { outbox.forget_kept() } else { Ok(()) }
+}
+
+/// Two nodes were seen to have this revision, and so all before it: nothing of them is sent again.
+pub async fn is_safe(realm: &Realm, revision: u64) -> Result<()> {
+    match tokio::time::timeout(TURN, realm.lock()).await {
+        Ok(lock) => {
+            let _lock = lock?;
+            realm.outbox().forget_kept_to(revision)
+        }
+        // Whoever signs now finds it out again.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Submitting the same bytes twice is harmless, and says where they are.

@@ -8,7 +8,7 @@ use realm_identity::{Entry, Genesis, Hash, PublicKey, Signed, WitnessedClaim};
 use realm_planner::State;
 use realm_rpc::{
     Head, Intent,
-    status::{Node, NodeState},
+    status::{Node, NodeState, Status},
 };
 
 use crate::{
@@ -172,9 +172,17 @@ pub struct Other {
 /// Asks further nodes for their heads, waits until the connected one is as far as any of them (what
 /// is signed on an older head would fork the realm), and chooses where to sign: of those at the
 /// newest head the one with the lowest key. Whoever signs at the same time then does so at the same
-/// node, which takes one and tells the other. None for the connected node.
+/// node, which takes one and tells the other. One that says it cannot do its part, as with a full
+/// disk, is passed over. None for the connected node.
 pub async fn seat(connection: &Connection, realm: &Realm) -> Result<Option<Connection>> {
-    let others = elsewhere(connection, realm).await?;
+    let status = survey::picture(connection, realm).await?.status;
+    let ailing: BTreeSet<PublicKey> = status
+        .nodes
+        .iter()
+        .filter(|node| !node.problems.is_empty())
+        .map(|node| node.key)
+        .collect();
+    let others = others(connection, realm, status).await;
     let newest = others.iter().max_by_key(|other| other.base.state.revision);
     let Some(newest) = newest else {
         return Ok(None);
@@ -187,7 +195,8 @@ pub async fn seat(connection: &Connection, realm: &Realm) -> Result<Option<Conne
         .into_iter()
         .filter(|other| other.base.head == here.head)
         .map(|other| other.connection)
-        .filter(|other| other.node() < connection.node())
+        .filter(|other| !ailing.contains(&other.node()))
+        .filter(|other| ailing.contains(&connection.node()) || other.node() < connection.node())
         .collect();
     seats.sort_by_key(Connection::node);
     Ok(seats.into_iter().next())
@@ -220,6 +229,10 @@ async fn catch_up(connection: &Connection, realm: &Realm, newest: &Other) -> Res
 /// The heads of approved nodes that are here, beside the connected one: the same ones whoever asks.
 pub async fn elsewhere(connection: &Connection, realm: &Realm) -> Result<Vec<Other>> {
     let status = survey::picture(connection, realm).await?.status;
+    Ok(others(connection, realm, status).await)
+}
+
+async fn others(connection: &Connection, realm: &Realm, status: Status) -> Vec<Other> {
     connection::remember(connection, realm, &status);
     let here = status.nodes.into_iter().filter(|node| {
         matches!(node.state, NodeState::Ready | NodeState::Draining)
@@ -232,7 +245,7 @@ pub async fn elsewhere(connection: &Connection, realm: &Realm) -> Result<Vec<Oth
         .take(MAX_ASKED - 1)
         .map(|node| ask(connection, realm, node))
         .collect();
-    Ok(asked.filter_map(std::future::ready).collect().await)
+    asked.filter_map(std::future::ready).collect().await
 }
 
 async fn ask(connection: &Connection, realm: &Realm, node: Node) -> Option<Other> {

@@ -201,9 +201,20 @@ impl Sent {
             && of.is_some_and(|of| of > 1)
         {
             let again = on_two(connection, &self.intent);
-            nodes = tokio::time::timeout(time, again)
-                .await
-                .unwrap_or_else(|_| Err(only_one(revision, time)))?;
+            nodes = match tokio::time::timeout(time, again).await {
+                Ok(nodes) => {
+                    let nodes = nodes?;
+                    if nodes >= 2 {
+                        delivery::is_safe(realm, revision).await?;
+                    }
+                    nodes
+                }
+                Err(_) => {
+                    let mut error = only_one(revision, time);
+                    error.causes = problems(connection, realm).await;
+                    return Err(error);
+                }
+            };
         }
         Ok(Outcome::Done {
             revision,
@@ -265,6 +276,23 @@ fn only_one(revision: u64, time: Duration) -> CliError {
         format!("revision {revision} is on one node only, after {time}"),
     )
     .help("it is not lost unless that node is: see realm status")
+}
+
+/// What the nodes say keeps them from doing their part.
+async fn problems(connection: &Connection, realm: &Realm) -> Vec<String> {
+    let nodes = match survey::picture(connection, realm).await {
+        Ok(picture) => picture.status.nodes,
+        // It only explains an error that is told anyway.
+        Err(error) => {
+            tracing::debug!(%error, "what keeps the other nodes is not known");
+            return Vec::new();
+        }
+    };
+    let problems = nodes.iter().flat_map(|node| {
+        let told = node.problems.iter();
+        told.map(|problem| format!("{}: {}", node.name, problem.message))
+    });
+    problems.collect()
 }
 
 /// The node that an intent lets into the realm.

@@ -82,9 +82,16 @@ impl<'a> Outbox<'a> {
 
     /// Two nodes have what was kept, or it is given up.
     pub fn forget_kept(&self) -> Result<()> {
-        self.revisions()?
-            .iter()
-            .try_for_each(|revision| remove(&self.kept_dir().join(revision.to_string())))
+        self.forget_kept_to(u64::MAX)
+    }
+
+    /// The same for what was kept up to this revision.
+    pub fn forget_kept_to(&self, last: u64) -> Result<()> {
+        let revisions = self.revisions()?;
+        let safe = revisions.iter().filter(|revision| **revision <= last);
+        let dir = self.kept_dir();
+        safe.map(|revision| dir.join(revision.to_string()))
+            .try_for_each(|path| remove(&path))
     }
 
     fn revisions(&self) -> Result<Vec<u64>> {
@@ -167,6 +174,8 @@ mod tests {
         outbox.keep(9).unwrap();
         let kept = outbox.kept().unwrap();
         assert_eq!(kept, [(9, intent("b")), (10, intent("a"))]);
+        outbox.forget_kept_to(9).unwrap();
+        assert_eq!(outbox.kept().unwrap(), [(10, intent("a"))]);
         outbox.forget_kept().unwrap();
         assert!(outbox.kept().unwrap().is_empty());
         outbox.clear().unwrap();

@@ -10,6 +10,8 @@ use crate::{ComponentName, NodeName, Tag};
 pub const MAX_REPORT_BYTES: usize = 512 * 1024;
 /// Most cells of one node, all of which its report names.
 pub const MAX_CELLS: u32 = 2048;
+/// Most problems of a node itself that its report names; who reads one takes no more.
+pub const MAX_PROBLEMS: usize = 4;
 
 /// A node's account of itself and its cells, signed by the node. A node reports only itself.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -65,6 +67,11 @@ pub struct NodeReport {
     /// alone, so a report with a bad one is still a report.
     #[n(18)]
     pub sealing: Option<ByteVec>,
+    /// What keeps the node itself from doing its part, such as a full disk; the worst first, and
+    /// absent from the bytes where there is none.
+    #[n(19)]
+    #[cbor(default, skip_if = "Vec::is_empty")]
+    pub problems: Vec<Reason>,
 }
 
 message!(

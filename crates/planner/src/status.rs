@@ -39,8 +39,8 @@ pub struct ComponentStatus {
     /// Cells that should be there; those of nodes that are away are not counted for a component
     /// that runs everywhere.
     pub desired: u32,
-    /// Cells that are as asked: running, or done, or a library that is in place; at most as many
-    /// as are desired. One that still runs on a node it is leaving counts.
+    /// Cells that are as asked: running, or done, or a library that is in place. One that still
+    /// runs on a node it is leaving counts, and so do those beyond what is desired, until they stop.
     pub running: u32,
     pub desired_nodes: Vec<PublicKey>,
     /// Every reported cell of this component, with the node that reports it.
@@ -93,9 +93,10 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
         None => explained,
     };
     drift.extend(scene.unplaced(desired.saturating_sub(explained)));
+    let running = running(scene, &good, desired);
     let tally = Tally {
         desired,
-        running: running(scene, &good).min(desired),
+        running: running.min(desired),
         good: &good,
         missing: &drift,
         crashing: crashing(scene),
@@ -104,7 +105,6 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
     let mut current = cells.clone().filter(|(_, cell)| scene.is_current(cell));
     let remark = current.find_map(|(_, cell)| cell.reason.clone());
     let (state, reason) = judge(scene, &tally, remark);
-    let running = tally.running;
     drift.extend(scene.unwanted());
     drift.extend(scene.away());
     desired_nodes.sort();
@@ -152,16 +152,17 @@ fn in_place(scene: &Scene<'_>) -> (Vec<CellState>, Vec<Drift>) {
     (good, missing)
 }
 
-/// Cells that run as asked: where there is a number, wherever they are.
-fn running(scene: &Scene<'_>, good: &[CellState]) -> u32 {
-    let count = match scene.component.spec.replicas {
-        Some(_) => scene
-            .live()
-            .filter(|(_, cell)| serves(cell.state) && scene.is_current(cell))
-            .count(),
-        None => good.len(),
-    };
-    u32::try_from(count).unwrap_or(u32::MAX)
+/// Cells that run as asked: where there is a number, wherever they are. Where one is asked of each
+/// node, another one that runs elsewhere stands for none that is missing.
+fn running(scene: &Scene<'_>, good: &[CellState], desired: u32) -> u32 {
+    let in_place = u32::try_from(good.len()).unwrap_or(u32::MAX);
+    if scene.component.spec.replicas.is_none() && in_place < desired {
+        return in_place;
+    }
+    let serving = scene
+        .live()
+        .filter(|(_, cell)| serves(cell.state) && scene.is_current(cell));
+    u32::try_from(serving.count()).unwrap_or(u32::MAX)
 }
 
 /// What the state of a component is judged by.

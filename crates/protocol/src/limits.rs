@@ -55,5 +55,3 @@ pub const APPROVED_PER_SECOND: u32 = 256;
 /// The same for a peer that is not approved.
 pub const STRANGER_BURST: u32 = 16;
 pub const STRANGER_PER_SECOND: u32 = 2;
-/// How far a clock may be off where time decides.
-pub const CLOCK_TOLERANCE_MS: u64 = 5 * 60 * 1000;

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use realm_identity::{
-    Artifact, Entry, Genesis, Hash, Kind, PublicKey, RealmId, Signed, Target, Timestamp, authority,
+    Artifact, Entry, Genesis, Hash, Kind, PublicKey, RealmId, Signed, Target, authority,
 };
 
 use crate::{Checkpoint, Fold, FoldRefusal, Mutation, Point, Refusal, limits::*};
@@ -246,15 +246,14 @@ impl<F: Fold> Log<F> {
     }
 
     /// Checks what an operator submits beyond what [`Log::insert`] checks: that it goes on from
-    /// the present head, is understood here, and has not expired.
-    pub fn check_submit(&self, wire: &[u8], now: Timestamp) -> Result<(), Refusal> {
+    /// the present head, and is understood here. All kinds in the log are desired state, which is
+    /// never refused for a clock: `not_after` says nothing about them.
+    pub fn check_submit(&self, wire: &[u8]) -> Result<(), Refusal> {
         if self.known_wire(wire).is_some() || self.mutation == Some(Mutation::SkipPrev) {
             return Ok(());
         }
         let entry = Signed::<Entry>::from_wire(wire).map_err(invalid)?;
-        let Some(body) = entry.body.as_ref() else {
-            return Err(Refusal::Incompatible { seq: entry.seq });
-        };
+        // A later version of an entry has no kind that is known here either.
         let kind = entry
             .kind()
             .ok_or(Refusal::Incompatible { seq: entry.seq })?;
@@ -263,12 +262,6 @@ impl<F: Fold> Log<F> {
                 found: entry.realm,
                 expected: self.realm,
             });
-        }
-        if body
-            .not_after
-            .is_some_and(|until| now.millis_since(until) > CLOCK_TOLERANCE_MS)
-        {
-            return Err(Refusal::Expired);
         }
         match (&self.halt, kind) {
             (Some(Halt::Forked { .. }), Kind::Merge) => Ok(()),

@@ -217,7 +217,7 @@ impl<F: Fold + Clone> Node<F> {
                 token,
                 entry,
                 payload,
-            } => self.submit(token, &entry, payload, now),
+            } => self.submit(token, &entry, payload),
             Event::Found { genesis } => self.adopt(&genesis),
             Event::Persisted { token } => self.persisted(token, now),
             Event::PersistFailed { token } => self.persist_failed(token, now),

@@ -25,8 +25,6 @@ pub enum Refusal {
     PayloadMissing,
     #[error("the payload is not the one that was signed")]
     PayloadMismatch,
-    #[error("the entry has expired")]
-    Expired,
     #[error("revision {seq} is older than where this log starts")]
     Stale { seq: u64 },
     #[error("the merge does not name the heads of the fork: {0}")]
@@ -63,7 +61,6 @@ impl Refusal {
             Self::StateMismatch { .. } => "state_mismatch",
             Self::PayloadMissing => "payload_missing",
             Self::PayloadMismatch => "payload_mismatch",
-            Self::Expired => "expired",
             Self::Stale { .. } => "stale",
             Self::BadMerge(_) => "bad_merge",
             Self::HeadMoved { .. } => "head_moved",

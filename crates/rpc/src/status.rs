@@ -61,6 +61,9 @@ pub struct Node {
     /// `Signed<SealingCertificate>` in base64: the node's own word, for who reads it to verify.
     #[serde(default)]
     pub sealing_certificate: Option<String>,
+    /// What keeps the node itself from doing its part, such as a full disk, by its own word.
+    #[serde(default)]
+    pub problems: Vec<Reason>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +73,7 @@ pub struct Component {
     pub digest: Hash,
     /// Cells that should run.
     pub desired: u64,
-    /// Cells that do.
+    /// Cells that do; more than are desired while surplus ones stop.
     pub running: u64,
     pub state: ComponentState,
     pub reason: Option<Reason>,

@@ -2,7 +2,13 @@
 
 use std::fmt;
 
+use realm_manifest::Limits;
 use serde::Serialize;
+
+use crate::{
+    engine,
+    network::{OUTBOUND_MAX, SOCKETS_MAX},
+};
 
 /// The end of one start of a cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,18 +69,22 @@ impl LimitHit {
             remedy: which.remedy(value),
         }
     }
+
+    /// A limit that a cell with these limits met.
+    pub fn of(which: Limit, limits: &Limits) -> Self {
+        Self::new(which, which.value(limits))
+    }
+
+    /// Which limit, and where it stands.
+    pub fn name(&self) -> String {
+        let unit = self.which.unit();
+        format!("limit {} of {}{unit}", self.which, self.value)
+    }
 }
 
 impl fmt::Display for LimitHit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "limit {} of {}{} met: {}",
-            self.which,
-            self.value,
-            self.which.unit(),
-            self.remedy
-        )
+        write!(f, "{} met: {}", self.name(), self.remedy)
     }
 }
 
@@ -160,6 +170,35 @@ impl Limit {
             Self::Sockets => "sockets",
             Self::Outbound => "outbound",
             Self::Stack => "stack",
+        }
+    }
+
+    /// Whether it slows a cell down, and refuses it nothing.
+    pub const fn delays(self) -> bool {
+        matches!(self, Self::FuelPerSec | Self::Output)
+    }
+
+    /// Where it stands for a cell with these limits, in its unit.
+    pub fn value(self, limits: &Limits) -> u64 {
+        match self {
+            Self::Memory => limits.memory_max_bytes(),
+            Self::Fuel => limits.fuel,
+            Self::FuelPerSec => limits.fuel_per_sec,
+            Self::Deadline => limits.deadline_ms.unwrap_or_default(),
+            Self::Output => limits.output_bytes_per_sec,
+            Self::TableElements => engine::TABLE_ELEMENTS as u64,
+            Self::Memories => u64::from(engine::MEMORIES_PER_CELL),
+            Self::Tables => u64::from(engine::TABLES_PER_CELL),
+            Self::Instances => u64::from(engine::INSTANCES_PER_CELL),
+            Self::MemorySize => engine::MEMORY_BYTES as u64,
+            Self::InstanceSize => engine::INSTANCE_BYTES as u64,
+            Self::Resources => engine::RESOURCES_MAX as u64,
+            Self::Handles => engine::HANDLES_MAX as u64,
+            Self::HostcallBytes => engine::HOSTCALL_BYTES as u64,
+            Self::RandomBytes => engine::RANDOM_BYTES,
+            Self::Sockets => SOCKETS_MAX as u64,
+            Self::Outbound => OUTBOUND_MAX as u64,
+            Self::Stack => engine::STACK_BYTES as u64,
         }
     }
 

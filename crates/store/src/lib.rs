@@ -9,10 +9,12 @@ mod blobs;
 mod dir;
 mod ledger;
 mod quiet;
+mod room;
 mod state_file;
 
 pub use blobs::{BlobError, Blobs, Partial, Upload};
 pub use dir::{DataDir, DirError};
 pub use ledger::{Checkpoint, Item, Ledger, LedgerContents, LedgerError, LedgerStorage, Op};
 pub use redb::StorageBackend;
+pub use room::{free_bytes, try_room};
 pub use state_file::{ASIDE, Kept, StateFile, StateFileError};

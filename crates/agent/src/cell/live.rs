@@ -8,11 +8,14 @@ use std::{
 
 use realm_manifest::{
     Limits,
-    report::{CellReport, CellState, Reason},
+    report::{CellReport, CellState},
 };
 use realm_runtime::{CellHandle, CellStats, Limit, LimitHit};
 
-use crate::{reason::reason, supervisor::lock};
+use crate::{
+    reason::{beside, met_reason},
+    supervisor::lock,
+};
 
 /// Cheap to clone; it does not keep the cell alive.
 #[derive(Debug, Clone)]
@@ -99,10 +102,16 @@ impl Live {
         report.memory_bytes = stats.memory_bytes;
         report.fuel_used = stats.fuel_used;
         report.preemptions = stats.preemptions;
-        if report.reason.is_none()
-            && let Some((limit, count)) = stats.limit_hits.first()
-        {
-            report.reason = Some(self.met(*limit, *count));
+        let hits: Vec<(LimitHit, u64)> = stats
+            .limit_hits
+            .iter()
+            .map(|(limit, count)| (LimitHit::of(*limit, &self.limits), *count))
+            .collect();
+        if let Some(met) = met_reason(&hits) {
+            report.reason = Some(match report.reason.take() {
+                Some(why) => beside(why, &met),
+                None => met,
+            });
         }
     }
 
@@ -111,29 +120,5 @@ impl Live {
         let before = self.before.as_ref();
         let handle = before.and_then(|before| lock(before).upgrade());
         handle.map_or(0, |handle| handle.stats().memory_bytes)
-    }
-
-    fn met(&self, limit: Limit, count: u64) -> Reason {
-        match self.value(limit) {
-            Some(value) => {
-                let hit = LimitHit::new(limit, value);
-                reason("limit", format!("{hit} ({count} times)"), Some(&hit.remedy))
-            }
-            None => reason(
-                "limit",
-                format!("met its {limit} limit {count} times"),
-                None,
-            ),
-        }
-    }
-
-    /// Where a limit of the spec stands; None for the fixed ones.
-    fn value(&self, limit: Limit) -> Option<u64> {
-        match limit {
-            Limit::Output => Some(self.limits.output_bytes_per_sec),
-            Limit::FuelPerSec => Some(self.limits.fuel_per_sec),
-            Limit::Memory => Some(self.limits.memory_max_bytes()),
-            _ => None,
-        }
     }
 }

@@ -158,8 +158,6 @@ impl Core {
         let token = self.next_token;
         self.next_token += 1;
         self.submits.insert(token, reply);
-        let wall = self.trust.floor.raised(now.wall);
-        let now = Now { wall, ..now };
         self.node.handle(
             Event::Submit {
                 token,

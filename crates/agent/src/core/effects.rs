@@ -66,7 +66,8 @@ impl Core {
                 self.report_updated(node, &report, now).await;
             }
             Effect::JoinRequested { request } => {
-                let message = format!("{} asks to join: realm nodes approve", request.node);
+                let node = request.node;
+                let message = format!("{node} asks to join: realm nodes approve {node}");
                 let asking: BTreeSet<PublicKey> = self.node.joins().map(|join| join.node).collect();
                 self.pending_since.retain(|node, _| asking.contains(node));
                 self.pending_since.entry(request.node).or_insert(now.wall);
@@ -230,6 +231,15 @@ impl Core {
         if self.approved.contains_key(&claim.node) {
             return;
         }
+        // It asks until it is in, and what was witnessed may be on its way to the disk.
+        let me = self.key.public();
+        let is_done = |known: &WitnessedClaim| {
+            (known.claim.node, known.claim.key) == (claim.node, claim.key)
+                && known.witness.node == me
+        };
+        if self.node.claims().any(is_done) {
+            return;
+        }
         // It may have been taken out: whoever asks asks again soon.
         if !self.node.is_caught_up() && claim.node != self.key.public() {
             return;
@@ -240,11 +250,9 @@ impl Core {
         }
         let same_invite = |other: &&WitnessedClaim| other.claim.key == claim.key;
         let others = self.claims.iter().filter(same_invite);
-        if others
-            .filter(|other| other.claim.node != claim.node)
-            .count()
-            > 1
-        {
+        // Several may have witnessed the claim of one node.
+        let others: BTreeSet<PublicKey> = others.map(|other| other.claim.node).collect();
+        if others.iter().filter(|other| **other != claim.node).count() > 1 {
             // Two are known to have used it: both wait for the owner, and so does everybody after.
             let message = format!("{} claims an invite that two have used", claim.node);
             return self.claim_refused(claim.node, message, now);

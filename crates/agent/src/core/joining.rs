@@ -13,6 +13,8 @@ use crate::{
 const ALONE_MS: u64 = 2_000;
 /// The same while somebody is there who may begin it instead, or belong to another realm.
 const SOMEBODY_MS: u64 = 10_000;
+/// An invite that did not let its node in within this needs the owner after all.
+const BY_INVITE_MS: u64 = 10_000;
 
 impl Core {
     /// The claim of the invite that this node took up, with that invite.
@@ -80,8 +82,25 @@ impl Core {
         }
     }
 
+    /// Whether an invite is about to let this node in, so that nobody needs to be asked.
+    pub(super) fn joins_by_invite(&self, now: Now) -> bool {
+        let me = self.key.public();
+        let waited = now.mono.saturating_sub(self.started_mono);
+        waited < BY_INVITE_MS
+            && !self.is_decided(&me)
+            && !self.is_revoked(&me)
+            // One that was witnessed and does not count never will.
+            && !self.claims.iter().any(|claim| claim.claim.node == me)
+            && self.invite().is_some()
+    }
+
     pub(super) fn ask_to_join(&mut self, now: Now) {
         if self.approved.contains_key(&self.key.public()) {
+            return;
+        }
+        // The owner would be asked for what is decided already; housekeeping comes back to it.
+        self.asked_to_join = !self.joins_by_invite(now);
+        if !self.asked_to_join {
             return;
         }
         let request = realm_protocol::JoinRequest {
@@ -103,6 +122,17 @@ impl Core {
         );
     }
 
+    /// Asks for what an invite did not bring in time.
+    pub(super) async fn ask_late(&mut self, now: Now) {
+        if self.asked_to_join {
+            return;
+        }
+        self.ask_to_join(now);
+        if self.asked_to_join {
+            self.publish_view().await;
+        }
+    }
+
     /// Why this node gets no work; None when it does.
     pub(super) fn unready(&self) -> Option<String> {
         let me = self.key.public();
@@ -114,11 +144,14 @@ impl Core {
         } else if self.realm().is_none() {
             Some("in no realm yet: enroll with an invite".to_owned())
         } else if !self.approved.contains_key(&me) {
-            Some("not approved by the owner yet".to_owned())
+            Some(match self.joins_by_invite(self.clock.now()) {
+                true => "joining by an invite: a node of the realm has yet to answer".to_owned(),
+                false => "not approved by the owner yet".to_owned(),
+            })
         } else if !self.node.is_caught_up() {
             Some("reading the log of the realm".to_owned())
         } else {
-            None
+            self.problem()
         }
     }
 

@@ -48,6 +48,14 @@ impl Core {
         let names = names.map(|key| (*key, self.node_name(key)));
         let mut alarms = alarms::invites(&self.claims, |node| self.is_decided(node));
         alarms.extend(alarms::names(names));
+        let me = self.key.public();
+        let present = self.approved.keys().filter(|key| self.is_present(key));
+        let clocks = present.filter_map(|key| {
+            let seen = self.reports.get(key)?;
+            let of = (*key, self.node_name(key));
+            (*key != me).then_some((of, seen.report.at, seen.at))
+        });
+        alarms.extend(alarms::clocks(&self.node_name(&me), clocks));
         alarms
     }
 
@@ -55,7 +63,8 @@ impl Core {
     pub(super) fn tell_alarms(&mut self, now: Now) {
         let alarms = self.alarms();
         for alarm in &alarms {
-            if !self.alarms_told.contains(alarm) {
+            let same = |told: &Alarm| (&told.code, &told.nodes) == (&alarm.code, &alarm.nodes);
+            if !self.alarms_told.iter().any(same) {
                 let message = format!("{}; {}", alarm.message, alarm.help);
                 self.events
                     .record(now.wall, "alarm", alarm.code.clone(), message);
@@ -68,7 +77,9 @@ impl Core {
     /// with an invite that does not count.
     pub(super) fn pending(&self) -> Vec<PendingNode> {
         let me = self.key.public();
-        let waits = !self.approved.contains_key(&me) && !self.is_revoked(&me);
+        let waits = !self.approved.contains_key(&me)
+            && !self.is_revoked(&me)
+            && !self.joins_by_invite(self.clock.now());
         let own = waits.then(|| PendingNode {
             key: me,
             name: self.node_name(&me),

@@ -43,6 +43,7 @@ impl Core {
             ready: self.approved.contains_key(&me),
             process: self.reporter.process(),
             cells: self.supervisor.metrics(),
+            problems: self.problems.iter().map(|one| one.code.clone()).collect(),
             ..Snapshot::default()
         };
         if let Some(state) = &self.state {

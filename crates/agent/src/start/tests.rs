@@ -107,3 +107,19 @@ async fn a_pin_that_is_gone_is_not_taken_for_none() {
         "nothing is made anew"
     );
 }
+
+#[test]
+fn an_http_endpoint_beyond_this_machine_says_to_whom_it_is_open() {
+    let at = |address: &str| address.parse().unwrap();
+    assert_eq!(who_reads(at("127.0.0.1:9920"), true), None);
+    assert_eq!(who_reads(at("[::1]:9920"), false), None);
+    for address in ["10.77.1.11:0", "0.0.0.0:9920", "[::]:9920"] {
+        let guarded = who_reads(at(address), false).unwrap();
+        assert!(guarded.contains("metrics") && guarded.contains("has the token"));
+        assert!(
+            who_reads(at(address), true)
+                .unwrap()
+                .contains("logs are open to everybody")
+        );
+    }
+}

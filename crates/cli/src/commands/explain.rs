@@ -203,6 +203,24 @@ const ENTRIES: &[Entry] = &[
         "Ask another node: --via ADDR; find out what is wrong with the first one.",
     ),
     entry(
+        "clock",
+        Of::Alarm,
+        "The clock of a node differs by more than two minutes from that of the node that was asked. Invites and what expires are judged by it.",
+        "Set the clock that is wrong, and have it kept right, as by chrony or systemd-timesyncd.",
+    ),
+    entry(
+        "disk-failed",
+        Of::Alarm,
+        "A node's disk takes no writes. The node goes on with what it runs; new intents and programs do not reach it.",
+        "See the agent's log on that machine and mend the disk. Where a sync failed, start the agent again.",
+    ),
+    entry(
+        "disk-full",
+        Of::Alarm,
+        "There is no room where a node's data directory lies. The node goes on with what it runs; new intents and programs may not reach it.",
+        "Free space there. Writing goes on by itself.",
+    ),
+    entry(
         "invite-used-twice",
         Of::Alarm,
         "Two keys took up one invite. It counts for neither, and both wait.",

@@ -168,7 +168,7 @@ pub fn row(link: &Link) -> Vec<String> {
     vec![
         link.entry.seq.to_string(),
         time(link).unwrap_or_default(),
-        link.kind_name().to_owned(),
+        link.verb().to_owned(),
         link.subject(),
         link.entry.hash().short(),
         link.note().unwrap_or_default().to_owned(),

@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use realm_identity::Artifact;
 use realm_manifest::{ComponentSpec, VolumeSource};
 use realm_runtime::{
-    CellConfig, CompilerConfig, ExitStatus, Flavour, Inspection, Limit, LimitHit, Mount,
-    PreparedKind, Runtime, RuntimeConfig, Stdio,
+    CellConfig, CompilerConfig, ExitStatus, Flavour, Inspection, LimitHit, Mount, PreparedKind,
+    Runtime, RuntimeConfig, Stdio,
 };
 
 use crate::{
@@ -69,17 +69,22 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
             )
             .help(told(exports, prepared.inspection())));
         }
-        let memory_max = cell.limits.memory_max_bytes();
+        let limits = cell.limits.clone();
         let handle = runtime
             .start(&prepared, cell)
             .context_code(ExitCode::RunFailed, format!("cannot run {name}"))?;
         let status = handle.wait().await;
         let hits = handle.stats().limit_hits;
         runtime.shutdown().await;
-        if matches!(status, ExitStatus::Exited(code) if code != 0) {
+        let failed = match status {
+            ExitStatus::Exited(code) => code != 0,
+            ExitStatus::Trapped { .. } => true,
+            _ => false,
+        };
+        if failed {
             // The guest may have told what became of it in words that say nothing of a limit.
-            for (limit, _) in hits.iter().filter(|(limit, _)| *limit == Limit::Memory) {
-                let hit = LimitHit::new(*limit, memory_max);
+            for (limit, _) in hits {
+                let hit = LimitHit::of(limit, &limits);
                 session.output.say(format!("before it ended: {hit}"));
             }
         }

@@ -225,7 +225,7 @@ pub fn nodes(nodes: &[Node], output: &Output) -> Result<()> {
     let rows = nodes.iter().map(|node| {
         vec![
             node.name.clone(),
-            node.state.to_string(),
+            node_state(node),
             node.key.short(),
             node.tags.join(","),
             node.link
@@ -250,6 +250,13 @@ pub fn nodes(nodes: &[Node], output: &Output) -> Result<()> {
         "NODE", "STATE", "KEY", "TAGS", "LINK", "RTT", "CPU", "MEMORY", "CELLS", "SEEN",
     ];
     output.table(&header, rows.collect())
+}
+
+/// What keeps it from doing its part is said beside its state.
+fn node_state(node: &Node) -> String {
+    let problems = node.problems.iter().map(|problem| problem.code.as_str());
+    let words = std::iter::once(node.state.to_string()).chain(problems.map(str::to_owned));
+    words.collect::<Vec<_>>().join(",")
 }
 
 fn restarts(component: &Component) -> u64 {

@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{cluster, guest};
+use crate::{cluster, guest, http::ask, trust::http_address};
 
 /// A small file system of its own, gone at the end.
 struct SmallDisk(PathBuf);
@@ -93,7 +93,14 @@ fn a_full_disk_refuses_with_words_and_loses_nothing() {
 
     // The same across a crash while it was full.
     fill(&filler);
-    refused(&["start", "ticker"]);
+    // What it has allotted already it fills first.
+    let mut turns = ["start", "stop"].iter().cycle().take(200);
+    let last = turns.find_map(|turn| {
+        let done = realm.run(&[&[*turn, "ticker"], &via[..]].concat());
+        (done.code != 0).then_some(done)
+    });
+    let words = last.unwrap().stderr.to_lowercase();
+    assert!(words.contains("space") || words.contains("disk"), "{words}");
     realm.kill("one");
     // Not one that can start: it says why, and does not go on as if nothing were.
     let data = disk.0.display().to_string();
@@ -109,6 +116,119 @@ fn a_full_disk_refuses_with_words_and_loses_nothing() {
     });
     assert_eq!(status["components"].as_array().unwrap().len(), 2);
     assert_eq!(realm.stop("one"), 0);
+}
+
+#[test]
+fn a_node_whose_disk_is_full_says_so_until_there_is_room() {
+    let mut realm = cluster();
+    let Some(disk) = SmallDisk::mount(&realm.data("two"), 24) else {
+        return;
+    };
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("two");
+    let via = realm.address("one");
+    let http = http_address(&realm.log("two")).to_owned();
+    let ready = || ask(&http, "/readyz", &[], None);
+    assert_eq!(ready().0, 200);
+    let code = |one: &serde_json::Value| one["code"] == "disk-full";
+    let alarmed =
+        |status: &serde_json::Value| status["alarms"].as_array().unwrap().iter().any(code);
+
+    let filler = disk.0.join("filler");
+    fill(&filler);
+    let status = realm.wait_status("one", "the alarm of two", alarmed);
+    let two = status["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|node| node["name"] == "two");
+    assert!(
+        two.unwrap()["problems"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(code)
+    );
+    let (unready, why) = ready();
+    assert_eq!(unready, 503, "{why}");
+    assert!(why.contains("its disk is full"), "{why}");
+    let (_, page) = ask(&http, "/metrics", &[], None);
+    assert!(
+        page.contains("realm_node_problem{code=\"disk-full\",node=\"two\"} 1"),
+        "{page}"
+    );
+    let shown = realm.ok(&["status", "--via", &via]);
+    assert!(
+        shown.contains("ALARM: two: its disk is full") && shown.contains("ready,disk-full"),
+        "{shown}"
+    );
+
+    let ticker = guest("ticker.wasm");
+    let push = [
+        "push",
+        "ticker",
+        &ticker,
+        "--wait",
+        "--timeout",
+        "5s",
+        "--via",
+        &via,
+    ];
+    let late = realm.run(&push);
+    assert_eq!(late.code, 6, "{}", late.stderr);
+    assert!(
+        late.stderr.contains("two: its disk is full"),
+        "{}",
+        late.stderr
+    );
+    realm.wait_status("one", "why two does not run it", |status| {
+        let drift = status["drift"].as_array().unwrap();
+        drift
+            .iter()
+            .any(|one| one["node"] == "two" && code(&one["reason"]))
+    });
+
+    // Whichever answers first: it is signed where it can be written.
+    for act in ["stop", "start"] {
+        realm.ok(&[act, "ticker"]);
+    }
+
+    fs::remove_file(&filler).unwrap();
+    realm.ok(&["push", "ticker", &ticker, "--wait", "--via", &via]);
+    realm.wait_status("one", "the end of the alarm", |status| !alarmed(status));
+    assert_eq!(ready().0, 200);
+    let log = realm.log("two");
+    assert!(log.contains("recovered"), "{log}");
+    assert_eq!(log.matches("nothing is written").count(), 1, "{log}");
+}
+
+#[test]
+fn a_push_waits_for_a_node_that_has_no_room_for_the_program() {
+    let mut realm = cluster();
+    let Some(_disk) = SmallDisk::mount(&realm.data("two"), 8) else {
+        return;
+    };
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("two");
+    let via = realm.address("one");
+    let large = realm.path().join("large.wasm");
+    fs::write(&large, large_module(12 * 1024 * 1024)).unwrap();
+    let push = [
+        "push",
+        "large",
+        large.to_str().unwrap(),
+        "--wait",
+        "--timeout",
+        "8s",
+    ];
+    let late = realm.run(&[&push[..], &["--via", &via]].concat());
+    assert_eq!(late.code, 6, "{}", late.stderr);
+    let says = |words: &str| assert!(late.stderr.contains(words), "{}", late.stderr);
+    says("not as asked after 8s");
+    says("no room for the program: its disk is full");
+    says("help: free space");
 }
 
 fn fill(path: &Path) {

@@ -55,3 +55,37 @@ fn a_node_whose_clock_was_reset_takes_no_expired_invite() {
     assert_eq!(again.code, 4, "{}", again.stderr);
     assert!(again.stderr.contains("expired"), "{}", again.stderr);
 }
+
+#[test]
+fn a_clock_that_differs_is_an_alarm_until_it_is_set() {
+    let Some(library) = faketime() else { return };
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("two");
+    let alarm = |status: &serde_json::Value| {
+        let alarms = status["alarms"].as_array().unwrap();
+        let found = alarms.iter().find(|alarm| alarm["code"] == "clock");
+        found.map(|alarm| alarm["message"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(alarm(&realm.status("one").unwrap()), None);
+
+    realm.stop("two");
+    realm.set_env("two", &shifted(&library, "+2h"));
+    realm.start("two");
+    let status = realm.wait_status("one", "the alarm", |status| alarm(status).is_some());
+    let message = alarm(&status).unwrap();
+    assert!(message.starts_with("the clock of two is "), "{message}");
+    assert!(message.ends_with(" ahead of that of one"), "{message}");
+    realm_testkit::wait_for("one records it", || {
+        realm.log("one").contains(&message).then_some(())
+    });
+
+    realm.stop("two");
+    realm.set_env("two", &[]);
+    realm.start("two");
+    realm.wait_status("one", "the end of the alarm", |status| {
+        let mut nodes = status["nodes"].as_array().unwrap().iter();
+        nodes.all(|node| node["state"] == "ready") && alarm(status).is_none()
+    });
+}

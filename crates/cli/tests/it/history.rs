@@ -123,6 +123,14 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
     realm.ok(&["stop", "before", "--via", &realm.address("two")]);
     realm.ok(&["start", "before", "--via", &one]);
     realm.ok(&["history", "verify", "--via", &one]);
+    let listed = realm.ok(&["history", "--via", &one]);
+    let verbs: Vec<&str> = listed
+        .lines()
+        .rev()
+        .take(2)
+        .filter_map(|line| line.split_whitespace().nth(2))
+        .collect();
+    assert_eq!(verbs, ["start", "stop"], "{listed}");
     let nothing = realm.run(&["history", "merge", "--via", &one]);
     assert_eq!(nothing.code, 0);
     assert!(nothing.stderr.contains("no fork"), "{}", nothing.stderr);

@@ -104,7 +104,7 @@ fn an_intent_that_only_a_lost_node_had_is_sent_again() {
         .skip(1)
         .map(|line| line.split_whitespace().nth(2).unwrap())
         .collect();
-    assert_eq!(kinds, ["push", "scale", "run"], "{history}");
+    assert_eq!(kinds, ["push", "scale", "stop"], "{history}");
 }
 
 #[test]

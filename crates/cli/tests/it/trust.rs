@@ -263,3 +263,20 @@ fn a_node_certifies_the_key_that_secrets_are_sealed_to() {
         (shown.contains("age1") && !shown.contains(&second)).then_some(())
     });
 }
+
+#[test]
+fn who_comes_with_an_invite_does_not_ask_the_owner() {
+    let mut realm = cluster();
+    for node in ["one", "two", "three"] {
+        realm.add_node(node, &[]);
+        let listed = realm.run(&["nodes", "ls", "--via", &realm.address("one")]);
+        assert!(!listed.stderr.contains("approve"), "{}", listed.stderr);
+    }
+    for node in ["one", "two", "three"] {
+        realm.wait_ready(node);
+    }
+    for node in ["one", "two", "three"] {
+        let log = realm.log(node);
+        assert!(!log.contains("asks to join"), "{log}");
+    }
+}

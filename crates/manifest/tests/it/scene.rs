@@ -299,6 +299,7 @@ pub fn report() -> Signed<NodeReport> {
             cells: 2,
         }],
         sealing: Some(sealing().to_wire().into()),
+        problems: vec![reason()],
     };
     sign(report, &node())
 }

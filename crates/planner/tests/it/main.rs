@@ -100,6 +100,7 @@ pub fn report(node: PublicKey, state: &State, cells: Vec<CellReport>) -> NodeRep
         declined: Vec::new(),
         holds: Vec::new(),
         sealing: None,
+        problems: Vec::new(),
     }
 }
 

@@ -135,6 +135,20 @@ fn each_node_counts_its_own_cells() {
 }
 
 #[test]
+fn cells_beyond_what_is_desired_are_counted_until_they_stop() {
+    let state = web(Some(2));
+    let mut all = nodes(4);
+    for (key, node) in &mut all {
+        node.report = Some(report(*key, &state, vec![running(&state, "web", 0)]));
+    }
+    let status = &components(&state, &all)[0];
+    assert_eq!(status.state, ComponentState::Running);
+    assert_eq!((status.desired, status.running), (2, 4));
+    let surplus = status.drift.iter().filter(|drift| !drift.want);
+    assert_eq!((surplus.count(), status.drift.len()), (2, 2));
+}
+
+#[test]
 fn a_cell_on_its_way_counts_and_shows_as_drift() {
     let state = web(Some(1));
     let mut all = nodes(2);

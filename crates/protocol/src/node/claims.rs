@@ -1,6 +1,6 @@
 //! The grow-only set of witnessed claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use realm_identity::{ClaimError, Hash, PublicKey, WitnessedClaim};
 
@@ -155,10 +155,12 @@ impl<F: Fold + Clone> Node<F> {
     }
 
     fn keep_claim(&mut self, hash: Hash, claim: WitnessedClaim, wire: &[u8]) {
-        let same_invite = self.claims.set.values().filter(|other| {
+        let others = self.claims.set.values().filter(|other| {
             other.claim.key == claim.claim.key && other.claim.node != claim.claim.node
         });
-        if same_invite.count() >= MAX_CLAIMANTS {
+        // The claim of one node may have several witnesses.
+        let claimants: BTreeSet<PublicKey> = others.map(|other| other.claim.node).collect();
+        if claimants.len() >= MAX_CLAIMANTS {
             // It counts for nobody already; more of it only takes room from others.
             return;
         }

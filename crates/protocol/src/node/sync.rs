@@ -12,8 +12,8 @@ use crate::{
 const ASK_EVERY_MS: u64 = 200;
 
 impl<F: Fold + Clone> Node<F> {
-    pub(super) fn submit(&mut self, token: Token, wire: &[u8], payload: Vec<u8>, now: Now) {
-        match self.try_submit(wire, payload, now) {
+    pub(super) fn submit(&mut self, token: Token, wire: &[u8], payload: Vec<u8>) {
+        match self.try_submit(wire, payload) {
             Ok(point) => {
                 let accepted = Accepted {
                     seq: point.seq,
@@ -36,12 +36,12 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    fn try_submit(&mut self, wire: &[u8], payload: Vec<u8>, now: Now) -> Result<Point, Refusal> {
+    fn try_submit(&mut self, wire: &[u8], payload: Vec<u8>) -> Result<Point, Refusal> {
         if self.writes.submits() >= MAX_SUBMITS {
             return Err(Refusal::Busy);
         }
         let log = self.log.as_mut().ok_or(Refusal::NoRealm)?;
-        log.check_submit(wire, now.wall)?;
+        log.check_submit(wire)?;
         let item = Item {
             entry: wire.to_vec(),
             payload: Some(payload),

@@ -339,6 +339,7 @@ fn report() -> Signed<NodeReport> {
         declined: vec![],
         holds: vec![],
         sealing: Some(vec![1, 2, 3].into()),
+        problems: vec![],
     })
 }
 

@@ -561,6 +561,7 @@ fn reports_are_pulled_once_and_from_anybody() {
         declined: vec![],
         holds: vec![],
         sealing: None,
+        problems: vec![],
     };
     for seq in [1, 2, 2, 1] {
         let report = report(seq);

@@ -1,0 +1,67 @@
+//! What the node looks at when nothing happens, and what keeps it from doing its part.
+
+use realm_manifest::report::Reason;
+
+use super::Core;
+
+impl Core {
+    /// Looks at itself, also when nothing happens.
+    pub(super) async fn housekeep(&mut self) {
+        self.look_at_disk().await;
+        self.report(false).await;
+        self.carry_out().await;
+        self.publish_sources().await;
+        let now = self.clock.now();
+        self.begin_realm(now);
+        self.ask_late(now).await;
+        self.tell_alarms(now);
+        self.find_relays(now);
+        if let Err(error) = self.trust.floor.keep(now.mono) {
+            tracing::error!(
+                error = crate::fold::chain(&error),
+                "the time floor is not kept"
+            );
+        }
+        // Presence depends on time alone, too.
+        self.plan();
+    }
+
+    /// Whether the disk takes writes: what changes is an event, and in the next report.
+    async fn look_at_disk(&mut self) {
+        let me = self.key.public();
+        let own = self.reports.get(&me).map(|seen| seen.op(&me));
+        self.ledger.look(own.into_iter().collect());
+        let problems: Vec<Reason> = self.ledger.trouble().into_iter().collect();
+        if problems == self.problems {
+            return;
+        }
+        let before = std::mem::replace(&mut self.problems, problems);
+        let now = self.clock.now();
+        for new in &self.problems {
+            if !before.iter().any(|old| old.code == new.code) {
+                self.events
+                    .record(now.wall, "alarm", new.code.clone(), in_words(new));
+            }
+        }
+        for old in &before {
+            if !self.problems.iter().any(|new| new.code == old.code) {
+                let message = format!("over: {}", old.message);
+                self.events
+                    .record(now.wall, "recovered", old.code.clone(), message);
+            }
+        }
+        self.publish_view().await;
+    }
+
+    /// The worst of what keeps this node from doing its part, in words.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problems.first().map(in_words)
+    }
+}
+
+fn in_words(problem: &Reason) -> String {
+    match &problem.help {
+        Some(help) => format!("{}: {help}", problem.message),
+        None => problem.message.clone(),
+    }
+}

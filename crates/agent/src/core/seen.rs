@@ -1,0 +1,31 @@
+//! What another node last said of itself, as it is kept.
+
+use std::sync::Arc;
+
+use realm_identity::{PublicKey, Signed, Timestamp};
+use realm_manifest::report::NodeReport;
+use realm_store::Op;
+
+/// A node's newest report, and when it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub report: Signed<NodeReport>,
+    /// The report as on the wire, for who asks.
+    pub wire: Arc<[u8]>,
+    pub at: Timestamp,
+}
+
+impl Seen {
+    pub fn new(report: Signed<NodeReport>, at: Timestamp) -> Self {
+        let wire = report.to_wire().into();
+        Self { report, wire, at }
+    }
+
+    pub(super) fn op(&self, key: &PublicKey) -> Op {
+        Op::Report {
+            node: *key.as_bytes(),
+            seen_ms: self.at.as_millis(),
+            wire: self.wire.to_vec(),
+        }
+    }
+}

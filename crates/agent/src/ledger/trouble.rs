@@ -1,0 +1,139 @@
+//! Whether the ledger's disk takes writes, and when that is said.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use realm_manifest::report::Reason;
+use realm_store::{LedgerError, free_bytes, try_room};
+use tokio::sync::watch;
+
+use crate::{fold::chain, reason::reason};
+
+/// With less room than this a disk counts as full: the largest intent must fit.
+const ROOM_BYTES: usize = 1024 * 1024;
+/// While nothing is written, between two tries.
+const TRY_EVERY: Duration = Duration::from_secs(2);
+/// Between two lines of the agent's log about the same trouble.
+const TELL_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Lives on the ledger's thread.
+#[derive(Debug)]
+pub(super) struct Watch {
+    dir: PathBuf,
+    trouble: watch::Sender<Option<Reason>>,
+    /// When the log last said so.
+    told: Option<Instant>,
+    tried: Option<Instant>,
+}
+
+impl Watch {
+    pub fn new(dir: PathBuf, trouble: watch::Sender<Option<Reason>>) -> Self {
+        Self {
+            dir,
+            trouble,
+            told: None,
+            tried: None,
+        }
+    }
+
+    /// A batch was not written.
+    pub fn failed(&mut self, error: &LedgerError) {
+        let why = match error {
+            LedgerError::Full(_) => full(),
+            LedgerError::Failed { .. } => failed("mend the disk, then start the agent again"),
+            LedgerError::Write(_) | LedgerError::Mark(_) => {
+                failed("see the agent's log and mend the disk; writing goes on by itself")
+            }
+            // Closed after one of those, or refused for what it says: the disk is not to blame.
+            _ => {
+                tracing::error!(error = chain(error), "the ledger was not written");
+                return;
+            }
+        };
+        self.begins(why, &chain(error));
+    }
+
+    /// Looks whether there is room, and after trouble whether `write` works again.
+    pub fn look(&mut self, write: impl FnOnce() -> Result<(), LedgerError>) {
+        let free = free_bytes(&self.dir);
+        let no_room = free.is_some_and(|free| free < ROOM_BYTES as u64);
+        if no_room {
+            let left = free.unwrap_or(0);
+            return self.begins(full(), &format!("{left} bytes are left"));
+        }
+        if self.trouble.borrow().is_none() || !self.is_time() {
+            return;
+        }
+        self.tried = Some(Instant::now());
+        if let Err(error) = try_room(&self.dir, ROOM_BYTES) {
+            return tracing::debug!(%error, "the disk does not take a trial yet");
+        }
+        match write() {
+            Ok(()) => {
+                tracing::info!("the disk takes writes again");
+                self.told = None;
+                self.trouble.send_replace(None);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn is_time(&self) -> bool {
+        self.tried.is_none_or(|tried| tried.elapsed() >= TRY_EVERY)
+    }
+
+    fn begins(&mut self, why: Reason, error: &str) {
+        let due = self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if due {
+            tracing::error!(error, "nothing is written: {}", why.message);
+            self.told = Some(Instant::now());
+        }
+        self.trouble.send_if_modified(|now| {
+            let new = now.as_ref() != Some(&why);
+            *now = Some(why);
+            new
+        });
+    }
+}
+
+fn full() -> Reason {
+    let message = "its disk is full: new intents and programs may not reach it";
+    let help = "free space where its data directory lies; writing goes on by itself";
+    reason("disk-full", message.to_owned(), Some(help))
+}
+
+fn failed(help: &str) -> Reason {
+    let message = "its disk takes no writes: new intents and programs do not reach it";
+    reason("disk-failed", message.to_owned(), Some(help))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn trouble_lasts_until_a_write_works() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, told) = watch::channel(None);
+        let mut watch = Watch::new(dir.path().to_owned(), tell);
+        let code = || told.borrow().as_ref().map(|why: &Reason| why.code.clone());
+
+        watch.look(|| panic!("nothing is tried while all is well"));
+        assert_eq!(code(), None);
+        watch.failed(&LedgerError::Closed);
+        assert_eq!(code(), None, "that the disk is to blame was not said");
+
+        watch.failed(&LedgerError::Failed { source: None });
+        assert_eq!(code().as_deref(), Some("disk-failed"));
+        watch.look(|| Err(LedgerError::Failed { source: None }));
+        assert_eq!(code().as_deref(), Some("disk-failed"));
+        watch.look(|| panic!("not again at once"));
+        watch.tried = None;
+        watch.look(|| Ok(()));
+        assert_eq!(code(), None);
+    }
+}

@@ -1,0 +1,37 @@
+//! What the owner must look at, of what a survey shows.
+
+use realm_identity::PublicKey;
+use realm_manifest::report;
+use realm_rpc::status::Alarm;
+
+use super::Scene;
+use crate::alarms;
+
+impl Scene<'_> {
+    /// What the owner must look at, by the claims that were shown.
+    pub(super) fn alarms(&self) -> Vec<Alarm> {
+        let decided =
+            |key: &PublicKey| self.approved.contains_key(key) || self.state.nodes.contains_key(key);
+        let names = self.approved.keys().map(|key| (*key, self.name(key)));
+        let mut alarms = alarms::invites(&self.claims, decided);
+        alarms.extend(alarms::names(names));
+        let problems = self.approved.keys();
+        let problems = problems.map(|key| (*key, self.name(key), self.problems(key)));
+        alarms.extend(alarms::problems(problems));
+        let here = self.approved.keys().filter(|key| self.is_here(key));
+        let clocks = here.filter_map(|key| {
+            let (report, seen) = (self.report(key)?, self.view(key).last_seen?);
+            (*key != self.asked).then(|| ((*key, self.name(key)), report.at, seen))
+        });
+        alarms.extend(alarms::clocks(&self.name(&self.asked), clocks));
+        alarms
+    }
+
+    /// What a node that is here says keeps it from doing its part.
+    pub(super) fn problems(&self, key: &PublicKey) -> &[report::Reason] {
+        let here = self.is_here(key) && self.approved.contains_key(key);
+        let report = self.report(key).filter(|_| here);
+        let problems = report.map_or(&[][..], |report| &report.problems);
+        &problems[..problems.len().min(report::MAX_PROBLEMS)]
+    }
+}

@@ -1,0 +1,58 @@
+//! Whether a directory takes writes now.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
+
+const NAME: &str = "trial";
+const BLOCK: [u8; 4096] = [0; 4096];
+
+/// Writes `bytes` bytes to a file in `dir`, has the disk keep them, and removes it. A quota or a
+/// volume that grows may refuse what the file system says is free, so only this tells.
+pub fn try_room(dir: &Path, bytes: usize) -> io::Result<()> {
+    let path = dir.join(NAME);
+    let written = write(&path, bytes);
+    let removed = fs::remove_file(&path);
+    match (written, removed) {
+        // Where the file could not be made there is none to remove.
+        (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+        (Ok(()), Ok(())) => Ok(()),
+    }
+}
+
+fn write(path: &Path, bytes: usize) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(BLOCK.len());
+        file.write_all(&BLOCK[..now])?;
+        left -= now;
+    }
+    file.sync_all()
+}
+
+/// Bytes that are free where `dir` lies; None where the system does not tell.
+pub fn free_bytes(dir: &Path) -> Option<u64> {
+    let room = rustix::fs::statvfs(dir).ok()?;
+    Some(room.f_bavail.saturating_mul(room.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_trial_leaves_nothing_and_tells_where_nothing_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        try_room(dir.path(), 10_000).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(free_bytes(dir.path()).is_some());
+        let gone = dir.path().join("gone");
+        assert!(try_room(&gone, 1).is_err());
+        assert_eq!(free_bytes(&gone), None);
+    }
+}
