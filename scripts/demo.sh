@@ -53,7 +53,7 @@ mkdir -p "$demo"
 export REALM_CONFIG_DIR=$PWD/$demo/config REALM_STATE_DIR=$PWD/$demo/state
 export REALM_DATA_DIR=$PWD/$demo/data XDG_RUNTIME_DIR=$PWD/$demo/run
 mkdir -p -m 700 "$XDG_RUNTIME_DIR"
-unset REALM_KEY REALM_REALM REALM_VIA
+unset REALM_KEY REALM_PASSPHRASE_FILE REALM_AGENT_CONFIG REALM_REALM REALM_VIA
 
 step "Making an owner key and a realm; both stay under $demo"
 show init

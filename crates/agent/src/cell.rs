@@ -1,21 +1,21 @@
 //! One cell from pull to end, and again: pulled, compiled, started, watched, restarted.
 
 mod live;
+mod volumes;
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use realm_identity::Timestamp;
 use realm_manifest::{
-    ComponentName, ComponentSpec, RestartPolicy, Volume, VolumeSource,
+    ComponentName, ComponentSpec, RestartPolicy,
     report::{CellReport, CellState, Reason},
 };
 use realm_runtime::{
-    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, Mount,
-    PrepareError, Prepared, PreparedKind, StartError, Stdio,
+    CellConfig, CellHandle, ExitStatus, Flavour, Limit, LimitHit, LogRing, LogStream, PrepareError,
+    Prepared, PreparedKind, StartError, Stdio,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -299,6 +299,7 @@ impl CellTask {
         met: Option<&LimitHit>,
     ) -> Outcome {
         let Some(status) = status else {
+            self.event("stopped", format!("{}#{}", self.key.0, self.key.1));
             return Outcome::Final;
         };
         self.retire();
@@ -369,58 +370,6 @@ impl CellTask {
         if let Some(predecessor) = self.predecessor.take() {
             predecessor.cancel.cancel();
             predecessor.gone.cancelled().await;
-        }
-    }
-
-    fn mounts(&self) -> Result<Vec<Mount>, Reason> {
-        self.spec
-            .grants
-            .volumes
-            .iter()
-            .map(|volume| self.mount(volume))
-            .collect()
-    }
-
-    fn mount(&self, volume: &Volume) -> Result<Mount, Reason> {
-        let host = match &volume.source {
-            VolumeSource::Named(name) => self.named_volume(name)?,
-            VolumeSource::Host(path) => self.host_volume(Path::new(path))?,
-        };
-        Ok(Mount {
-            host,
-            guest: volume.guest.clone(),
-            mode: volume.mode,
-        })
-    }
-
-    fn named_volume(&self, name: &str) -> Result<PathBuf, Reason> {
-        // The name was checked when the spec was: no separators, no dots.
-        let path = self.tools.volumes.join(self.key.0.as_str()).join(name);
-        match std::fs::create_dir_all(&path) {
-            Ok(()) => Ok(path),
-            Err(error) => Err(reason("volume", format!("volume {name}: {error}"), None)),
-        }
-    }
-
-    fn host_volume(&self, path: &Path) -> Result<PathBuf, Reason> {
-        let refused = |message: String| {
-            let help = "list the directory in volume_prefixes of the node's agent.toml";
-            reason("volume", message, Some(help))
-        };
-        let real = std::fs::canonicalize(path)
-            .map_err(|error| refused(format!("host directory {}: {error}", path.display())))?;
-        let allowed = self
-            .tools
-            .volume_prefixes
-            .iter()
-            .any(|prefix| real.starts_with(prefix));
-        if allowed {
-            Ok(real)
-        } else {
-            Err(refused(format!(
-                "this node does not offer host directory {}",
-                path.display()
-            )))
         }
     }
 

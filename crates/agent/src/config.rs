@@ -45,6 +45,8 @@ pub struct Config {
     pub local: Option<Local>,
     /// Compile untrusted code although this kernel cannot sandbox the compiler.
     pub allow_unsandboxed_compile: bool,
+    /// Traps name the source file and line, where a program carries them.
+    pub wasm_debug: bool,
     /// What the agent logs, as `RUST_LOG` has it; whoever starts the agent puts it in force.
     pub log: Option<String>,
     /// Program and arguments of the compile child; this binary's hidden command by default.
@@ -77,6 +79,8 @@ pub enum ConfigError {
     TooLarge { path: PathBuf, size: u64 },
     #[error("{path} says max_cells = {found}; a node's report holds at most {MAX_CELLS}")]
     TooManyCells { path: PathBuf, found: u32 },
+    #[error("{path} has both listen and port: port stands for four addresses to listen on")]
+    ListenAndPort { path: PathBuf },
     #[error("{path} is not valid")]
     Parse {
         path: PathBuf,
@@ -105,6 +109,7 @@ impl Config {
             cache_bytes: 1024 * 1024 * 1024,
             local: None,
             allow_unsandboxed_compile: false,
+            wasm_debug: false,
             log: None,
             compile_child: (exe, vec!["__compile".into()]),
             runtime_dir: None,
@@ -138,6 +143,9 @@ impl Config {
                 path: path.into(),
                 found,
             });
+        }
+        if file.listen.is_some() && file.port.is_some() {
+            return Err(ConfigError::ListenAndPort { path: path.into() });
         }
         self.apply(file);
         Ok(true)
@@ -173,6 +181,7 @@ impl Config {
 
     fn apply(&mut self, file: File) {
         set(&mut self.data, file.data);
+        set(&mut self.listen, file.port.map(default_listen));
         set(&mut self.listen, file.listen);
         set(&mut self.http, file.http);
         set(&mut self.http_open, file.http_open);
@@ -194,6 +203,7 @@ impl Config {
             &mut self.allow_unsandboxed_compile,
             file.allow_unsandboxed_compile,
         );
+        set(&mut self.wasm_debug, file.wasm_debug);
         self.name = file.name.or(self.name.take());
         self.log = file.log.or(self.log.take());
     }
@@ -208,6 +218,7 @@ struct File {
     #[serde(alias = "roles")]
     tags: Option<Vec<Tag>>,
     listen: Option<Vec<String>>,
+    port: Option<u16>,
     http: Option<SocketAddr>,
     http_open: Option<bool>,
     bootstrap: Option<Vec<String>>,
@@ -218,6 +229,7 @@ struct File {
     artifact_mb: Option<u64>,
     cache_mb: Option<u64>,
     allow_unsandboxed_compile: Option<bool>,
+    wasm_debug: Option<bool>,
     log: Option<String>,
 }
 
@@ -293,6 +305,19 @@ mod tests {
             chain.contains("memry_mb") && chain.contains("agent.toml"),
             "{chain}"
         );
+    }
+
+    #[test]
+    fn a_port_is_four_addresses_and_excludes_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "port = 3000").unwrap();
+        let mut config = config();
+        config.read_file(&path).unwrap();
+        assert_eq!(config.listen, default_listen(3000));
+        std::fs::write(&path, "port = 1\nlisten = []").unwrap();
+        let error = config.read_file(&path).unwrap_err();
+        assert!(error.to_string().contains("both"), "{error}");
     }
 
     #[test]

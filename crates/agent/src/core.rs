@@ -12,7 +12,7 @@ use realm_identity::{PublicKey, RealmId, SecretKey, Signed, Timestamp, Witnessed
 use realm_manifest::report::NodeReport;
 use realm_p2p::{NetworkEvent, NetworkHandle};
 use realm_planner::State;
-use realm_protocol::{Event, Node, Now, Token};
+use realm_protocol::{Event, Halt, Node, Now, Token};
 use realm_rpc::Submitted;
 use realm_store::{Blobs, Op};
 use tokio::{
@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod commands;
+mod dials;
 mod effects;
 mod joining;
 mod names;
@@ -47,8 +48,6 @@ pub use commands::Command;
 
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
-/// Connections that are being opened at once because the protocol asked for them.
-const MAX_DIALS: usize = 16;
 
 /// What others may read at any time, without asking the core.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +84,8 @@ pub(crate) struct Core {
     pub readiness: watch::Sender<Option<String>>,
     pub peers_file: realm_store::StateFile,
     pub agent_file: crate::agent_file::AgentFile,
+    /// How many addresses that file names; None before it was written.
+    pub announced: watch::Sender<Option<usize>>,
     /// The folded state; None before there is a realm.
     pub state: Option<State>,
     pub claims: Vec<WitnessedClaim>,
@@ -214,7 +215,11 @@ impl Core {
         if let Some(log) = self.node.log() {
             self.state = State::decode(&log.head().state).ok();
             self.pin_artifacts();
-            self.forked = matches!(log.halt(), Some(realm_protocol::Halt::Forked { .. }));
+            match log.halt().cloned() {
+                Some(Halt::Forked { .. }) => self.forked = true,
+                Some(Halt::Incompatible { seq, reason }) => self.behind(seq, reason, now),
+                None => {}
+            }
         }
         self.supervisor.forget_lines(self.state.as_ref(), now.wall);
         self.supervisor.doubt_ends(self.state.as_ref());
@@ -274,7 +279,9 @@ impl Core {
         // Commands on this machine have places of their own where they come over its loopback.
         let mut addresses = self.addresses.clone();
         addresses.sort_by_key(|at| !realm_p2p::is_here_only(at));
+        let count = addresses.len();
         self.agent_file.write(addresses, realm);
+        self.announced.send_replace(Some(count));
     }
 
     async fn publish_sources(&mut self) {
@@ -344,47 +351,6 @@ impl Core {
             Event::PersistFailed { token }
         };
         self.node.handle(event, now);
-    }
-
-    /// Where another node says it is reached, for when it must be dialled.
-    pub(crate) async fn learn_addresses(&self, key: PublicKey, addresses: &[String]) {
-        if key == self.key.public() {
-            return;
-        }
-        // What is learnt last is tried first, and the node names its best one first.
-        for address in addresses.iter().rev() {
-            if let Err(error) = self.network.add_address(key, address).await {
-                tracing::debug!(
-                    address,
-                    error = crate::fold::chain(&error),
-                    "not an address"
-                );
-            }
-        }
-    }
-
-    pub(crate) fn connect(&mut self, key: PublicKey) {
-        if key == self.key.public() {
-            return;
-        }
-        if self.dials.len() >= MAX_DIALS {
-            return;
-        }
-        let network = self.network.clone();
-        self.dials.spawn(async move {
-            if let Err(error) = network.connect(key).await {
-                tracing::debug!(peer = %key, error = crate::fold::chain(&error), "not connected");
-            }
-        });
-    }
-
-    pub(crate) fn dial(&mut self, address: String) {
-        let network = self.network.clone();
-        self.dials.spawn(async move {
-            if let Err(error) = network.dial(&address).await {
-                tracing::debug!(address, error = crate::fold::chain(&error), "not connected");
-            }
-        });
     }
 
     /// No new work, then the cells, then the disk, then the network.

@@ -59,6 +59,7 @@ pub struct Agent {
     pub http: SocketAddr,
     pinned: bool,
     readiness: watch::Receiver<Option<String>>,
+    announced: watch::Receiver<Option<usize>>,
     network: realm_p2p::NetworkHandle,
     cancel: CancellationToken,
     /// None once it has ended by itself.
@@ -210,6 +211,7 @@ impl Agent {
             view: wires.view.0,
             sources: wires.sources.0,
             readiness: wires.readiness.0,
+            announced: wires.announced.0,
             peers_file,
             state: None,
             claims: Vec::new(),
@@ -249,6 +251,7 @@ impl Agent {
             http: server.address,
             pinned,
             readiness,
+            announced: wires.announced.1,
             network,
             cancel,
             core: Some(tokio::spawn(core.run(inputs))),
@@ -261,6 +264,18 @@ impl Agent {
     /// Multiaddrs at which this node can be dialled.
     pub async fn addresses(&self) -> Vec<String> {
         self.network.listen_addresses().await.unwrap_or_default()
+    }
+
+    /// Waits until commands of this machine find the agent by its file, at an address if it has any; a file
+    /// that cannot be written is waited for no longer than its warning. May be dropped midway.
+    pub async fn announced(&self) {
+        let some = !self.addresses().await.is_empty();
+        let mut announced = self.announced.clone();
+        let found = |count: &Option<usize>| count.is_some_and(|count| count > 0 || !some);
+        // The sender is the core's: where that has ended, whoever waits hears it by `failed`.
+        if announced.wait_for(found).await.is_err() {
+            tracing::debug!("the core ended before commands were told");
+        }
     }
 
     /// Waits until the node is in a realm and approved; false where the core ended before that.
@@ -313,6 +328,7 @@ struct Wires {
         watch::Receiver<Vec<PublicKey>>,
     ),
     readiness: (watch::Sender<Option<String>>, Readiness),
+    announced: (watch::Sender<Option<usize>>, watch::Receiver<Option<usize>>),
     commands: (mpsc::Sender<Command>, mpsc::Receiver<Command>),
     /// Rises whenever a cell changed.
     cells: (watch::Sender<u64>, watch::Receiver<u64>),
@@ -324,6 +340,7 @@ impl Default for Wires {
             view: watch::channel(View::default()),
             sources: watch::channel(Vec::new()),
             readiness: watch::channel(Some("starting".to_owned())),
+            announced: watch::channel(None),
             commands: mpsc::channel(COMMANDS),
             cells: watch::channel(0),
         }
@@ -409,6 +426,7 @@ fn runtime(config: &Config, dir: &DataDir) -> Result<Runtime, StartError> {
     let mut runtime = RuntimeConfig::new(dir.subdir("compiled")?, cache_key, compiler);
     runtime.max_cells = config.max_cells;
     runtime.cache_bytes = config.cache_bytes;
+    runtime.wasm_debug = config.wasm_debug;
     Ok(Runtime::new(runtime)?)
 }
 

@@ -61,7 +61,7 @@ pub struct Supervisor {
     stopping: Vec<Slot>,
     logs: Logs,
     /// The node's own program: no part of what is planned or reported.
-    local: Option<(Hash, Slot)>,
+    local: Option<(Hash, Key, Slot)>,
     held: Volumes,
 }
 
@@ -93,15 +93,16 @@ impl Supervisor {
         if let Some(Ready { name, spec }) = local {
             tracing::info!(component = %name, "starting this node's own program");
             let digest = spec.artifact.sha256;
-            let slot = supervisor.spawn((name, 0), spec, 0, None, false, false);
-            supervisor.local = Some((digest, slot));
+            let key = (name, 0);
+            let slot = supervisor.spawn(key.clone(), spec, 0, None, false, false);
+            supervisor.local = Some((digest, key, slot));
         }
         supervisor
     }
 
     /// Digest of the node's own program, which must stay on disk.
     pub fn local_artifact(&self) -> Option<Hash> {
-        self.local.as_ref().map(|(digest, _)| *digest)
+        self.local.as_ref().map(|(digest, ..)| *digest)
     }
 
     /// The cells as the planner knows them.
@@ -174,9 +175,10 @@ impl Supervisor {
         self.tools.ended.doubt(versions);
     }
 
-    /// What the cells used, for who counts it.
+    /// What the cells used, the node's own program among them, for who counts it.
     pub fn metrics(&self) -> Vec<metrics::Cell> {
-        let cells = self.cells.iter();
+        let local = self.local.iter().map(|(_, key, slot)| (key, slot));
+        let cells = self.cells.iter().chain(local);
         cells
             .map(|(key, slot)| {
                 let (state, restarts) = {
@@ -382,7 +384,7 @@ impl Supervisor {
     /// Stops every cell and waits until the last is gone.
     pub async fn shutdown(mut self) {
         let mut slots: Vec<Slot> = std::mem::take(&mut self.cells).into_values().collect();
-        slots.extend(self.local.take().map(|(_, slot)| slot));
+        slots.extend(self.local.take().map(|(.., slot)| slot));
         for slot in &slots {
             slot.cancel.cancel();
         }

@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     commands::lifecycle::Verb,
-    connection,
+    completion, connection,
     error::{CliError, ExitCode, Result},
     keystore::PassphraseSource,
     log::Log,
@@ -21,6 +21,7 @@ pub mod agent;
 mod cell_args;
 mod config;
 mod doctor;
+mod explain;
 mod history;
 mod init;
 mod inspect;
@@ -164,12 +165,26 @@ pub enum Command {
     /// Show the settings in force.
     #[command(subcommand)]
     Config(config::Command),
-    /// Write a shell's completion script.
+    /// Say what a code of a status, an alarm or an error means, and what to do.
+    Explain(explain::Args),
+    /// Write a shell's completion script, such as: source <(realm completions bash).
     Completions { shell: clap_complete::Shell },
     /// Write the manual pages.
     Man(man::Args),
     /// Explain a command, or: exit-codes, all.
     Help { topic: Vec<String> },
+}
+
+impl Command {
+    /// Whether Ctrl-C is how this command ends, and so nothing to be told of.
+    pub const fn goes_on_until_interrupted(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            Self::Logs(args) => args.follow,
+            Self::Status(args) => args.watch,
+            _ => false,
+        }
+    }
 }
 
 /// What every command is handed.
@@ -182,25 +197,33 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn open(global: &Global, log: Log) -> Result<Self> {
+    pub fn open(cli: &Cli, log: Log) -> Result<Self> {
+        let global = &cli.global;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let agent_config = match &cli.command {
+            Command::Agent(args) => path(&args.config),
+            _ => None,
+        };
         let settings = Settings::load(&[
             ("system-dir", path(&global.system_dir)),
             ("config-dir", path(&global.config_dir)),
             ("state-dir", path(&global.state_dir)),
+            ("agent-config", agent_config),
             ("key", path(&global.key)),
+            ("passphrase-file", path(&global.passphrase_file)),
             ("realm", global.realm.clone()),
             ("via", global.via.clone()),
         ])?;
+        let passphrase = PassphraseSource {
+            file: settings.passphrase_file(),
+        };
         Ok(Self {
             settings,
             output: Output {
                 format: global.output,
                 quiet: global.quiet,
             },
-            passphrase: PassphraseSource {
-                file: global.passphrase_file.clone(),
-            },
+            passphrase,
             log,
         })
     }
@@ -229,13 +252,12 @@ impl Session {
 pub fn run(cli: &Cli, log: Log) -> Result<u8> {
     match &cli.command {
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "realm", &mut script);
+            let script = completion::script(*shell)?;
             let output = Output {
                 format: Format::Text,
                 quiet: false,
             };
-            output.line(String::from_utf8_lossy(&script).trim_end())?;
+            output.line(script.trim_end())?;
             return Ok(ExitCode::Ok as u8);
         }
         Command::Man(args) => {
@@ -248,7 +270,7 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
         Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
         _ => {}
     }
-    let session = Session::open(&cli.global, log)?;
+    let session = Session::open(cli, log)?;
     let code = match &cli.command {
         Command::Run(args) => return run::run(args, &session),
         command => dispatch(command, &session)?,
@@ -280,6 +302,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::History(args) => return history::run(args, session),
         Command::Nodes(command) => return nodes::run(command, session),
         Command::Doctor(args) => return doctor::run(args, session),
+        Command::Explain(args) => explain::run(args, &session.output)?,
         Command::Peer(command) => return peer::run(command, session),
         Command::Inspect(args) => inspect::run(args, session)?,
         Command::Run(_) | Command::Completions { .. } | Command::Man(_) | Command::Help { .. } => {}

@@ -321,6 +321,8 @@ pub fn remember(realm: &Realm, status: &Status) {
     let nodes = status.nodes.iter().filter(|node| is_member(node));
     let names: Vec<String> = nodes.map(|node| node.name.clone()).collect();
     realm.remember_names(&names);
+    let components = status.components.iter().map(|one| one.name.clone());
+    realm.remember_components(&components.collect::<Vec<_>>());
     let addresses = status.nodes.iter().filter_map(|node| node.address.clone());
     realm.save_peers(&addresses.collect::<Vec<_>>());
 }
@@ -384,7 +386,9 @@ pub fn rpc_failed(message: impl Into<String>, error: &RpcError) -> CliError {
         ErrorCode::Disconnected => ExitCode::NoAgent,
         _ => ExitCode::Failed,
     };
-    let said = CliError::new(code, message).because(error);
+    let said = CliError::new(code, message)
+        .named(error.code.as_str())
+        .because(error);
     match (&error.help, &error.code) {
         (Some(help), _) => said.help(help.clone()),
         (None, ErrorCode::Forked) => said.help("see the branches and end it: realm history merge"),

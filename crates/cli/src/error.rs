@@ -46,6 +46,24 @@ impl ExitCode {
         (Self::NoSuchProgram, "run: no such file"),
         (Self::Interrupted, "interrupted"),
     ];
+
+    /// The code by which `realm explain` knows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Differs => "differs",
+            Self::NotAuthorised => "not-authorised",
+            Self::NotFound => "not-found",
+            Self::Partial => "partial",
+            Self::NoAgent => "no-agent",
+            Self::RunFailed => "run-failed",
+            Self::NotRunnable => "not-runnable",
+            Self::NoSuchProgram => "no-such-program",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// An error for a person: what, why, and the next command to run.
@@ -56,6 +74,8 @@ pub struct CliError {
     /// The chain of causes, outermost first.
     pub causes: Vec<String>,
     pub help: Option<String>,
+    /// What a node called it, where that says more than the exit code.
+    pub name: Option<String>,
 }
 
 pub type Result<T> = std::result::Result<T, CliError>;
@@ -67,6 +87,7 @@ impl CliError {
             message: message.into(),
             causes: Vec::new(),
             help: None,
+            name: None,
         }
     }
 
@@ -83,6 +104,17 @@ impl CliError {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// Gives it a code of its own, for `realm explain`.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.code.name())
     }
 
     #[must_use]
@@ -106,14 +138,14 @@ impl CliError {
             .join(": ")
     }
 
-    /// Prints to standard error: `error:`, the causes, then the help.
+    /// Prints to standard error: `error[CODE]:`, the causes, then the help.
     pub fn print(&self, json: bool) {
         if self.code == ExitCode::Ok {
             return;
         }
         if json {
             let object = serde_json::json!({
-                "error": { "message": self.message, "causes": self.causes, "help": self.help, "exit_code": self.code as u8 }
+                "error": { "code": self.name(), "message": self.message, "causes": self.causes, "help": self.help, "exit_code": self.code as u8 }
             });
             output::tell(&format!("{object}\n"));
         } else {
@@ -126,7 +158,7 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What follows the first line is indented, so that nobody's words pass for a line of ours.
         let shown = |text: &str| plain(text).replace('\n', "\n    ");
-        writeln!(f, "error: {}", shown(&self.message))?;
+        writeln!(f, "error[{}]: {}", plain(self.name()), shown(&self.message))?;
         for cause in &self.causes {
             writeln!(f, "  cause: {}", shown(cause))?;
         }
@@ -166,7 +198,7 @@ mod tests {
             .help("buy a disk");
         assert_eq!(
             error.to_string(),
-            "error: cannot write the key\n  cause: disk on fire\n  help: buy a disk\n"
+            "error[failed]: cannot write the key\n  cause: disk on fire\n  help: buy a disk\n"
         );
     }
 }

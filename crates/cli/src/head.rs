@@ -337,5 +337,6 @@ pub fn forked(seq: u64) -> CliError {
     CliError::failed(format!(
         "the log has forked at revision {seq}: two intents were signed for it"
     ))
+    .named("forked")
     .help("see the branches and end it: realm history merge")
 }

@@ -4,6 +4,7 @@ mod artifact;
 mod chain;
 mod clock;
 mod commands;
+mod completion;
 mod connection;
 mod delivery;
 mod error;
@@ -27,6 +28,7 @@ use clap::Parser as _;
 
 use crate::{
     commands::{Cli, Color},
+    error::ExitCode,
     log::Log,
     output::Format,
 };
@@ -47,6 +49,7 @@ fn main() -> std::process::ExitCode {
     if started_as_agent(args.first()) {
         args.insert(1, "agent".into());
     }
+    completion::answer();
     let cli = Cli::parse_from(args);
     let log = Log::start(&cli.global);
     match cli.global.color {
@@ -57,7 +60,11 @@ fn main() -> std::process::ExitCode {
     let code = match commands::run(&cli, log) {
         Ok(code) => code,
         Err(error) => {
-            error.print(cli.global.output == Format::Json);
+            let as_meant =
+                error.code == ExitCode::Interrupted && cli.command.goes_on_until_interrupted();
+            if !as_meant {
+                error.print(cli.global.output == Format::Json);
+            }
             error.code as u8
         }
     };

@@ -3,7 +3,7 @@
 //! `STATE/realms/<id>/genesis` holds the signed genesis, `mark` the highest revision seen
 //! or signed, `owner` who owns it after a change, `peers` addresses that answered, `outbox` and `kept`
 //! signed intents (see `outbox.rs`), `lock` and `mark.lock` the turns of commands that run at once,
-//! `names` what its nodes were called when their status was last read, `invites` what the nodes will
+//! `names` what its nodes were called when their status was last read, `components` what it ran, `invites` what the nodes will
 //! be called that were invited here. `STATE/current` names the realm in use.
 
 use std::{
@@ -324,20 +324,42 @@ impl Realm {
 
     /// A help and no more, as saved addresses are.
     pub fn remember_names(&self, names: &[String]) {
-        if let Err(error) = self.try_remember_names(names) {
-            tracing::warn!("{}", error.in_one_line());
-        }
+        self.remember_lines("names", names);
     }
 
-    fn try_remember_names(&self, names: &[String]) -> Result<()> {
-        if self.names()? == names {
-            return Ok(());
+    /// The components that the realm had when its status was last read, and those pushed since.
+    pub fn components(&self) -> Result<Vec<String>> {
+        self.lines(
+            "components",
+            "cannot read the names of the realm's components",
+        )
+    }
+
+    /// A help and no more, as saved addresses are.
+    pub fn remember_components(&self, names: &[String]) {
+        self.remember_lines("components", names);
+    }
+
+    /// One more, beside those that are known.
+    pub fn remember_component(&self, name: &str) {
+        let mut known = self.components().unwrap_or_default();
+        known.push(name.to_owned());
+        known.sort();
+        known.dedup();
+        self.remember_components(&known);
+    }
+
+    fn remember_lines(&self, name: &str, lines: &[String]) {
+        let path = self.dir.join(name);
+        // What cannot be read is written anew.
+        if self.lines(name, "").is_ok_and(|known| known == lines) {
+            return;
         }
-        let path = self.dir.join("names");
-        file::replace(&path, names.join("\n").as_bytes()).context(format!(
-            "cannot remember names of nodes in {}",
-            path.display()
-        ))
+        let written = file::replace(&path, lines.join("\n").as_bytes())
+            .context(format!("cannot remember names in {}", path.display()));
+        if let Err(error) = written {
+            tracing::warn!("{}", error.in_one_line());
+        }
     }
 
     /// Until when an invite for a node of this name, made here, can be used.

@@ -15,12 +15,14 @@ const MAX_BYTES: u64 = 256 * 1024;
 const SYSTEM_DIR: &str = "/etc/realm";
 
 /// Every setting: its key in files, and the variable that overrides the files.
-pub const KEYS: [(&str, &str); 7] = [
+pub const KEYS: [(&str, &str); 9] = [
     ("system-dir", "REALM_SYSTEM_DIR"),
     ("config-dir", "REALM_CONFIG_DIR"),
     ("data-dir", "REALM_DATA_DIR"),
     ("state-dir", "REALM_STATE_DIR"),
+    ("agent-config", "REALM_AGENT_CONFIG"),
     ("key", "REALM_KEY"),
+    ("passphrase-file", "REALM_PASSPHRASE_FILE"),
     ("realm", "REALM_REALM"),
     ("via", "REALM_VIA"),
 ];
@@ -126,6 +128,16 @@ impl Settings {
 
     pub fn key_path(&self) -> PathBuf {
         PathBuf::from(self.value("key").unwrap_or_default())
+    }
+
+    /// A file with the passphrase of the key; `-` is standard input.
+    pub fn passphrase_file(&self) -> Option<PathBuf> {
+        self.value("passphrase-file").map(PathBuf::from)
+    }
+
+    /// A file that an agent reads after the system's and the user's.
+    pub fn agent_config(&self) -> Option<PathBuf> {
+        self.value("agent-config").map(PathBuf::from)
     }
 
     fn defaults(system_dir: &Path, user_dir: &Path) -> Result<Self> {

@@ -17,6 +17,8 @@
 //!   those that can move: see [`held`].
 //! - A cell that has ended keeps its place and gives back its memory, which goes to what waits for
 //!   room; nothing moves because of it.
+//! - A node whose version does not understand the newest entries keeps what it has from before them, and
+//!   is given nothing else.
 //! - A node that drains has no count, and its cells go as if it were lost, but for waiting until
 //!   they run elsewhere.
 
@@ -107,7 +109,7 @@ pub fn eligible(
         .filter(|(key, _)| !state.is_draining(key))
         .filter(|(_, node)| {
             let wait = component.spec.replicas.is_some() && !node.settled;
-            node.present && !wait && takes_work(node) && !declines(node, name, component)
+            node.present && !wait && takes_work(node, component) && !declines(node, name, component)
         })
         .filter(|(key, node)| matches_placement(component, **key, node))
         .map(|(key, _)| *key)
@@ -314,10 +316,17 @@ fn score(state: &State, name: &ComponentName, node: PublicKey) -> Hash {
     Hash::of(&bytes)
 }
 
-fn takes_work(node: &NodeView) -> bool {
-    node.report
-        .as_ref()
-        .is_none_or(|report| !matches!(report.state, NodeState::Draining | NodeState::Incompatible))
+fn takes_work(node: &NodeView, component: &Component) -> bool {
+    let drains = |report: &NodeReport| report.state == NodeState::Draining;
+    !node.report.as_ref().is_some_and(drains) && !is_behind(node, component)
+}
+
+/// Whether the component was last changed behind what the node's version understands of the log. What
+/// is older stays as it is: the node keeps it running.
+pub(crate) fn is_behind(node: &NodeView, component: &Component) -> bool {
+    node.report.as_ref().is_some_and(|report| {
+        report.state == NodeState::Incompatible && report.revision < component.revision
+    })
 }
 
 pub(crate) type Rooms = BTreeMap<PublicKey, Room>;

@@ -1,8 +1,12 @@
 //! Makes `src/schema/*_capnp.rs` from `schema/*.capnp`: needs the `capnp` program, building does not.
 //!
-//! Run it in this crate's directory: `cargo run -p realm-rpc --example generate`.
+//! Run by `cargo xtask capnp`.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use sha2::{Digest as _, Sha256};
 
@@ -18,13 +22,29 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         command.file(root.join(format!("schema/{name}.capnp")));
     }
     command.run()?;
+    format(schemas.map(|name| root.join(format!("src/schema/{name}_capnp.rs"))))?;
     for name in schemas {
-        let source = fs::read(root.join(format!("schema/{name}.capnp")))?;
-        let digest = hex::encode(Sha256::digest(source));
-        fs::write(
-            root.join(format!("schema/{name}.sha256")),
-            format!("{digest}\n"),
-        )?;
+        let mut record = String::new();
+        for file in [
+            format!("schema/{name}.capnp"),
+            format!("src/schema/{name}_capnp.rs"),
+        ] {
+            let digest = hex::encode(Sha256::digest(fs::read(root.join(&file))?));
+            record.push_str(&format!("{digest}  {file}\n"));
+        }
+        fs::write(root.join(format!("schema/{name}.sha256")), record)?;
     }
     Ok(())
+}
+
+/// As `cargo fmt` leaves them, so that what is recorded is what is committed.
+fn format<const N: usize>(files: [PathBuf; N]) -> Result<(), Box<dyn std::error::Error>> {
+    let status = Command::new("rustfmt")
+        .args(["--edition", "2024"])
+        .args(files)
+        .status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(format!("rustfmt ended with {status}").into())
 }

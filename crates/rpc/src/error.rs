@@ -49,6 +49,11 @@ const CODES: [(&str, ErrorCode); 10] = [
 ];
 
 impl ErrorCode {
+    /// The codes of this version.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        CODES.iter().map(|(name, _)| *name)
+    }
+
     pub fn as_str(&self) -> &str {
         if let Self::Other(code) = self {
             return code;

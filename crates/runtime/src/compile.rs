@@ -109,6 +109,7 @@ impl CompileError {
 #[derive(Debug)]
 pub(crate) struct Compiler {
     config: CompilerConfig,
+    wasm_debug: bool,
     turns: Turns,
 }
 
@@ -122,9 +123,10 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Compiler {
-    pub(crate) fn new(config: CompilerConfig) -> Self {
+    pub(crate) fn new(config: CompilerConfig, wasm_debug: bool) -> Self {
         Self {
             config,
+            wasm_debug,
             turns: Turns::default(),
         }
     }
@@ -218,6 +220,9 @@ impl Compiler {
             .arg(task.memory.to_string());
         if self.config.allow_unsandboxed {
             command.arg("--allow-unsandboxed");
+        }
+        if self.wasm_debug {
+            command.arg(compile_child::DEBUG);
         }
         command
             .env_clear()

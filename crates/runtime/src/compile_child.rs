@@ -42,10 +42,18 @@ const NICENESS: i32 = 10;
 
 /// In the place of a kind: read what the artifact is, and compile nothing.
 pub(crate) const FACTS: &str = "facts";
+/// Keep what the guest says of its source files.
+pub(crate) const DEBUG: &str = "--wasm-debug";
 
 enum Work {
     Facts,
-    Compile(Flavour, Kind),
+    Compile(Compile),
+}
+
+struct Compile {
+    flavour: Flavour,
+    kind: Kind,
+    debug: bool,
 }
 
 /// Runs the child. `args` are those after the hidden subcommand. Must be called before the process has any other thread.
@@ -69,7 +77,8 @@ fn run(args: &[String]) -> Result<(), Failure> {
     let usage = || {
         Failure(
             Outcome::Usage,
-            "usage: FLAVOUR KIND CPU_SECONDS MEMORY_BYTES [--allow-unsandboxed]".into(),
+            "usage: FLAVOUR KIND CPU_SECONDS MEMORY_BYTES [--allow-unsandboxed] [--wasm-debug]"
+                .into(),
         )
     };
     let [flavour, kind, cpu, memory, flags @ ..] = args else {
@@ -80,10 +89,17 @@ fn run(args: &[String]) -> Result<(), Failure> {
         "fuel" => Flavour::Fuel,
         _ => return Err(usage()),
     };
+    let compile = |kind| {
+        Work::Compile(Compile {
+            flavour,
+            kind,
+            debug: flags.iter().any(|flag| flag == DEBUG),
+        })
+    };
     let work = match kind.as_str() {
         FACTS => Work::Facts,
-        "module" => Work::Compile(flavour, Kind::Module),
-        "component" => Work::Compile(flavour, Kind::Component),
+        "module" => compile(Kind::Module),
+        "component" => compile(Kind::Component),
         _ => return Err(usage()),
     };
     let cpu = cpu.parse().map_err(|_| usage())?;
@@ -122,7 +138,7 @@ impl Work {
         let made = match self {
             Self::Facts => serde_json::to_vec(&inspect::facts(&wasm))
                 .map_err(|error| Failure(Outcome::Usage, error.to_string()))?,
-            Self::Compile(flavour, kind) => compile(flavour, kind, &wasm)?,
+            Self::Compile(asked) => compile(&asked, &wasm)?,
         };
         let mut stdout = io::stdout().lock();
         stdout
@@ -132,12 +148,12 @@ impl Work {
     }
 }
 
-fn compile(flavour: Flavour, kind: Kind, wasm: &[u8]) -> Result<Vec<u8>, Failure> {
-    let mut config = base_config(flavour);
+fn compile(asked: &Compile, wasm: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut config = base_config(asked.flavour, asked.debug);
     config.parallel_compilation(false);
     let engine =
         Engine::new(&config).map_err(|error| Failure(Outcome::Usage, format!("{error:#}")))?;
-    let code = match kind {
+    let code = match asked.kind {
         Kind::Module => engine.precompile_module(wasm),
         Kind::Component => engine.precompile_component(wasm),
     };

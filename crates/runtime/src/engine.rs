@@ -10,7 +10,9 @@ use std::{
 };
 
 use realm_manifest::Limits;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
+};
 
 /// How often a running guest is interrupted: bounds how late a kill, a deadline or another cell is.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -65,10 +67,18 @@ impl Flavour {
     }
 }
 
-/// What compiled code depends on; the same in the agent and in its compile child.
-pub(crate) fn base_config(flavour: Flavour) -> Config {
+/// What compiled code depends on; the same in the agent and in its compile child. With `debug`, what a
+/// guest says of its source files is kept beside its code: another form, with a cache entry of its own.
+pub(crate) fn base_config(flavour: Flavour, debug: bool) -> Config {
+    // Named either way: else a variable of Wasmtime would decide, which the child does not see.
+    let details = if debug {
+        WasmBacktraceDetails::Enable
+    } else {
+        WasmBacktraceDetails::Disable
+    };
     let mut config = Config::new();
     config
+        .wasm_backtrace_details(details)
         .epoch_interruption(true)
         .consume_fuel(flavour == Flavour::Fuel)
         .wasm_component_model(true)
@@ -79,7 +89,7 @@ pub(crate) fn base_config(flavour: Flavour) -> Config {
 }
 
 /// An engine that runs cells, with room for `cells` of them.
-pub(crate) fn pooling(flavour: Flavour, cells: u32) -> wasmtime::Result<Engine> {
+pub(crate) fn pooling(flavour: Flavour, debug: bool, cells: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(cells)
         .total_core_instances(cells.saturating_mul(INSTANCES_PER_CELL))
@@ -95,7 +105,7 @@ pub(crate) fn pooling(flavour: Flavour, cells: u32) -> wasmtime::Result<Engine> 
         .max_memory_size(MEMORY_BYTES)
         .max_core_instance_size(INSTANCE_BYTES)
         .max_component_instance_size(INSTANCE_BYTES);
-    let mut config = base_config(flavour);
+    let mut config = base_config(flavour, debug);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)
 }

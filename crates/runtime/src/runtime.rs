@@ -46,6 +46,9 @@ pub struct RuntimeConfig {
     pub cache_bytes: u64,
     pub compiler: CompilerConfig,
     pub max_cells: u32,
+    /// Traps name the source file and line, where a guest carries them (DWARF). Reading that is work
+    /// whose size the guest decides, so it is off unless asked for.
+    pub wasm_debug: bool,
     /// Threads in each of the two pools.
     pub guest_threads: usize,
 }
@@ -59,6 +62,7 @@ impl RuntimeConfig {
             cache_bytes: CACHE_BYTES,
             compiler,
             max_cells: CELLS,
+            wasm_debug: false,
             guest_threads: cores.min(THREADS_MAX),
         }
     }
@@ -101,7 +105,7 @@ struct Parts {
 impl Runtime {
     pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
         let engine = |flavour| {
-            engine::pooling(flavour, config.max_cells)
+            engine::pooling(flavour, config.wasm_debug, config.max_cells)
                 .map_err(|error| RuntimeError::Engine(error.into()))
         };
         let (epoch, fuel) = (engine(Flavour::Epoch)?, engine(Flavour::Fuel)?);
@@ -121,7 +125,7 @@ impl Runtime {
             epoch,
             fuel,
             cache,
-            compiler: Compiler::new(config.compiler),
+            compiler: Compiler::new(config.compiler, config.wasm_debug),
             prepared: Mutex::default(),
             flights: Flights::default(),
             cells: Arc::default(),

@@ -9,6 +9,7 @@
 )]
 
 mod here;
+mod skipped;
 
 use std::{
     fs::{self, File},
@@ -19,6 +20,8 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use skipped::skipped;
 
 use here::Here;
 
@@ -99,6 +102,8 @@ impl Cluster {
             .env_remove("REALM_VIA")
             .env_remove("REALM_REALM")
             .env_remove("REALM_KEY")
+            .env_remove("REALM_PASSPHRASE_FILE")
+            .env_remove("REALM_AGENT_CONFIG")
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null());
         command

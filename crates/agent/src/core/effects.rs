@@ -58,10 +58,7 @@ impl Core {
                     .record(now.wall, "merged", format!("revision {seq}"), message);
             }
             Effect::Incompatible { seq, reason } => {
-                let subject = format!("revision {seq}");
-                self.events
-                    .record(now.wall, "incompatible", subject, reason.clone());
-                self.incompatible = Some(reason);
+                self.behind(seq, reason, now);
                 self.publish_view().await;
             }
             Effect::MemberChanged { node, state } => self.member_changed(node, state, now).await,
@@ -95,6 +92,14 @@ impl Core {
                 self.offence(peer, weight, &what.to_string(), now).await;
             }
         }
+    }
+
+    /// The log goes on from `seq` in a way that this version does not understand.
+    pub(super) fn behind(&mut self, seq: u64, reason: String, now: Now) {
+        let subject = format!("revision {seq}");
+        self.events
+            .record(now.wall, "incompatible", subject, reason.clone());
+        self.incompatible = Some(reason);
     }
 
     fn submit_result(

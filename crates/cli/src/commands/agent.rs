@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use realm_agent::{Agent, Config, Local};
+use realm_agent::{Agent, Config, CoreEnded, Local, default_listen};
 use realm_manifest::{Limits, NodeName, Tag};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,6 +32,9 @@ pub struct Args {
     /// Multiaddr to listen on; repeatable. Port 2020 over QUIC and TCP by default.
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
+    /// Port to listen on, over QUIC and TCP, IPv4 and IPv6.
+    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    pub port: Option<u16>,
     /// Address of the read-only HTTP endpoints.
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
@@ -64,6 +67,9 @@ pub struct Args {
     /// Compile untrusted code although this kernel cannot sandbox the compiler.
     #[arg(long)]
     pub allow_unsandboxed_compile: bool,
+    /// Traps name the source file and line, where a program carries them (DWARF).
+    #[arg(long)]
+    pub wasm_debug: bool,
 }
 
 pub fn run(args: &Args, session: &Session) -> Result<()> {
@@ -134,9 +140,9 @@ fn config(args: &Args, token: Option<String>, session: &Session) -> Result<Confi
     config
         .read_file(&user)
         .context_code(ExitCode::Usage, unusable)?;
-    if let Some(path) = &args.config
+    if let Some(path) = session.settings.agent_config()
         && !config
-            .read_file(path)
+            .read_file(&path)
             .context_code(ExitCode::Usage, unusable)?
     {
         return Err(CliError::new(
@@ -161,12 +167,16 @@ fn config(args: &Args, token: Option<String>, session: &Session) -> Result<Confi
     if !args.listen.is_empty() {
         config.listen.clone_from(&args.listen);
     }
+    if let Some(port) = args.port {
+        config.listen = default_listen(port);
+    }
     if !args.bootstrap.is_empty() {
         config.bootstrap.clone_from(&args.bootstrap);
     }
     config.mdns &= !args.no_mdns;
     config.trust_first_use = args.trust_first_use;
     config.allow_unsandboxed_compile |= args.allow_unsandboxed_compile;
+    config.wasm_debug |= args.wasm_debug;
     config.local = local(args)?;
     config.enroll = token;
     Ok(config)
@@ -211,6 +221,11 @@ async fn serve(config: Config, mut signals: Signals, session: &Session) -> Resul
     if !agent.has_owner() {
         output.say("no owner yet. Next: realm invite, then realm agent --enroll-file TOKEN");
     }
+    // Whoever starts what needs this node finds it then.
+    tokio::select! {
+        () = agent.announced() => {}
+        () = signals.stop() => return stop(agent, Ok(()), signals, session).await,
+    }
     // Without systemd there is nobody to tell.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "systemd was not told");
@@ -219,7 +234,17 @@ async fn serve(config: Config, mut signals: Signals, session: &Session) -> Resul
         () = signals.stop() => Ok(()),
         ended = agent.failed() => Err(ended),
     };
-    output.say("stopping");
+    stop(agent, ended, signals, session).await
+}
+
+/// Stops the agent in order, for the reason that is handed in.
+async fn stop(
+    agent: Agent,
+    ended: std::result::Result<(), CoreEnded>,
+    mut signals: Signals,
+    session: &Session,
+) -> Result<()> {
+    session.output.say("stopping");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
         tracing::debug!(%error, "systemd was not told");
     }

@@ -1,5 +1,7 @@
 //! `realm nodes`: who belongs to the realm, and who asks to.
 
+mod approve;
+
 use std::time::Duration;
 
 use realm_identity::{PublicKey, SealingCertificate, SealingKey, Target};
@@ -37,20 +39,8 @@ pub enum Command {
         /// Its name, its key, or the key's first letters.
         node: String,
     },
-    /// Let a node in that asks to join.
-    Approve {
-        /// Its name, or its key; the key is needed where a name is ambiguous.
-        node: String,
-        /// The name it gets; its own by default.
-        #[arg(long)]
-        name: Option<NodeName>,
-        /// A tag it gets, beside its own; repeatable.
-        #[arg(long = "tag")]
-        tags: Vec<Tag>,
-        /// Why; recorded in the history.
-        #[arg(short = 'm', long = "message", value_name = "TEXT")]
-        note: Option<String>,
-    },
+    /// Let nodes in that ask to join.
+    Approve(approve::Args),
     /// Take a node's approval away, for good.
     Revoke {
         /// Its name, its key, or the key's first letters.
@@ -123,7 +113,6 @@ pub enum Command {
 
 /// What is asked of one node.
 enum Act {
-    Approve(NodeFacts),
     Revoke(Note),
     Remove(Note),
     Tags(Vec<Tag>),
@@ -139,20 +128,8 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         let (key, act) = match command {
             Command::Ls => return ls(&now, &connection, session).await,
             Command::Show { node } => return show(&now, node, session),
-            Command::Approve {
-                node,
-                name,
-                tags,
-                note,
-            } => {
-                let pending = pending(&connection).await?;
-                let found = find_pending(&pending, node)?;
-                session
-                    .output
-                    .say(format!("{}  {}", found.key, found.key.words()));
-                let facts = approve(found, name.as_ref(), tags, note.clone())?;
-                check_free(&facts.name, &found.key, &now)?;
-                (found.key, Act::Approve(facts))
+            Command::Approve(args) => {
+                return approve::run(args, &now, (&connection, &realm), session).await;
             }
             Command::Revoke { node, yes, note } => {
                 let key = node_key(&now, node)?;
@@ -245,9 +222,8 @@ impl Command {
     /// The node as it was named.
     fn node(&self) -> Option<&str> {
         match self {
-            Self::Ls => None,
+            Self::Ls | Self::Approve(_) => None,
             Self::Show { node }
-            | Self::Approve { node, .. }
             | Self::Revoke { node, .. }
             | Self::Tag { node, .. }
             | Self::Rename { node, .. }
@@ -266,7 +242,6 @@ impl Act {
             Ok(Payload::NodeSet(facts))
         };
         match self {
-            Self::Approve(facts) => Ok(Payload::NodeApprove(facts.clone())),
             Self::Revoke(note) => Ok(Payload::NodeRevoke(note.clone())),
             Self::Remove(note) => Ok(Payload::NodeRemove(note.clone())),
             Self::Tags(tags) => changed(&|facts| facts.tags.clone_from(tags)),
@@ -454,58 +429,6 @@ fn sealing_key(node: &Node, session: &Session) -> Option<SealingKey> {
             None
         }
     }
-}
-
-fn find_pending<'a>(pending: &'a [PendingNode], wanted: &str) -> Result<&'a PendingNode> {
-    let key: Option<PublicKey> = wanted.parse().ok();
-    let mut found = pending.iter().filter(|node| match key {
-        Some(key) => node.key == key,
-        None => node.name == wanted || node.key.short() == wanted,
-    });
-    match (found.next(), found.next()) {
-        (Some(node), None) => Ok(node),
-        (Some(_), Some(_)) => Err(CliError::new(
-            ExitCode::Usage,
-            format!("several nodes that ask to join are called {wanted}"),
-        )
-        .help("give the key of the right one: realm nodes ls")),
-        (None, _) => Err(CliError::new(
-            ExitCode::NotFound,
-            format!("no node {wanted:?} asks to join"),
-        )
-        .help("see who does: realm nodes ls")),
-    }
-}
-
-fn approve(
-    node: &PendingNode,
-    name: Option<&NodeName>,
-    tags: &[Tag],
-    note: Option<String>,
-) -> Result<NodeFacts> {
-    let own = |what: &str| {
-        CliError::new(
-            ExitCode::Usage,
-            format!("the node's own {what} cannot be used"),
-        )
-    };
-    let name = match name {
-        Some(name) => name.clone(),
-        None => node
-            .name
-            .parse()
-            .map_err(|_| own("name").help("give it one: --name NAME"))?,
-    };
-    let mut all = tags.to_vec();
-    for tag in &node.tags {
-        all.push(tag.parse().map_err(|_| own("tag"))?);
-    }
-    Ok(NodeFacts {
-        name,
-        tags: sorted(all),
-        drain: false,
-        note,
-    })
 }
 
 /// What the realm says of the node now: in its log, or where an invite approved it, in its status.

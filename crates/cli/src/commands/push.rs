@@ -148,6 +148,7 @@ async fn push(args: &Args, session: &Session) -> Result<ExitCode> {
             outcome => break outcome?,
         }
     };
+    realm.remember_component(name.as_str());
     report(outcome, name, &local.artifact, session)?;
     if args.no_start {
         return Ok(ExitCode::Ok);

@@ -37,6 +37,9 @@ pub struct Args {
     /// Compile although this kernel cannot confine the compiler.
     #[arg(long)]
     pub allow_unsandboxed_compile: bool,
+    /// A trap names the source file and line, where the program carries them (DWARF).
+    #[arg(long)]
+    pub wasm_debug: bool,
 }
 
 /// Compiling is worth a word after this.
@@ -54,7 +57,7 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
     })?;
     let cell = cell(args, &wasm)?;
     connection::block_on(async {
-        let runtime = runtime(session, args.allow_unsandboxed_compile)?;
+        let runtime = runtime(session, args.compiling())?;
         let preparing = runtime.prepare(Arc::from(wasm), Flavour::of(&cell.limits));
         let prepared = told_when_long(preparing, &name.to_string(), session).await;
         let prepared =
@@ -182,16 +185,33 @@ fn cell(args: &Args, wasm: &[u8]) -> Result<CellConfig> {
     Ok(cell)
 }
 
+/// How programs are compiled right here.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Compiling {
+    pub allow_unsandboxed: bool,
+    pub wasm_debug: bool,
+}
+
+impl Args {
+    const fn compiling(&self) -> Compiling {
+        Compiling {
+            allow_unsandboxed: self.allow_unsandboxed_compile,
+            wasm_debug: self.wasm_debug,
+        }
+    }
+}
+
 /// Compiled code is kept beside the command line's state, and trusted by a key that lies there.
-pub fn runtime(session: &Session, allow_unsandboxed: bool) -> Result<Runtime> {
+pub fn runtime(session: &Session, compiling: Compiling) -> Result<Runtime> {
     let state = session.settings.state_dir();
     let exe = std::env::current_exe().context("cannot find this program itself")?;
     let mut compiler = CompilerConfig::new(exe, vec!["__compile".into()]);
-    compiler.allow_unsandboxed = allow_unsandboxed;
+    compiler.allow_unsandboxed = compiling.allow_unsandboxed;
     let key = cache_key(&state.join("cache.key"))?;
     let mut config = RuntimeConfig::new(state.join("compiled"), key, compiler);
     // One program: little address space, and no waiting for the pools.
     config.max_cells = 1;
+    config.wasm_debug = compiling.wasm_debug;
     Runtime::new(config).context("cannot start the runtime")
 }
 

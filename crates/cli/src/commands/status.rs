@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
     after_help = "Examples:\n  realm status\n  realm status web --watch\n  realm status -o json"
 )]
 pub struct Args {
-    /// Only this component, in full.
+    /// Only this component, in full; as JSON in the form of the whole status.
     pub name: Option<String>,
     /// Show every change until interrupted.
     #[arg(short, long)]
@@ -79,17 +79,29 @@ fn show(args: &Args, status: &Status, output: &Output) -> Result<()> {
         .map(|name| component(status, name))
         .transpose()?;
     if output.json() {
-        return match (one, args.watch) {
-            (None, false) => output.object(status),
-            (None, true) => output.json_line(status),
-            (Some(one), false) => output.object(one),
-            (Some(one), true) => output.json_line(one),
+        // One form for both, so that whoever reads it needs no second way.
+        let status = match one {
+            Some(one) => &about(one, status),
+            None => status,
+        };
+        return if args.watch {
+            output.json_line(status)
+        } else {
+            output.object(status)
         };
     }
     match one {
         Some(one) => show_one(status, one, output),
         None => show_all(status, output),
     }
+}
+
+/// The status without the other components.
+fn about(one: &Component, status: &Status) -> Status {
+    let mut only = status.clone();
+    only.components.retain(|other| other.name == one.name);
+    only.drift.retain(|drift| drift.component == one.name);
+    only
 }
 
 fn component<'a>(status: &'a Status, name: &str) -> Result<&'a Component> {

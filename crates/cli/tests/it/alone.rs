@@ -1,8 +1,12 @@
 //! What needs no agent: keys, settings, running and inspecting right here.
 
-use std::{os::unix::fs::PermissionsExt as _, process::Command};
+use std::{
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+};
 
-use crate::{cluster, guest};
+use crate::{KilledAtTheEnd, cluster, guest};
 
 #[test]
 fn init_makes_a_private_key_once() {
@@ -65,7 +69,7 @@ fn keys_are_exported_imported_and_read_by_others() {
                 ours.split(' ').nth(1).unwrap().trim()
             );
         }
-        Err(_) => eprintln!("SKIPPED: ssh-keygen is not installed"),
+        Err(_) => realm_testkit::skipped("ssh-keygen is not installed"),
     }
 }
 
@@ -189,16 +193,50 @@ fn run_passes_output_and_exit_code_through() {
 fn run_keeps_a_guest_within_its_limits() {
     let person = cluster();
     let spin = person.run(&["run", "--deadline-ms", "300", &guest("spin.wasm")]);
-    assert_ne!(spin.code, 0);
+    assert_eq!(spin.code, 1);
     assert!(spin.stderr.contains("deadline"), "{}", spin.stderr);
     let fuel = person.run(&["run", "--fuel", "1000000", &guest("spin.wasm")]);
     assert!(fuel.stderr.contains("fuel"), "{}", fuel.stderr);
+    assert_eq!(fuel.code, 1);
+    assert!(fuel.stderr.contains("1000000"), "{}", fuel.stderr);
     let grow = person.run(&["run", "--memory-max-mb", "8", &guest("grow.wasm")]);
-    assert!(
-        grow.code != -1,
-        "the guest sees the refusal, the host lives: {}",
-        grow.stderr
-    );
+    assert_eq!(grow.code, 0, "the guest goes on without: {}", grow.stderr);
+    let told = grow.stdout.split("refused after ").nth(1).unwrap();
+    let got: u64 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!((1..8).contains(&got), "{}", grow.stdout);
+}
+
+/// The most memory that `realm run` took while a guest held all that it could get, in MiB.
+fn held(person: &realm_testkit::Cluster, limit_mb: &str) -> u64 {
+    let mut command = person.command();
+    command.args([
+        "run",
+        "--memory-max-mb",
+        limit_mb,
+        &guest("grow.wasm"),
+        "--",
+        "hold",
+    ]);
+    let mut running = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(running.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.id())).unwrap();
+    drop(KilledAtTheEnd(running));
+    assert!(line.contains("refused after"), "{line}");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn the_memory_of_a_guest_is_that_of_the_process() {
+    let person = cluster();
+    let (small, large) = (held(&person, "8"), held(&person, "256"));
+    // Between the two lies what the limit gave, and no more.
+    let between = large.saturating_sub(small);
+    assert!((180..280).contains(&between), "{small} and {large} MiB");
+    assert!(small < 160, "{small} MiB with 8 for the guest");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn damaged_files_stop_the_agent_with_words() {
             "{file}: {}",
             refused.stderr
         );
-        assert!(refused.stderr.contains("error:"), "{}", refused.stderr);
+        assert!(refused.stderr.contains("error["), "{}", refused.stderr);
         assert_eq!(
             std::fs::read(&path).unwrap().len(),
             good.len() - 1,

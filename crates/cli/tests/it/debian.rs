@@ -26,7 +26,7 @@ pub fn program(package: &str, path: &str) -> Option<PathBuf> {
         .stderr(Stdio::null())
         .status();
     if !fetched.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: apt-get download {package} did not work here");
+        realm_testkit::skipped(&format!("apt-get download {package} did not work here"));
         return None;
     }
     let file = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();

@@ -27,7 +27,7 @@ impl SmallDisk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(path.to_owned()));
         }
-        eprintln!("SKIPPED: mounting a small file system needs root");
+        realm_testkit::skipped("mounting a small file system needs root");
         None
     }
 }

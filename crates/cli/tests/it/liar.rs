@@ -196,7 +196,7 @@ fn silent<T>() -> Result<T, RpcError> {
     Err(RpcError::new(ErrorCode::Unsupported, "not told"))
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     realm_p2p::install_crypto_provider();
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -204,7 +204,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn owner(realm: &Cluster) -> SecretKey {
+pub fn owner(realm: &Cluster) -> SecretKey {
     let text = std::fs::read_to_string(realm.path().join("config/owner.key")).unwrap();
     format::read_secret(&text, None).unwrap()
 }

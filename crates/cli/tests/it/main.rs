@@ -2,28 +2,46 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod approve;
+mod bootstrap;
+mod completion;
 mod damage;
 mod debian;
 mod disk;
 mod doctor;
+mod drains;
 mod floor;
 mod history;
+mod host_volumes;
 mod hostile;
 mod http;
+mod incompatible;
+mod interrupted;
+mod joining;
+mod json;
+mod layers;
 mod liar;
+mod listen;
+mod logs_flags;
 mod nat;
 mod node;
+mod own_program;
 mod picture;
 mod placement;
 mod prometheus;
+mod push_flags;
 mod quic;
 mod realm;
 mod registry;
 mod settings;
 mod ssh_agent;
+mod status_json;
+mod stdio;
 mod together;
+mod tour;
 mod trust;
 mod wait;
+mod wasm_debug;
 
 use std::{path::PathBuf, process::Child};
 
@@ -53,7 +71,7 @@ fn faketime() -> Option<String> {
     .into_iter()
     .find(|path| std::path::Path::new(path).exists());
     if found.is_none() {
-        eprintln!("SKIPPED: libfaketime is not installed (Debian package faketime)");
+        realm_testkit::skipped("libfaketime is not installed (Debian package faketime)");
     }
     found.map(str::to_owned)
 }

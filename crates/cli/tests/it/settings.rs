@@ -174,6 +174,10 @@ fn every_limit_of_a_push_is_in_force_and_named_by_flags() {
     let components = status["components"].as_array().unwrap();
     let grow = components.iter().find(|one| one["name"] == "grow").unwrap();
     assert_eq!(grow["cells"][0]["memory_max_bytes"], 16 * 1024 * 1024);
+    let lines = realm.ok(&["logs", "grow", "--via", &via]);
+    let told = lines.split("refused after ").nth(1).unwrap();
+    let got: u64 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!((4..16).contains(&got), "{lines}");
 }
 
 /// A core module with a start, and an import that nobody offers.

@@ -14,7 +14,7 @@ fn an_ssh_agent_can_hold_the_owner_key() {
         .stdout(std::process::Stdio::null())
         .spawn()
     else {
-        eprintln!("SKIPPED: ssh-agent is not installed");
+        realm_testkit::skipped("ssh-agent is not installed");
         return;
     };
     let _agent = KilledAtTheEnd(agent);

@@ -33,7 +33,7 @@ fn installed(program: &str) -> bool {
         .output()
         .is_ok();
     if !found {
-        println!("skipped: {program} is not installed");
+        crate::skipped::skipped(&format!("{program} is not installed"));
     }
     found
 }

@@ -7,3 +7,5 @@ mod joining;
 mod pin;
 mod scene;
 mod sealing;
+#[path = "../../../testkit/src/skipped.rs"]
+mod skipped;

@@ -8,7 +8,7 @@ use realm_manifest::{
 
 use crate::{
     Component, Counts, Nodes, State,
-    placement::{chosen, declines, eligible, held, kept, matches_placement},
+    placement::{chosen, declines, eligible, held, is_behind, kept, matches_placement},
 };
 
 /// A cell that should be there and is not as asked, or is there and should not be.
@@ -145,9 +145,9 @@ impl Scene<'_> {
             .filter(|key| self.nodes.get(key).is_some_and(|view| view.present))
             .filter(|key| !self.state.is_draining(key) && !self.counts.contains_key(key))
             .map(|key| {
-                let reason = self
-                    .declined(&key)
-                    .unwrap_or_else(|| self.no_room("the node has no room for it", &[key]));
+                let no_room = || self.no_room("the node has no room for it", &[key]);
+                let reason = self.declined(&key);
+                let reason = reason.or_else(|| self.behind(&key)).unwrap_or_else(no_room);
                 wanted(Some(key), Some(0), self.have(key, 0), Some(reason))
             })
             .collect()
@@ -232,6 +232,9 @@ impl Scene<'_> {
         }
         let here = eligible(self.state, self.name, self.component, self.nodes);
         if here.is_empty() {
+            if let Some(behind) = chosen.iter().find_map(|key| self.behind(key)) {
+                return behind;
+            }
             let drains = chosen.iter().any(|key| self.state.is_draining(key));
             return match drains {
                 true => {
@@ -269,6 +272,15 @@ impl Scene<'_> {
             .iter()
             .find(|declined| declined.component == *self.name);
         declined.map(|declined| declined.reason.clone())
+    }
+
+    fn behind(&self, node: &PublicKey) -> Option<Reason> {
+        let view = self.nodes.get(node)?;
+        is_behind(view, self.component).then(|| {
+            let message = "the node's version of realm does not understand the log up to this";
+            let help = "install the version there that signed it: see docs/operating/upgrade.md";
+            reason("incompatible", message, Some(help))
+        })
     }
 
     fn have(&self, node: PublicKey, index: u32) -> Option<CellState> {

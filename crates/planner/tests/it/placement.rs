@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use realm_manifest::{
     ComponentName,
     identity::PublicKey,
-    payload::{Note, Payload},
-    report::{Declined, Reason},
+    payload::{Note, Payload, Restart},
+    report::{Declined, NodeState, Reason},
 };
 use realm_planner::{
     Assignment, Nodes, State, cell_digest,
     placement::{self, assign},
-    status::components,
+    status::{Drift, components},
 };
 
 use super::{
@@ -94,6 +94,34 @@ fn a_node_that_declines_or_is_full_is_passed_over() {
     all.get_mut(&first).unwrap().report = Some(full);
     assert_eq!(total(&state, &all), 1);
     assert!(!counts(&state, &all).contains_key(&first));
+}
+
+#[test]
+fn a_node_of_an_older_version_keeps_what_it_understands_and_gets_nothing_new() {
+    for replicas in [None, Some(2)] {
+        let before = web(replicas);
+        let mut all = nodes(2);
+        let (old, new) = (key(10).public(), key(11).public());
+        let mut behind = report(old, &before, vec![running(&before, "web", 0)]);
+        behind.state = NodeState::Incompatible;
+        all.get_mut(&old).unwrap().report = Some(behind);
+        assert_eq!(counts(&before, &all).get(&old), Some(&1), "{replicas:?}");
+        let again = Payload::Restart(Restart {
+            generation: 1,
+            note: None,
+        });
+        let after = fold(&before, target("web"), &again).unwrap();
+        let given = counts(&after, &all);
+        assert!(!given.contains_key(&old) && given.contains_key(&new));
+        let drift = &components(&after, &all)[0].drift;
+        let why = |drift: &Drift| {
+            drift
+                .reason
+                .as_ref()
+                .is_some_and(|why| why.code == "incompatible")
+        };
+        assert_eq!(drift.iter().any(why), replicas.is_none(), "{drift:?}");
+    }
 }
 
 #[test]

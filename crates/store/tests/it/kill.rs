@@ -81,7 +81,7 @@ fn child_that_imports() {
 #[test]
 fn a_new_shard_lasts() {
     if strace_is_missing() {
-        eprintln!("SKIPPED: strace is not installed");
+        crate::skipped::skipped("strace is not installed");
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -109,7 +109,9 @@ fn a_new_shard_lasts() {
 #[test]
 fn killed_at_every_write() {
     if strace_is_missing() {
-        eprintln!("SKIPPED: strace is not installed; `faults` covers the same points in memory");
+        crate::skipped::skipped(
+            "strace is not installed; `faults` covers the same points in memory",
+        );
         return;
     }
     let mut kills = 0;

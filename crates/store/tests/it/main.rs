@@ -11,6 +11,8 @@ mod kill;
 mod ledger;
 mod rollback;
 mod room;
+#[path = "../../../testkit/src/skipped.rs"]
+mod skipped;
 mod upload;
 
 use realm_manifest::identity::{

@@ -163,7 +163,7 @@ pub(super) async fn sandbox(session: &Session) -> Finding {
 }
 
 async fn try_program(session: &Session) -> Result<()> {
-    let runtime = run::runtime(session, false)?;
+    let runtime = run::runtime(session, run::Compiling::default())?;
     let limits = Limits::default();
     let preparing = runtime.prepare(Arc::from(program()), Flavour::of(&limits));
     let prepared = preparing.await.context("programs are not compiled here")?;
