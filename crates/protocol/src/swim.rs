@@ -13,6 +13,8 @@ use rand_foca::{SeedableRng, rngs::SmallRng};
 use realm_identity::PublicKey;
 
 mod hearing;
+#[cfg(test)]
+mod ring;
 mod suspicion;
 mod wire;
 
@@ -32,8 +34,6 @@ const SUSPECT_MS: u64 = 850;
 /// Whoever learns of a suspicion and hears no more of it settles it alone. Later than the accuser
 /// does: in a large realm the answer to it travels a while.
 const SETTLE_MS: u64 = 2 * SUSPECT_MS;
-/// A suspect was asked twice by then: from now on a death that is told is believed.
-const TOLD_MS: u64 = 300;
 /// Those that were lost are asked this often whether they are back: partitions heal by it.
 const ANNOUNCE_TO_LOST_MS: u64 = 1000;
 const GOSSIP_MS: u64 = 250;
@@ -254,32 +254,6 @@ impl Swim {
             .handle_data(&write_packet(&header, members), &mut self.runtime);
         self.settle(result, mono);
         Ok(())
-    }
-
-    /// Nobody is lost by the word of another alone: who comes out of a partition, or hears nobody,
-    /// takes those for lost who never lost each other. They are suspects first, and have their
-    /// time to answer.
-    fn doubted(&self, member: foca::Member<Id>, mono: u64) -> foca::Member<Id> {
-        let is_active = |known: &foca::Member<Id>| known.id().key == member.id().key;
-        let believed = member.state() != State::Down
-            || !self.foca.iter_members().any(is_active)
-            || self.had_its_time(member.id(), mono);
-        if believed {
-            return member;
-        }
-        foca::Member::new(*member.id(), member.incarnation(), State::Suspect)
-    }
-
-    /// Whether a suspect was asked, and nothing came from it since.
-    fn had_its_time(&self, id: &Id, mono: u64) -> bool {
-        let Some(node) = self.approved.get(&id.key) else {
-            return false;
-        };
-        self.members.get(node).is_some_and(|member| {
-            member.state == MemberState::Suspect
-                && mono >= member.since + TOLD_MS
-                && !self.hearing.has_heard_since(*node, member.since)
-        })
     }
 
     /// Runs the timers that are due.

@@ -62,13 +62,12 @@ impl Hearing {
 
 #[cfg(test)]
 mod tests {
-    use foca::State;
     use realm_identity::SecretKey;
 
     use super::*;
     use crate::{
         MemberState,
-        swim::{Out, Swim, read_packet},
+        swim::ring::{NODES, Ring, STEP, name},
     };
 
     #[test]
@@ -98,80 +97,9 @@ mod tests {
         assert!(hearing.was_out(5_000) && !hearing.was_out(5_000 + MUTE_MS));
     }
 
-    /// Some nodes, whose packets take no time.
-    struct Ring {
-        nodes: Vec<Swim>,
-        mono: u64,
-        deaf: bool,
-        /// Members that the first one called suspect or down, other than to their face.
-        verdicts: usize,
-    }
-
-    fn name(index: usize) -> PublicKey {
-        SecretKey::from_seed(&[index as u8; 32]).public()
-    }
-
-    impl Ring {
-        fn new() -> Self {
-            let approved = (0..NODES).map(name).collect();
-            let mut nodes: Vec<_> = (0..NODES)
-                .map(|index| Swim::new(name(index), 1, index as u64))
-                .collect();
-            for node in &mut nodes {
-                node.set_approved(&approved, 0);
-                (0..NODES).for_each(|peer| node.announce(name(peer), 0));
-            }
-            let (mono, deaf, verdicts) = (0, false, 0);
-            Self {
-                nodes,
-                mono,
-                deaf,
-                verdicts,
-            }
-        }
-
-        fn run(&mut self, millis: u64) {
-            for _ in 0..millis / STEP {
-                self.mono += STEP;
-                for index in 0..NODES {
-                    self.nodes[index].tick(self.mono);
-                    self.deliver(index);
-                }
-            }
-        }
-
-        fn deliver(&mut self, from: usize) {
-            while let Some(out) = self.nodes[from].poll() {
-                let Out::Send { to, packet } = out else {
-                    continue;
-                };
-                let (header, members) = read_packet(&packet).expect("is a packet");
-                let bad = members
-                    .iter()
-                    .filter(|member| member.state() != State::Alive && *member.id() != header.dst);
-                self.verdicts += if from == 0 { bad.count() } else { 0 };
-                let to = (0..NODES).find(|index| name(*index) == to);
-                let to = to.expect("is one of them");
-                if to != 0 || !self.deaf {
-                    let taken = self.nodes[to].packet(name(from), &packet, self.mono);
-                    taken.expect("an honest packet");
-                }
-            }
-        }
-
-        fn states(&self, at: usize) -> Vec<MemberState> {
-            let members = self.nodes[at].members().values();
-            members.map(|member| member.state).collect()
-        }
-    }
-
-    const NODES: usize = 4;
-    const STEP: u64 = 10;
-
     #[test]
     fn a_deaf_node_tells_no_verdicts() {
-        let mut ring = Ring::new();
-        ring.run(5_000);
+        let mut ring = Ring::settled();
         assert_eq!(ring.states(0), [MemberState::Up; NODES - 1]);
         ring.deaf = true;
         ring.run(DEAF_MS + STEP);
@@ -187,8 +115,7 @@ mod tests {
 
     #[test]
     fn who_was_stopped_blames_nobody_for_its_connections() {
-        let mut ring = Ring::new();
-        ring.run(5_000);
+        let mut ring = Ring::settled();
         let (peer, mono) = (name(1), ring.mono);
         ring.nodes[0].disconnected(peer, mono + 10_000);
         assert_eq!(ring.states(0), [MemberState::Up; NODES - 1]);
