@@ -42,6 +42,7 @@ mod remove;
 mod rotate;
 mod run;
 mod status;
+mod until;
 mod wait;
 
 /// Push WebAssembly once, and it runs on every machine you own.
@@ -187,6 +188,7 @@ impl Command {
         match self {
             Self::Run(_) => true,
             Self::Logs(args) => args.follow,
+            Self::Events(args) => args.follow,
             Self::Status(args) => args.watch,
             _ => false,
         }

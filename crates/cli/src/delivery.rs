@@ -156,7 +156,7 @@ async fn forget_what_is_safe(connection: &Connection, realm: &Realm) -> Result<(
 }
 
 /// Two nodes were seen to have this revision, and so all before it: nothing of them is sent again.
-pub async fn is_safe(realm: &Realm, revision: u64) -> Result<()> {
+pub async fn forget_up_to(realm: &Realm, revision: u64) -> Result<()> {
     match tokio::time::timeout(TURN, realm.lock()).await {
         Ok(lock) => {
             let _lock = lock?;

@@ -158,7 +158,7 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What follows the first line is indented, so that nobody's words pass for a line of ours.
         let shown = |text: &str| plain(text).replace('\n', "\n    ");
-        writeln!(f, "error[{}]: {}", plain(self.name()), shown(&self.message))?;
+        writeln!(f, "error[{}]: {}", shown(self.name()), shown(&self.message))?;
         for cause in &self.causes {
             writeln!(f, "  cause: {}", shown(cause))?;
         }

@@ -82,10 +82,14 @@ impl Output {
         Ok(())
     }
 
-    /// A message on standard error.
+    /// A message on standard error. What follows its first line is indented, so that nobody's words
+    /// pass for a line of ours.
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            tell(&format!("{}\n", plain(text.as_ref())));
+            tell(&format!(
+                "{}\n",
+                plain(text.as_ref()).replace('\n', "\n    ")
+            ));
         }
     }
 }

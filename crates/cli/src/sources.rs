@@ -9,6 +9,7 @@ use crate::{
     connection::{self, Connection},
     error::{CliError, ExitCode, Result},
     realms::Realm,
+    survey,
 };
 
 /// Nodes dialled at the same time.
@@ -37,7 +38,10 @@ impl Silent<'_> {
 }
 
 const fn is_here(node: &Node) -> bool {
-    matches!(node.state, NodeState::Ready | NodeState::Draining)
+    matches!(
+        node.state,
+        NodeState::Ready | NodeState::Draining | NodeState::Incompatible
+    )
 }
 
 /// Connects to every approved node, or to the one that is called `only`; `first` is connected already.
@@ -47,15 +51,10 @@ pub async fn open<'s>(
     status: &'s Status,
     only: Option<&str>,
 ) -> Result<(Vec<Source<'s>>, Vec<Silent<'s>>)> {
-    let wanted = |node: &&Node| only.is_none_or(|name| name == node.name);
-    let nodes: Vec<&Node> = status.nodes.iter().filter(wanted).collect();
-    if nodes.is_empty() {
-        let name = only.unwrap_or_default();
-        return Err(
-            CliError::new(ExitCode::NotFound, format!("no node {name:?}"))
-                .help("list them: realm nodes ls"),
-        );
-    }
+    let only = only.map(|name| survey::node_key(status, name));
+    let only = only.transpose()?;
+    let wanted = |node: &&Node| only.is_none_or(|key| key == node.key);
+    let nodes = status.nodes.iter().filter(wanted);
     let (owner, relays) = (first.owner.clone(), first.relays.clone());
     let mut own = Some(first);
     let (mut sources, mut silent, mut others) = (Vec::new(), Vec::new(), Vec::new());
@@ -64,7 +63,7 @@ pub async fn open<'s>(
             sources.extend(own.take().map(|connection| Source { connection, node }));
         } else if is_here(node) && node.address.is_some() {
             others.push(node);
-        } else if connection::is_member(node) {
+        } else if connection::is_member(node) || only.is_some() {
             let why = format!("it is {}", node.state);
             silent.push(Silent { node, why });
         }
@@ -82,6 +81,10 @@ pub async fn open<'s>(
                 why: error.message,
             }),
         }
+    }
+    if let Some(key) = only.filter(|_| sources.is_empty() && silent.is_empty()) {
+        let message = format!("{key} is no node of this realm");
+        return Err(CliError::new(ExitCode::NotFound, message).help("list them: realm nodes ls"));
     }
     Ok((sources, silent))
 }

@@ -6,7 +6,11 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use realm_agent::status::{Picture, Reader};
-use realm_rpc::{ErrorCode, RpcError, Survey, status::Status};
+use realm_identity::PublicKey;
+use realm_rpc::{
+    RpcError, Survey,
+    status::{Node, Status},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -16,6 +20,7 @@ use crate::{
     head::{self, Base},
     output::Output,
     realms::Realm,
+    sources::feed::ended_by_itself,
 };
 
 /// A node that is followed says something every two seconds; silence for longer means that it is gone.
@@ -34,6 +39,39 @@ pub async fn status(connection: &Connection, realm: &Realm, output: &Output) -> 
     let picture = picture(connection, realm).await?;
     warn(&picture, output);
     Ok(picture.status)
+}
+
+/// The key of the node called `wanted`, which may be a key itself.
+///
+/// A node of the realm comes before one that asks to join or was revoked: no stranger makes a name
+/// ambiguous by calling itself so.
+pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
+    if let Ok(key) = wanted.parse() {
+        return Ok(key);
+    }
+    // The first letters of a key are how lists show it.
+    let is_wanted = |node: &&Node| {
+        node.name == wanted || node.key.short() == wanted.trim_start_matches("ed25519:")
+    };
+    let found = status.nodes.iter().filter(is_wanted);
+    let (members, others): (Vec<&Node>, Vec<&Node>) =
+        found.partition(|node| connection::is_member(node));
+    let found = if members.is_empty() { others } else { members };
+    match found[..] {
+        [node] => Ok(node.key),
+        [] => Err(
+            CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))
+                .help("list them: realm nodes ls"),
+        ),
+        _ => {
+            let keys: Vec<String> = found.iter().map(|node| node.key.to_string()).collect();
+            Err(CliError::new(
+                ExitCode::Usage,
+                format!("several nodes are called {wanted}: {}", keys.join(", ")),
+            )
+            .help("give the key of the right one, or its first letters: realm nodes ls"))
+        }
+    }
 }
 
 /// Says which node's word was handed over without that node's signature.
@@ -137,7 +175,7 @@ impl<'a> Follower<'a> {
             let survey = tokio::select! {
                 survey = from.recv() => survey,
                 ended = &mut following => match ended {
-                    Err(error) if error.code != ErrorCode::Disconnected => return Err(failed(error)),
+                    Err(error) if !ended_by_itself(&error) => return Err(failed(error)),
                     Err(error) => return Ok(End::Gone(failed(error))),
                     Ok(()) => {
                         let ended = CliError::new(ExitCode::NoAgent, "the node ended the status");

@@ -13,7 +13,7 @@ mod realm;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Nothing is changed: a few files are read, a program of 40 bytes is compiled and run, nodes are asked.\nThe exit code is 0 unless something is a problem; a warning is none."
+    after_help = "No intent is signed: a few files are read, a tiny program is compiled (its result stays in the cache) and run, and nodes are asked as by any command.\nThe exit code is 0 unless something is a problem; a warning is none."
 )]
 pub struct Args {}
 

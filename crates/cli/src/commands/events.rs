@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub since: Option<Duration>,
     /// Only of this node.
-    #[arg(long, visible_alias = "peer")]
+    #[arg(long, visible_alias = "peer", alias = "nodes")]
     pub node: Option<String>,
 }
 
@@ -68,7 +68,6 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
                 since,
                 last: None,
             },
-            |event| event.at,
             |node, event| show(node, event, output),
         )
         .await?;
@@ -119,6 +118,14 @@ impl Feed for Events {
         }
         self.last = Some((event.seq, event.at));
         true
+    }
+
+    fn at(event: &Event) -> Timestamp {
+        event.at
+    }
+
+    fn bytes(event: &Event) -> usize {
+        size_of::<Event>() + event.kind.len() + event.subject.len() + event.message.len()
     }
 }
 

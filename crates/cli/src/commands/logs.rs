@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub since: Option<Duration>,
     /// Only from this node.
-    #[arg(long, visible_alias = "peer")]
+    #[arg(long, visible_alias = "peer", alias = "nodes")]
     pub node: Option<String>,
     /// The run before the present one.
     #[arg(short, long, conflicts_with = "follow")]
@@ -57,7 +57,8 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     let since = args.since.map(clock::ago).transpose()?;
     let query = LogQuery {
         component: args.name.as_ref().map(|name| name.as_str().to_owned()),
-        node: args.node.clone(),
+        // Each node is asked for its own lines.
+        node: None,
         tail: args.tail,
         since,
         follow: args.follow,
@@ -85,7 +86,6 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             reading,
             &session.output,
             || Lines::new(query.clone()),
-            |line| line.at,
             |_, line| show(line, &session.output),
         )
         .await?;

@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "node")]
     pub all: bool,
     /// The links of this node.
-    #[arg(long, visible_alias = "peer")]
+    #[arg(long, visible_alias = "peer", alias = "nodes")]
     pub node: Option<String>,
 }
 
@@ -54,23 +54,33 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let (sources, mut silent) = sources::open(first, &realm, &status, only).await?;
         silent.retain(|silent| silent.is_here() || only.is_some());
         for silent in &silent {
-            let (node, why) = (&silent.node.name, &silent.why);
-            session
-                .output
-                .say(format!("the links of {node} are not known: {why}"));
+            unknown(&silent.node.name, &silent.why, &session.output);
         }
-        let mut all = Vec::new();
-        for source in &sources {
-            let told = survey::status(&source.connection, &realm, &session.output).await?;
-            all.extend(ways(&told));
+        let told = sources
+            .iter()
+            .map(|source| survey::status(&source.connection, &realm, &session.output));
+        let told = futures::future::join_all(told).await;
+        let (mut all, mut untold) = (Vec::new(), 0);
+        for (source, told) in sources.iter().zip(told) {
+            match told {
+                Ok(told) => all.extend(ways(&told)),
+                Err(error) => {
+                    untold += 1;
+                    unknown(&source.node.name, &error.in_one_line(), &session.output);
+                }
+            }
         }
         show(&all, &session.output)?;
-        Ok(if silent.is_empty() {
+        Ok(if silent.is_empty() && untold == 0 {
             ExitCode::Ok
         } else {
             ExitCode::Partial
         })
     })
+}
+
+fn unknown(node: &str, why: &str, output: &Output) {
+    output.say(format!("the links of {node} are not known: {why}"));
 }
 
 /// The ways from the node that gave this status to the others.

@@ -16,7 +16,7 @@ use realm_rpc::{
 };
 
 use crate::{
-    commands::{Session, lifecycle, push::node_key, status},
+    commands::{Session, lifecycle, status},
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
     intent::{self, Durable},
@@ -129,12 +129,12 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 return approve::run(args, &now, (&connection, &realm), session).await;
             }
             Command::Revoke { node, yes, note } => {
-                let key = node_key(&now, node)?;
+                let key = survey::node_key(&now, node)?;
                 confirm(*yes, &format!("revoke {node} for good")).await?;
                 (key, Act::Revoke(Note { note: note.clone() }))
             }
             Command::Rm { node, yes, note } => {
-                let key = node_key(&now, node)?;
+                let key = survey::node_key(&now, node)?;
                 confirm(*yes, &format!("take {node} out of the realm")).await?;
                 (key, Act::Remove(Note { note: note.clone() }))
             }
@@ -143,19 +143,24 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                     return Err(CliError::new(ExitCode::Usage, "no tags are given")
                         .help("name them all, or take all away: --clear"));
                 }
-                (node_key(&now, node)?, Act::Tags(sorted(tags.clone())))
+                (
+                    survey::node_key(&now, node)?,
+                    Act::Tags(sorted(tags.clone())),
+                )
             }
             Command::Rename { node, name } => {
-                let key = node_key(&now, node)?;
+                let key = survey::node_key(&now, node)?;
                 check_free(name, &key, &now)?;
                 (key, Act::Rename(name.clone()))
             }
-            Command::Drain { node, note, .. } => {
-                (node_key(&now, node)?, Act::Drain(true, note.clone()))
-            }
-            Command::Undrain { node, note, .. } => {
-                (node_key(&now, node)?, Act::Drain(false, note.clone()))
-            }
+            Command::Drain { node, note, .. } => (
+                survey::node_key(&now, node)?,
+                Act::Drain(true, note.clone()),
+            ),
+            Command::Undrain { node, note, .. } => (
+                survey::node_key(&now, node)?,
+                Act::Drain(false, note.clone()),
+            ),
         };
         let decide = |state: &State| Ok((Target::Node(key), act.payload(&key, state, &now)?));
         let durable = match command {
@@ -175,9 +180,12 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             intent::submit((&connection, &realm), durable, &session.output, decide).await?;
         lifecycle::report(outcome, command.node().unwrap_or(&key.short()), session)?;
         if matches!(command, Command::Drain { .. }) {
-            let after = survey::picture(&connection, &realm).await?.status;
-            for line in homeless::lines(&now, &after) {
-                session.output.say(line);
+            // It is done, whether or not the node can still say what follows from it.
+            match survey::picture(&connection, &realm).await {
+                Ok(after) => homeless::lines(&now, &after.status)
+                    .iter()
+                    .for_each(|line| session.output.say(line)),
+                Err(error) => tracing::debug!(%error, "what has nowhere to run is not known"),
             }
         }
         match command {
@@ -278,7 +286,7 @@ async fn ls(now: &Status, connection: &Connection, session: &Session) -> Result<
 }
 
 fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
-    let key = node_key(now, wanted)?;
+    let key = survey::node_key(now, wanted)?;
     let node = now.nodes.iter().find(|node| node.key == key);
     let node = node.ok_or_else(|| {
         CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))

@@ -13,10 +13,7 @@ use realm_manifest::{
     units,
 };
 use realm_planner::{PushPatch, State};
-use realm_rpc::{
-    ErrorCode, RpcError, UploadClient,
-    status::{Node, Status},
-};
+use realm_rpc::{ErrorCode, RpcError, UploadClient};
 
 use crate::{
     artifact::LocalArtifact,
@@ -25,7 +22,7 @@ use crate::{
         cell_args::{GrantArgs, LimitArgs},
         wait,
     },
-    connection::{self, Connection, is_member, rpc_failed},
+    connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
     head,
     intent::{self, Outcome},
@@ -260,40 +257,8 @@ async fn resolve(
     let status = survey::status(connection, realm, &session.output).await?;
     wanted
         .iter()
-        .map(|wanted| node_key(&status, wanted))
+        .map(|wanted| survey::node_key(&status, wanted))
         .collect()
-}
-
-/// The key of the node called `wanted`, which may be a key itself.
-///
-/// A node of the realm comes before one that asks to join or was revoked: no stranger makes a name
-/// ambiguous by calling itself so.
-pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
-    if let Ok(key) = wanted.parse() {
-        return Ok(key);
-    }
-    // The first letters of a key are how lists show it.
-    let is_wanted = |node: &&Node| {
-        node.name == wanted || node.key.short() == wanted.trim_start_matches("ed25519:")
-    };
-    let found = status.nodes.iter().filter(is_wanted);
-    let (members, others): (Vec<&Node>, Vec<&Node>) = found.partition(|node| is_member(node));
-    let found = if members.is_empty() { others } else { members };
-    match found[..] {
-        [node] => Ok(node.key),
-        [] => Err(
-            CliError::new(ExitCode::NotFound, format!("no node {wanted:?}"))
-                .help("list them: realm nodes ls"),
-        ),
-        _ => {
-            let keys: Vec<String> = found.iter().map(|node| node.key.to_string()).collect();
-            Err(CliError::new(
-                ExitCode::Usage,
-                format!("several nodes are called {wanted}: {}", keys.join(", ")),
-            )
-            .help("give the key of the right one, or its first letters: realm nodes ls"))
-        }
-    }
 }
 
 /// Sends what the node lacks. What an earlier try left there may be damaged: then all of it is sent again.

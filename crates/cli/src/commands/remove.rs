@@ -13,17 +13,13 @@ use crate::{
     commands::{
         Session,
         lifecycle::{check_known, report},
+        until::Until,
     },
-    connection::{self, Connection},
-    error::{CliError, ExitCode, Result},
+    connection,
+    error::{ExitCode, Result},
     head,
     intent::{self, Durable},
-    realms::Realm,
-    survey,
 };
-
-/// Between two looks at what is left.
-const LOOK: Duration = Duration::from_millis(250);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  realm rm web\n  realm rm web worker --wait")]
@@ -74,45 +70,17 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             revision = outcome.revision();
         }
         if args.wait {
-            return gone(&names, revision, args.timeout, asked, session).await;
+            let gone = Until {
+                timeout: args.timeout,
+                done: "no cell is left on any node that is here",
+                late: "still there",
+                help: "it goes on: see what nodes say with realm nodes ls",
+            };
+            let left = |now: &Picture| still_there(&names, revision, now);
+            return gone.nothing_is(left, asked, session).await;
         }
         Ok(ExitCode::Ok)
     })
-}
-
-/// Waits until no node that is here has a cell of the components; afterwards says which nodes do.
-async fn gone(
-    names: &BTreeSet<&ComponentName>,
-    revision: u64,
-    timeout: Duration,
-    (connection, realm): (&Connection, &Realm),
-    session: &Session,
-) -> Result<ExitCode> {
-    let mut left = Vec::new();
-    let empty = async {
-        loop {
-            left = still_there(names, revision, &survey::picture(connection, realm).await?);
-            if left.is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    match tokio::time::timeout(timeout, empty).await {
-        Ok(done) => {
-            done?;
-            session
-                .output
-                .say("✓ no cell is left on any node that is here");
-            Ok(ExitCode::Ok)
-        }
-        Err(_) => {
-            let timeout = humantime::format_duration(timeout);
-            let message = format!("still there after {timeout}: {}", left.join(", "));
-            Err(CliError::new(ExitCode::Partial, message)
-                .help("it goes on: see what nodes say with realm nodes ls"))
-        }
-    }
 }
 
 fn still_there(names: &BTreeSet<&ComponentName>, revision: u64, now: &Picture) -> Vec<String> {

@@ -36,8 +36,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 #[group(skip)]
 pub struct Args {
     /// Return once it is everywhere as asked; `all` counts lost nodes too. It gives up, with exit code 6, when a cell
-    /// has ended 3 times in a row without having run for a second, when what failed is not tried again, and when no
-    /// node could take it for 20s.
+    /// has ended 3 times in a row without having run for a second, when what failed is not tried again, and (not with
+    /// `all`) when no node could take it for 20s.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "present", value_name = "present|all")]
     pub wait: Option<Which>,
     /// How long to wait, such as 30s.

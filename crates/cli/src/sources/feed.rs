@@ -18,6 +18,8 @@ use crate::{
 /// Between two looks whether a node is back: doubles from the first to the last.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 const LAST_LOOK: Duration = Duration::from_secs(5);
+/// What is kept to be put in the order of time.
+const MAX_KEPT_BYTES: usize = 512 * 1024 * 1024;
 
 /// What one node tells.
 pub trait Feed {
@@ -36,6 +38,11 @@ pub trait Feed {
 
     /// Whether it is wanted, and no earlier connection has told it.
     fn is_new(&mut self, item: &Self::Item) -> bool;
+
+    fn at(item: &Self::Item) -> Timestamp;
+
+    /// Roughly what it takes in memory.
+    fn bytes(item: &Self::Item) -> usize;
 }
 
 /// What is done with all that comes.
@@ -56,29 +63,23 @@ pub async fn read<F: Feed>(
     reading: Reading,
     output: &Output,
     mut feed: impl FnMut() -> F,
-    at: impl Fn(&F::Item) -> Timestamp,
     show: impl Fn(&str, &F::Item) -> Result<()>,
 ) -> Result<usize> {
     // One batch at a time: a slow terminal holds the nodes back.
     let (to, mut from) = mpsc::channel::<(&str, Vec<F::Item>)>(1);
     let print = async {
-        let (mut kept, mut count) = (Vec::new(), 0);
+        let mut count = 0;
+        let mut kept = Kept::<F>::new(reading);
         while let Some((node, items)) = from.recv().await {
             count += items.len();
-            for item in items {
-                if reading.follow {
-                    show(node, &item)?;
-                } else {
-                    kept.push((node, item));
-                }
+            if reading.follow {
+                items.iter().try_for_each(|item| show(node, item))?;
+            } else {
+                kept.add(node, items)?;
             }
         }
-        kept.sort_by_key(|(_, item)| at(item));
-        let tail = reading.tail.and_then(|tail| usize::try_from(tail).ok());
-        let skip = tail.map_or(0, |tail| kept.len().saturating_sub(tail));
-        for (node, item) in &kept[skip..] {
-            show(node, item)?;
-        }
+        let kept = kept.in_order();
+        kept.iter().try_for_each(|(node, item)| show(node, item))?;
         Ok(count)
     };
     let told = sources.into_iter().map(|source| {
@@ -92,6 +93,55 @@ pub async fn read<F: Feed>(
     let (ended, count) = tokio::try_join!(told, print)?;
     ended.into_iter().collect::<Result<()>>()?;
     Ok(count)
+}
+
+/// What came, until all of it is there.
+struct Kept<'s, F: Feed> {
+    items: Vec<(&'s str, F::Item)>,
+    bytes: usize,
+    /// How many are wanted in the end.
+    tail: Option<usize>,
+    what: &'static str,
+}
+
+impl<'s, F: Feed> Kept<'s, F> {
+    fn new(reading: Reading) -> Self {
+        Self {
+            items: Vec::new(),
+            bytes: 0,
+            tail: reading.tail.and_then(|tail| usize::try_from(tail).ok()),
+            what: reading.what,
+        }
+    }
+
+    fn add(&mut self, node: &'s str, items: Vec<F::Item>) -> Result<()> {
+        self.bytes += items.iter().map(F::bytes).sum::<usize>();
+        self.items
+            .extend(items.into_iter().map(|item| (node, item)));
+        if self.bytes > MAX_KEPT_BYTES {
+            self.cut();
+        }
+        if self.bytes > MAX_KEPT_BYTES {
+            let message = format!("more {} than are shown at once", self.what);
+            return Err(CliError::failed(message)
+                .help("ask for less: --tail N, --since DURATION, --node NODE"));
+        }
+        Ok(())
+    }
+
+    /// Leaves the last ones, as many as are wanted, in the order of time.
+    fn cut(&mut self) {
+        self.items.sort_by_key(|(_, item)| F::at(item));
+        let many = self.items.len();
+        let skip = self.tail.map_or(0, |tail| many.saturating_sub(tail));
+        self.items.drain(..skip);
+        self.bytes = self.items.iter().map(|(_, item)| F::bytes(item)).sum();
+    }
+
+    fn in_order(mut self) -> Vec<(&'s str, F::Item)> {
+        self.cut();
+        self.items
+    }
 }
 
 /// Sends what the node tells until it has no more, or refuses. Dropping it midway ends it.
@@ -108,17 +158,31 @@ async fn follow<'s, F: Feed>(
         let Err(error) = one(&source, &mut feed, &to).await else {
             return Ok(());
         };
-        if !reading.follow || error.code != ErrorCode::Disconnected {
+        if !reading.follow || !ended_by_itself(&error) {
             let message = format!("{node} does not give its {what}");
-            return Err(rpc_failed(message, &error));
+            let refused = rpc_failed(message, &error);
+            if reading.follow {
+                // The others go on.
+                output.say(refused.in_one_line());
+            }
+            return Err(refused);
         }
         let since = clock::rfc3339(clock::now()?);
         output.say(format!(
-            "no more {what} from {node}: it is gone; they go on when it is back"
+            "no more {what} from {node}: it is gone, or ended the connection; they go on when it is back"
         ));
         source.connection = back(&source, realm).await?;
         output.say(format!("{node} is back: it was away since {since}"));
     }
+}
+
+/// Whether a new connection may go on: the node was away, or a change of the realm's nodes ended all
+/// connections, as it does so that nobody keeps rights that were taken.
+pub fn ended_by_itself(error: &RpcError) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::Disconnected | ErrorCode::NotAuthorised
+    )
 }
 
 /// What one connection tells, but for what was told before.

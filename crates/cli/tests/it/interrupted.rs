@@ -47,6 +47,7 @@ fn what_goes_on_until_ctrl_c_ends_without_a_word() {
     let ticker = guest("ticker.wasm");
     realm.ok(&["push", "ticker", &ticker, "--wait", "--via", &via]);
     interrupt_at_work(&realm, &["logs", "ticker", "-f", "--via", &via]);
+    interrupt_at_work(&realm, &["events", "-f", "--via", &via]);
     interrupt_at_work(&realm, &["status", "--watch", "--via", &via]);
     interrupt_at_work(&realm, &["run", &ticker]);
     interrupt_at_work(&realm, &["run", &ticker, "-o", "json"]);

@@ -1,28 +1,10 @@
 //! Where an agent listens, by `--port` and by its file.
 
-use std::{
-    net::{TcpListener, UdpSocket},
-    path::Path,
-    process::Stdio,
-};
+use std::{path::Path, process::Stdio};
 
 use realm_testkit::{Cluster, wait_for};
 
-use crate::{KilledAtTheEnd, cluster};
-
-/// A port that nothing uses on any of this machine's addresses, over TCP or UDP.
-fn free_port() -> u16 {
-    let free = |port: u16| {
-        let udp = UdpSocket::bind(("0.0.0.0", port)).is_ok();
-        udp && TcpListener::bind(("0.0.0.0", port)).is_ok()
-    };
-    wait_for("a free port", || {
-        let taken = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = taken.local_addr().unwrap().port();
-        drop(taken);
-        free(port).then_some(port)
-    })
-}
+use crate::{KilledAtTheEnd, cluster, free_port};
 
 /// Starts an agent with these arguments, which say to listen at this port; answers with the addresses it tells.
 fn listens(

@@ -46,12 +46,28 @@ mod trust;
 mod wait;
 mod wasm_debug;
 
-use std::{path::PathBuf, process::Child};
+use std::{
+    net::{TcpListener, UdpSocket},
+    path::PathBuf,
+    process::Child,
+};
 
 use realm_testkit::Cluster;
 
 fn cluster() -> Cluster {
     Cluster::new(env!("CARGO_BIN_EXE_realm"))
+}
+
+/// A port that nothing uses on any of this machine's addresses, over TCP or UDP. It lies below those that
+/// the kernel gives to whoever asks for any, so no other test gets it meanwhile.
+fn free_port() -> u16 {
+    let free = |port: &u16| {
+        let udp = UdpSocket::bind(("0.0.0.0", *port)).is_ok();
+        udp && TcpListener::bind(("0.0.0.0", *port)).is_ok()
+    };
+    // Tests run side by side, each in a process of its own.
+    let first = 12_000 + u16::try_from(std::process::id() % 8_000).unwrap();
+    (first..first + 8_000).find(free).unwrap()
 }
 
 /// A process that a failing test does not leave behind.

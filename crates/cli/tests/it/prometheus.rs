@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -10,7 +9,7 @@ use std::{
 use realm_testkit::wait_for;
 use serde_json::Value;
 
-use crate::{KilledAtTheEnd, cluster, debian, guest, http::ask, page::http_address};
+use crate::{KilledAtTheEnd, cluster, debian, free_port, guest, http::ask, page::http_address};
 
 fn contrib(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -36,9 +35,7 @@ impl Prometheus {
             .replace("[\"127.0.0.1:9920\"]", &format!("{targets:?}"));
         let file = dir.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap().to_string();
-        drop(free);
+        let address = format!("127.0.0.1:{}", free_port());
         let log = std::fs::File::create(dir.join("prometheus.log")).unwrap();
         let process = Command::new(program)
             .arg(format!("--config.file={}", file.display()))

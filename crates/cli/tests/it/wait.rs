@@ -140,11 +140,37 @@ fn followed_lines_go_on_when_their_node_is_back() {
     let lines = || std::fs::read_to_string(&file).unwrap();
     wait_for("the first line", || (!lines().is_empty()).then_some(()));
     realm.kill("one");
-    logs.hears("it is gone; they go on when it is back");
+    logs.hears("they go on when it is back");
     realm.start("one");
     logs.hears("is back: it was away since 2");
     let before = lines().len();
     wait_for("lines of the new run", || {
+        (lines().len() > before).then_some(())
+    });
+}
+
+#[test]
+fn taking_a_node_out_ends_nobody_s_following() {
+    let mut realm = cluster();
+    for name in ["one", "two"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let (ticker, one) = (guest("ticker.wasm"), realm.address("one"));
+    let push = ["push", "ticker", &ticker, "--node", "one", "--wait"];
+    realm.ok(&[&push[..], &["--via", &one]].concat());
+    let file = realm.path().join("lines");
+    let answers = File::create(&file).unwrap();
+    let follow = ["logs", "ticker", "-f", "--node", "one", "--via", &one];
+    let mut logs = Following::start_into(&realm, &follow, answers.into());
+    let mut watching = Following::start(&realm, &["status", "--watch", "--via", &one]);
+    let lines = || std::fs::read_to_string(&file).unwrap();
+    wait_for("the first line", || (!lines().is_empty()).then_some(()));
+    realm.ok(&["nodes", "revoke", "two", "--yes", "--via", &one]);
+    logs.hears("is back: it was away since 2");
+    watching.hears("going on with");
+    let before = lines().len();
+    wait_for("lines after that", || {
         (lines().len() > before).then_some(())
     });
 }

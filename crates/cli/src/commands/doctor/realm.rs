@@ -63,6 +63,7 @@ pub(super) async fn look(session: &Session) -> Vec<Finding> {
             findings.push(clocks(&status, &survey));
             findings.push(versions(&status));
             findings.push(agreement(&status));
+            findings.extend(alarms(&status));
         }
         Err(error) => findings.push(Finding::failed("nodes", &error)),
     }
@@ -102,15 +103,15 @@ fn key(session: &Session) -> Finding {
 
 fn nodes(status: &Status) -> Finding {
     let mut away: Vec<&str> = Vec::new();
-    let mut ready = 0;
+    let mut here = 0;
     for node in &status.nodes {
         match node.state {
-            NodeState::Ready | NodeState::Draining => ready += 1,
-            NodeState::Lost | NodeState::Incompatible => away.push(&node.name),
+            NodeState::Ready | NodeState::Draining | NodeState::Incompatible => here += 1,
+            NodeState::Lost => away.push(&node.name),
             _ => {}
         }
     }
-    let found = format!("{ready} here, {} away", away.len());
+    let found = format!("{here} here, {} away", away.len());
     if away.is_empty() {
         return Finding::new("nodes", State::Ok, found);
     }
@@ -181,8 +182,15 @@ fn versions(status: &Status) -> Finding {
         }
     }
     let mine = env!("CARGO_PKG_VERSION");
-    let same = versions.keys().all(|version| version.ends_with(mine));
-    if same {
+    let is_mine = |version: &&str| version.trim_start_matches("realm/") == mine;
+    if versions.is_empty() {
+        return Finding::new(
+            "versions",
+            State::Skipped,
+            "no node has told its version yet",
+        );
+    }
+    if versions.keys().all(is_mine) {
         return Finding::new("versions", State::Ok, format!("all are {mine}"));
     }
     let listed: Vec<String> = versions
@@ -206,15 +214,27 @@ fn agreement(status: &Status) -> Finding {
         )
         .help("see the branches and end it: realm history merge");
     }
-    match status.alarms.first() {
-        Some(alarm) => {
-            let finding = Finding::new("log", State::Problem, alarm.message.clone());
-            finding.help(alarm.help.clone())
-        }
-        None => Finding::new(
-            "log",
-            State::Ok,
-            format!("one history, at revision {}", status.revision),
-        ),
+    let behind: Vec<&str> = status
+        .nodes
+        .iter()
+        .filter(|node| node.state == NodeState::Incompatible)
+        .map(|node| node.name.as_str())
+        .collect();
+    if !behind.is_empty() {
+        let found = format!("not understood by older nodes: {}", behind.join(", "));
+        return Finding::new("log", State::Warning, found)
+            .help("upgrade them: docs/operating/upgrade.md");
     }
+    Finding::new(
+        "log",
+        State::Ok,
+        format!("one history, at revision {}", status.revision),
+    )
+}
+
+fn alarms(status: &Status) -> impl Iterator<Item = Finding> {
+    let alarms = status.alarms.iter();
+    alarms.map(|alarm| {
+        Finding::new("alarm", State::Problem, alarm.message.clone()).help(alarm.help.clone())
+    })
 }

@@ -68,6 +68,14 @@ impl Feed for Lines {
         }
         true
     }
+
+    fn at(line: &LogLine) -> Timestamp {
+        line.at
+    }
+
+    fn bytes(line: &LogLine) -> usize {
+        size_of::<LogLine>() + line.component.len() + line.node.len() + line.text.len()
+    }
 }
 
 #[cfg(test)]

@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
+use realm_agent::status::Picture;
 use realm_identity::PublicKey;
 use realm_rpc::status::{CellState, NodeState, Status};
 
 use crate::{
-    commands::Session,
+    commands::{Session, until::Until},
     connection::Connection,
-    error::{CliError, ExitCode, Result},
+    error::{ExitCode, Result},
     realms::Realm,
-    survey,
 };
-
-/// Between two looks at the node.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Waits until no cell runs on the node.
 pub async fn drained(
@@ -23,13 +20,14 @@ pub async fn drained(
     at: (&Connection, &Realm),
     session: &Session,
 ) -> Result<ExitCode> {
-    let wait = Wait {
+    let wait = Until {
         timeout,
         done: "no cell runs there",
         late: "still there",
         help: "cells with a volume of their own stay where it is: realm status",
     };
-    wait.until(|now| cells_on(key, now), at, session).await
+    wait.nothing_is(|now| cells_on(key, &now.status), at, session)
+        .await
 }
 
 /// Waits until everything runs on the node that should, as of the revision that took it up again.
@@ -39,56 +37,14 @@ pub async fn undrained(
     at: (&Connection, &Realm),
     session: &Session,
 ) -> Result<ExitCode> {
-    let wait = Wait {
+    let wait = Until {
         timeout,
         done: "all that should run there does",
         late: "not as asked",
         help: "see why: realm status",
     };
-    let left = |now: &Status| missing_on(key, revision, now);
-    wait.until(left, at, session).await
-}
-
-/// What is waited for, and the words for it.
-struct Wait {
-    timeout: Duration,
-    done: &'static str,
-    late: &'static str,
-    help: &'static str,
-}
-
-impl Wait {
-    /// Waits until nothing is `left`; afterwards says what is.
-    async fn until(
-        self,
-        left: impl Fn(&Status) -> Vec<String>,
-        (connection, realm): (&Connection, &Realm),
-        session: &Session,
-    ) -> Result<ExitCode> {
-        let mut found = Vec::new();
-        let nothing = async {
-            loop {
-                found = left(&survey::picture(connection, realm).await?.status);
-                if found.is_empty() {
-                    return Ok(());
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let done = tokio::time::timeout(self.timeout, nothing).await;
-        match done {
-            Ok(done) => {
-                done?;
-                session.output.say(format!("✓ {}", self.done));
-                Ok(ExitCode::Ok)
-            }
-            Err(_) => {
-                let timeout = humantime::format_duration(self.timeout);
-                let message = format!("{} after {timeout}: {}", self.late, found.join(", "));
-                Err(CliError::new(ExitCode::Partial, message).help(self.help))
-            }
-        }
-    }
+    let left = |now: &Picture| missing_on(key, revision, &now.status);
+    wait.nothing_is(left, at, session).await
 }
 
 /// What is not yet as asked of the components that have a place on the node.
@@ -104,7 +60,14 @@ fn missing_on(key: &PublicKey, revision: u64, now: &Status) -> Vec<String> {
         nodes.any(|name| *name == node.name)
     });
     let missing = placed.flat_map(|one| {
-        let drift = now.drift.iter().filter(|drift| drift.component == one.name);
+        // What is on nodes that are away is not waited for.
+        let away = |name: &str| {
+            let mut nodes = now.nodes.iter();
+            nodes.any(|node| node.name == name && node.state == NodeState::Lost)
+        };
+        let drift = now.drift.iter().filter(move |drift| {
+            drift.component == one.name && !drift.node.as_deref().is_some_and(away)
+        });
         drift.map(|drift| {
             let at = drift.node.as_deref().unwrap_or("no node");
             let (component, have, want) = (&drift.component, &drift.have, &drift.want);

@@ -135,7 +135,7 @@ fn wanted<'a>(status: &'a Status, component: &'a Component) -> impl Iterator<Ite
 
 fn has_no_place(status: &Status, drift: &Drift) -> bool {
     let Some(node) = &drift.node else { return true };
-    let refuses = |code: &str| matches!(code, "no-room" | "draining");
+    let refuses = |code: &str| matches!(code, "no-room" | "draining" | "incompatible");
     let mut reasons = drift.reason.iter();
     !is_lost(status, node) && reasons.any(|reason| refuses(&reason.code))
 }
