@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{cluster, guest, http::ask, trust::http_address};
+use crate::{cluster, guest, http::ask, page::http_address};
 
 /// A small file system of its own, gone at the end.
 struct SmallDisk(PathBuf);
