@@ -1,6 +1,6 @@
 //! Which nodes count as approved: those the owner's log names, and those that took up an invite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use realm_identity::{PublicKey, RealmId, VerifiedClaim, WitnessedClaim};
 use realm_manifest::{NodeName, Tag};
@@ -92,6 +92,20 @@ pub fn approved(
 /// Whether the node vouched for itself, as those do that begin a realm.
 fn is_own_witness(claim: &WitnessedClaim) -> bool {
     claim.witness.node == claim.claim.node
+}
+
+/// Whom a node serves: nobody before it has read the log, which says who is out.
+pub fn served(approved: &BTreeMap<PublicKey, Approval>, is_caught_up: bool) -> HashSet<PublicKey> {
+    match is_caught_up {
+        true => approved.keys().copied().collect(),
+        false => HashSet::new(),
+    }
+}
+
+/// Whether a node may say now that `claimant` took up its invite: one that has not read the log may
+/// not know that it was taken out. For itself it speaks at once, or no realm could begin.
+pub fn may_vouch_for(claimant: &PublicKey, me: &PublicKey, is_caught_up: bool) -> bool {
+    is_caught_up || claimant == me
 }
 
 /// Names and tags of an invite that are none are left out: the owner's tools never write such.
@@ -247,5 +261,19 @@ pub(crate) mod tests {
             expelled: BTreeMap::from([(key(11).public(), 3)]),
         };
         assert_eq!(names(&chain, &[first, claim(51, 11, 10, NOW)]), ["node-10"]);
+    }
+
+    #[test]
+    fn a_newcomer_serves_nobody_and_vouches_for_nobody_else() {
+        let approval = Approval {
+            name: None,
+            tags: Vec::new(),
+        };
+        let [me, other] = [key(10).public(), key(11).public()];
+        let approved = BTreeMap::from([(me, approval.clone()), (other, approval)]);
+        assert!(served(&approved, false).is_empty());
+        assert_eq!(served(&approved, true), HashSet::from([me, other]));
+        assert!(may_vouch_for(&me, &me, false) && !may_vouch_for(&other, &me, false));
+        assert!(may_vouch_for(&other, &me, true));
     }
 }

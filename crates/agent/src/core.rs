@@ -11,8 +11,8 @@ use std::{
 use realm_identity::{PublicKey, RealmId, SecretKey, Timestamp, WitnessedClaim};
 use realm_manifest::report::Reason;
 use realm_p2p::{NetworkEvent, NetworkHandle};
-use realm_planner::{Nodes, PlanInput, State, Step, plan};
-use realm_protocol::{Event, Halt, MemberState, Node, Now, Token};
+use realm_planner::State;
+use realm_protocol::{Event, Halt, Node, Now, Token};
 use realm_rpc::Submitted;
 use realm_store::{Blobs, Op};
 use tokio::{
@@ -22,12 +22,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    approvals::Approval,
+    approvals::{Approval, served},
     clock::Clock,
     events::Events,
     fold::PlannerFold,
     ledger::{LedgerTask, Written},
     offenders::Offenders,
+    presence::Presence,
     report::Reporter,
     supervisor::Supervisor,
     trust::Trust,
@@ -40,6 +41,7 @@ mod health;
 mod joining;
 mod names;
 mod network;
+mod placement;
 mod relays;
 mod seen;
 mod told;
@@ -47,10 +49,6 @@ mod told;
 pub use commands::Command;
 pub(crate) use seen::Seen;
 
-/// A node that was away is given work again after it was back for this long.
-const STABLE_MS: u64 = 10_000;
-/// At the start nobody knows anybody: the first view needs no such wait.
-const START_GRACE_MS: u64 = 3_000;
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
 
@@ -103,6 +101,7 @@ pub(crate) struct Core {
     pub adopters: Vec<commands::Reply<()>>,
     pub pending_since: BTreeMap<PublicKey, Timestamp>,
     pub offenders: Offenders,
+    pub presence: Presence,
     /// As they were last told.
     pub alarms_told: Vec<realm_rpc::status::Alarm>,
     /// Nodes whose claim was refused: told once.
@@ -166,7 +165,9 @@ impl Core {
                 housekeeping = now.mono + HOUSEKEEPING_MS;
                 self.housekeep().await;
             }
-            let due = self.clock.at(self.node.next_timeout().min(housekeeping));
+            let due = self.node.next_timeout().min(housekeeping);
+            let due = self.presence.next().map_or(due, |next| due.min(next));
+            let due = self.clock.at(due);
             let input = tokio::select! {
                 () = inputs.cancel.cancelled() => Input::Stop,
                 Some(written) = inputs.written.recv() => Input::Written(written),
@@ -199,7 +200,10 @@ impl Core {
                 self.report(false).await;
                 self.replan = true;
             }
-            Input::Tick => self.node.handle(Event::Tick, now),
+            Input::Tick => {
+                self.node.handle(Event::Tick, now);
+                self.replan |= self.presence.take_due(now.mono);
+            }
             Input::Stop => {}
         }
     }
@@ -244,11 +248,7 @@ impl Core {
         let pin = self.trust.pin();
         let me = self.key.public();
         let name = self.node_name(&me);
-        // Nobody is served before this node knows who is out.
-        let approved: std::collections::HashSet<PublicKey> = match self.node.is_caught_up() {
-            true => self.approved.keys().copied().collect(),
-            false => std::collections::HashSet::new(),
-        };
+        let approved = served(&self.approved, self.node.is_caught_up());
         let owners = self.state.as_ref().map(owners).unwrap_or_default();
         let realm = self.realm();
         let window =
@@ -295,83 +295,6 @@ impl Core {
             .collect();
         self.sources
             .send_if_modified(|now| std::mem::replace(now, connected.clone()) != connected);
-    }
-
-    /// The approved nodes as placement sees them.
-    pub(crate) fn nodes(&self) -> Nodes {
-        let now = self.clock.now();
-        self.approved
-            .iter()
-            .map(|(key, approval)| {
-                let report = self.reports.get(key).map(|seen| &*seen.report);
-                let view = realm_rpc::View {
-                    present: self.is_present(key),
-                    settled: self.is_settled(key, now),
-                    boot_id: self.node.boot_id(*key),
-                    ..realm_rpc::View::default()
-                };
-                let node = crate::status::node_view(approval, report.cloned(), &view);
-                (*key, node)
-            })
-            .collect()
-    }
-
-    /// Whether a node answers; this one always does.
-    pub(crate) fn is_present(&self, key: &PublicKey) -> bool {
-        let member = self.node.members().get(key).map(|member| member.state);
-        *key == self.key.public() || member.is_some_and(|state| state != MemberState::Lost)
-    }
-
-    pub(crate) fn is_settled(&self, key: &PublicKey, now: Now) -> bool {
-        if *key == self.key.public() {
-            return true;
-        }
-        let Some(member) = self.node.members().get(key) else {
-            return false;
-        };
-        if member.state == MemberState::Lost {
-            return false;
-        }
-        let settled = member.since < self.started_mono + START_GRACE_MS;
-        // A node that just joined the realm has nothing to lose by being used at once.
-        let was_lost = self.was_lost(key);
-        settled || !was_lost || now.mono >= member.since + STABLE_MS
-    }
-
-    fn was_lost(&self, key: &PublicKey) -> bool {
-        self.reporter.lost().contains(key)
-    }
-
-    /// A node acts on its own view: during a partition at least as many cells run as were asked.
-    fn plan(&mut self) {
-        let Some(state) = &self.state else { return };
-        if !self.node.is_caught_up() {
-            return;
-        }
-        let nodes = self.nodes();
-        let own = self.supervisor.own_cells();
-        let steps = plan(&PlanInput {
-            state,
-            me: self.key.public(),
-            nodes: &nodes,
-            own: &own,
-        });
-        let hears_others = self.hears_others(&nodes);
-        for step in steps {
-            // What another one may run is left alone until it had a chance to say so.
-            let shared = matches!(&step, Step::Start { spec, .. } if spec.replicas.is_some());
-            if hears_others || !shared {
-                self.supervisor.apply(step);
-            }
-        }
-    }
-
-    /// Whether every other node has said what it runs, or had the time to.
-    fn hears_others(&self, nodes: &Nodes) -> bool {
-        let me = self.key.public();
-        let mut others = nodes.iter().filter(|(key, _)| **key != me);
-        others.all(|(_, node)| node.live_report().is_some())
-            || self.clock.now().mono >= self.member_since + START_GRACE_MS
     }
 
     /// Signs a new report if there is something new to say, or `anyway`.

@@ -30,6 +30,7 @@ mod logs;
 mod metrics;
 mod naming;
 mod offenders;
+mod presence;
 mod reason;
 mod report;
 mod sealing;

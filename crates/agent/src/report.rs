@@ -1,7 +1,5 @@
 //! What this node says of itself: a signed report, and the digest of it that is gossiped.
 
-use std::collections::HashSet;
-
 use realm_identity::{Hash, PublicKey, RealmId, SecretKey, Signed, Timestamp, canonical};
 use realm_manifest::{
     NodeName, Tag,
@@ -68,23 +66,19 @@ pub struct Reporter {
     boot_id: u64,
     seq: u64,
     last: Option<NodeReport>,
-    /// Nodes that were lost at least once since the start.
-    lost: HashSet<PublicKey>,
     /// None where the system does not tell.
     system: Option<System>,
 }
 
 impl Reporter {
     pub fn new(name: NodeName, tags: Vec<Tag>, capacity: Capacity, boot_id: u64) -> Self {
-        let (last, lost) = (None, HashSet::new());
         Self {
             name,
             tags,
             capacity,
             boot_id,
             seq: 0,
-            last,
-            lost,
+            last: None,
             system: System::new().ok(),
         }
     }
@@ -110,14 +104,6 @@ impl Reporter {
             cpu_ratio: hundredths.map(|hundredths| f64::from(hundredths) / 10_000.0),
             resident_bytes: last.and_then(|last| last.memory_bytes),
         }
-    }
-
-    pub fn node_lost(&mut self, node: PublicKey) {
-        self.lost.insert(node);
-    }
-
-    pub fn lost(&self) -> &HashSet<PublicKey> {
-        &self.lost
     }
 
     /// A new report with its signed digest; None when there is nothing new to say.

@@ -46,7 +46,7 @@ fn view(core: &Core, key: PublicKey, peer: Option<&PeerInfo>) -> View {
     let joining = core.node.joins().find(|join| join.node == key);
     let view = View {
         present: core.is_present(&key),
-        settled: core.is_settled(&key, core.clock.now()),
+        settled: core.sight(&key, core.clock.now()).settled,
         boot_id: core.node.boot_id(key),
         link: peer.map(|peer| match peer.link {
             realm_p2p::Link::Quic => Link::Quic,

@@ -30,7 +30,10 @@ pub(crate) const RELAY_BEGUN: NonZeroU32 = NonZeroU32::new(128).expect("not zero
 pub(crate) const RELAY_BEGUN_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Often enough that a connection that died without a word is found out soon.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// libp2p forgives the first ping without an answer, so the task looks at answers itself.
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Fields are asked in this order whether a connection may be: the bounds come first.
 #[derive(NetworkBehaviour)]
@@ -80,7 +83,11 @@ pub(crate) fn build(
         limits: limits::Behaviour::new(config.limits.clone()),
         streams: streams::Behaviour::new(served),
         identify: identify::Behaviour::new(identify(config, keypair)),
-        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
+        ping: ping::Behaviour::new(
+            ping::Config::new()
+                .with_interval(PING_INTERVAL)
+                .with_timeout(PING_TIMEOUT),
+        ),
         gossip: gossip::build(config.limits.heartbeat)?,
         kad: ForApproved::new(kademlia),
         mdns: mdns(config, peer).into(),

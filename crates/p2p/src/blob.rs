@@ -28,6 +28,8 @@ pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(60);
 pub(crate) const SPEED_MIN: u64 = 16 * 1024;
 /// Before the speed counts.
 pub(crate) const SPEED_GRACE: Duration = Duration::from_secs(5);
+/// A source that gives nothing at all for this long is given up sooner.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3);
 const READ_STEP: usize = 64 * 1024;
 
 /// Where served ranges come from.
@@ -59,6 +61,8 @@ pub enum FetchError {
     Deadline(Duration),
     #[error("slower than {0} bytes a second")]
     TooSlow(u64),
+    #[error("nothing came for {0:?}")]
+    Silent(Duration),
     #[error("the peer cannot be reached: {0}")]
     Unreachable(String),
     #[error("the connection broke")]
@@ -185,9 +189,8 @@ pub(crate) async fn fetch(mut stream: Stream, request: Request) -> Result<Bytes,
     stream.flush().await.map_err(FetchError::Broken)?;
     let started = Instant::now();
     let mut status = [0];
-    stream
-        .read_exact(&mut status)
-        .await
+    unless_silent(stream.read_exact(&mut status))
+        .await?
         .map_err(FetchError::Broken)?;
     match status[0] {
         0 => {}
@@ -199,9 +202,8 @@ pub(crate) async fn fetch(mut stream: Stream, request: Request) -> Result<Bytes,
         _ => return Err(FetchError::Malformed("unknown status")),
     }
     let mut len = [0; 4];
-    stream
-        .read_exact(&mut len)
-        .await
+    unless_silent(stream.read_exact(&mut len))
+        .await?
         .map_err(FetchError::Broken)?;
     let len = u32::from_be_bytes(len) as usize;
     if len > ANSWER_MAX {
@@ -215,9 +217,8 @@ async fn receive(stream: &mut Stream, len: usize, started: Instant) -> Result<By
     let mut step = vec![0; READ_STEP.min(len)];
     while bytes.len() < len {
         let room = step.len().min(len - bytes.len());
-        let read = timeout(SPEED_GRACE, stream.read(&mut step[..room]))
-            .await
-            .map_err(|_| FetchError::TooSlow(SPEED_MIN))?
+        let read = unless_silent(stream.read(&mut step[..room]))
+            .await?
             .map_err(FetchError::Broken)?;
         if read == 0 {
             return Err(FetchError::Broken(io::ErrorKind::UnexpectedEof.into()));
@@ -234,6 +235,13 @@ fn check_speed(received: u64, elapsed: Duration) -> Result<(), FetchError> {
         return Err(FetchError::TooSlow(SPEED_MIN));
     }
     Ok(())
+}
+
+/// What `step` gives, if it gives anything in time.
+pub(crate) async fn unless_silent<T>(step: impl Future<Output = T>) -> Result<T, FetchError> {
+    timeout(SILENCE_MAX, step)
+        .await
+        .map_err(|_| FetchError::Silent(SILENCE_MAX))
 }
 
 fn timed_out(_: tokio::time::error::Elapsed) -> io::Error {

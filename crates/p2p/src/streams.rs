@@ -65,6 +65,16 @@ impl Behaviour {
         }
     }
 
+    /// No more streams on a connection that is being closed.
+    pub fn forget(&mut self, peer: PeerId, connection: ConnectionId) {
+        if let Some(open) = self.connections.get_mut(&peer) {
+            open.retain(|(known, _)| *known != connection);
+            if open.is_empty() {
+                self.connections.remove(&peer);
+            }
+        }
+    }
+
     /// Asks for a stream on the best connection with a peer. The swarm must be polled afterwards, as it always is.
     pub fn open(&mut self, peer: PeerId, protocol: StreamProtocol, reply: Opened) {
         let best = self.connections.get(&peer).and_then(|open| {
@@ -119,12 +129,7 @@ impl NetworkBehaviour for Behaviour {
                     .push((established.connection_id, link));
             }
             FromSwarm::ConnectionClosed(closed) => {
-                if let Some(open) = self.connections.get_mut(&closed.peer_id) {
-                    open.retain(|(connection, _)| *connection != closed.connection_id);
-                    if open.is_empty() {
-                        self.connections.remove(&closed.peer_id);
-                    }
-                }
+                self.forget(closed.peer_id, closed.connection_id);
             }
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 mod command;
 mod dial;
+mod silence;
 mod swarm;
 
 pub(crate) use dial::chain as dial_reason;
@@ -106,6 +107,8 @@ struct Connection {
     link: Link,
     /// Which start of the peer it goes to, as far as that was told.
     run: Option<u64>,
+    /// When it last answered a ping. None for a peer that does not speak ping.
+    answered: Option<Instant>,
 }
 
 /// The way to one peer's [`frames::Writer`].
@@ -159,6 +162,7 @@ pub(crate) struct Task {
     /// Each peer's part of it. Kept for one that left while its frames still wait.
     frame_budgets: HashMap<PublicKey, Arc<Semaphore>>,
     tasks: JoinSet<Done>,
+    ticked: Instant,
     stats: Stats,
 }
 
@@ -197,6 +201,7 @@ impl Task {
             frame_budget: Arc::new(Semaphore::new(limits.frame_bytes)),
             frame_budgets: HashMap::new(),
             tasks: JoinSet::new(),
+            ticked: Instant::now(),
             stats: Stats::default(),
             limits,
         }
@@ -322,6 +327,7 @@ impl Task {
     }
 
     fn on_tick(&mut self, now: Instant) -> Flow {
+        self.end_silent(now);
         self.dial_bootstrap(now);
         self.reserve_places();
         let mut told = Vec::new();
@@ -360,12 +366,12 @@ impl Task {
     }
 
     fn disconnect(&mut self, key: PublicKey) {
-        if let Some(writer) = self.writers.remove(&key) {
-            writer.task.abort();
-        }
-        if let Some(peer) = self.peers.get(&key) {
-            // An error means that it has just gone by itself.
-            let _ = self.swarm.disconnect_peer_id(peer.id);
+        let Some(peer) = self.peers.get(&key) else {
+            return self.stop_writer(key);
+        };
+        let (id, open) = (peer.id, peer.connections.iter().map(|open| open.id));
+        for connection in open.collect::<Vec<_>>() {
+            self.end_connection(key, id, connection);
         }
     }
 

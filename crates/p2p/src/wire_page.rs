@@ -55,6 +55,7 @@ fn constants() -> Vec<(&'static str, String)> {
         ("blob::ANSWER_TIME", time(blob::ANSWER_TIME)),
         ("blob::SPEED_MIN", bytes(blob::SPEED_MIN)),
         ("blob::SPEED_GRACE", time(blob::SPEED_GRACE)),
+        ("blob::SILENCE_MAX", time(blob::SILENCE_MAX)),
         ("transport::HANDSHAKE", time(transport::HANDSHAKE)),
         ("handshakes::BURST", handshakes::BURST.to_string()),
         ("handshakes::BURST_TIME", time(handshakes::BURST_TIME)),
@@ -96,6 +97,7 @@ fn constants() -> Vec<(&'static str, String)> {
             time(behaviour::RELAY_BEGUN_AGAIN),
         ),
         ("behaviour::PING_INTERVAL", time(behaviour::PING_INTERVAL)),
+        ("behaviour::PING_TIMEOUT", time(behaviour::PING_TIMEOUT)),
     ]
 }
 

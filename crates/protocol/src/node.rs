@@ -10,6 +10,7 @@ use crate::{
     Restored, Verdict, limits::*, swim::Swim,
 };
 
+mod asking;
 mod claims;
 mod expelled;
 mod joins;
@@ -35,7 +36,7 @@ const ANNOUNCE_EVERY_MS: u64 = 10_000;
 /// How long a failed write waits before it is tried again.
 const RETRY_MS: u64 = 1_000;
 /// How long a hint to dial holds.
-const DIAL_EVERY_MS: u64 = 5_000;
+const DIAL_EVERY_MS: u64 = 2_000;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -198,6 +199,7 @@ impl<F: Fold + Clone> Node<F> {
                 true => u64::MAX,
                 false => self.next_ask,
             });
+        let own = self.reports.next_ask().map_or(own, |due| due.min(own));
         self.swim.next_timeout().map_or(own, |due| due.min(own))
     }
 
@@ -224,7 +226,7 @@ impl<F: Fold + Clone> Node<F> {
             Event::Approved { nodes } => self.approve(nodes, now),
             Event::Expelled { nodes } => self.expel(nodes),
             Event::Pinned { owner } => self.config.pins.push(owner),
-            Event::OwnReport { report, digest } => self.own_report(report, digest),
+            Event::OwnReport { report, digest } => self.own_report(report, digest, now),
             Event::AddClaim { claim } => self.add_claim(None, &claim),
             Event::Join { request } => self.ask(Frame::Join(request)),
             Event::Claim { claim } => self.ask(Frame::Claim(claim)),
@@ -261,6 +263,7 @@ impl<F: Fold + Clone> Node<F> {
         if self.next_announce <= now.mono {
             self.announce(now);
         }
+        self.ask_others_for_reports(now);
         if self.next_retry.is_some_and(|due| due <= now.mono) {
             self.next_retry = None;
             self.retry_writes();
@@ -280,6 +283,7 @@ impl<F: Fold + Clone> Node<F> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
+        peer.heard_at = Some(now.mono);
         if !peer.allow(approved, now.mono) {
             return self.warn(from, Offence::RateLimited);
         }
@@ -313,7 +317,7 @@ impl<F: Fold + Clone> Node<F> {
             Frame::ClaimsHave(hashes) => self.claims_have(from, &hashes),
             Frame::Swim(packet) => self.swim_packet(from, &packet, now),
             Frame::GetReport { node, boot_id, seq } => self.get_report(from, node, boot_id, seq),
-            Frame::Report(wire) => self.take_report(from, wire),
+            Frame::Report(wire) => self.take_report(from, wire, now),
         }
     }
 

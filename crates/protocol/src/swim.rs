@@ -12,11 +12,15 @@ use foca::{AccumulatingRuntime, Foca, Identity, NoCustomBroadcast, PeriodicParam
 use rand_foca::{SeedableRng, rngs::SmallRng};
 use realm_identity::PublicKey;
 
+mod hearing;
+#[cfg(test)]
+mod ring;
 mod suspicion;
 mod wire;
 
+use hearing::Hearing;
 use suspicion::Health;
-use wire::{Wire, is_turn_undead, read_packet, write_packet};
+use wire::{Wire, is_turn_undead, read_packet, without_verdicts, write_packet};
 
 use crate::{MemberState, limits::*};
 
@@ -27,6 +31,9 @@ const PROBE_PERIOD_MS: u64 = 250;
 const PROBE_RTT_MS: u64 = 100;
 /// For a suspect to be heard of: more than twice the way to the farthest node and back.
 const SUSPECT_MS: u64 = 850;
+/// Whoever learns of a suspicion and hears no more of it settles it alone. Later than the accuser
+/// does: in a large realm the answer to it travels a while.
+const SETTLE_MS: u64 = 2 * SUSPECT_MS;
 /// Those that were lost are asked this often whether they are back: partitions heal by it.
 const ANNOUNCE_TO_LOST_MS: u64 = 1000;
 const GOSSIP_MS: u64 = 250;
@@ -94,6 +101,7 @@ pub(crate) struct Swim {
     /// Suspects because of a probe of this node, and of no other's word.
     accused: BTreeSet<PublicKey>,
     health: Health,
+    hearing: Hearing,
     out: VecDeque<Out>,
     seed: u64,
 }
@@ -102,8 +110,8 @@ enum Timed {
     Foca(Timer<Id>),
     /// This member is suspected: ask it once more.
     Check(Id, u16),
-    /// The connection to this member was lost and it has been a suspect since.
-    Disconnected(Id, u16),
+    /// This member is lost if it is a suspect still.
+    GiveUp(Id, u16),
 }
 
 impl fmt::Debug for Swim {
@@ -134,6 +142,7 @@ impl Swim {
             members: BTreeMap::new(),
             accused: BTreeSet::new(),
             health: Health::default(),
+            hearing: Hearing::default(),
             out: VecDeque::new(),
             seed,
         }
@@ -180,6 +189,8 @@ impl Swim {
         for id in gone {
             self.apply(foca::Member::down(id), mono);
         }
+        self.hearing
+            .retain(|node| approved.contains_key(node.as_bytes()));
         self.approved = approved;
     }
 
@@ -200,8 +211,13 @@ impl Swim {
         self.settle(result, mono);
     }
 
-    /// A connection broke: a hint that starts suspicion at once.
+    /// A connection broke: a hint that starts suspicion at once. Who was silent itself lost its
+    /// connections by that.
     pub fn disconnected(&mut self, peer: PublicKey, mono: u64) {
+        self.forgive(mono);
+        if self.hearing.was_out(mono) {
+            return;
+        }
         let Some(member) = self
             .foca
             .iter_members()
@@ -211,7 +227,7 @@ impl Swim {
         };
         let (id, incarnation) = (*member.id(), member.incarnation());
         self.apply(foca::Member::new(id, incarnation, State::Suspect), mono);
-        self.schedule(mono + SUSPECT_MS, Timed::Disconnected(id, incarnation));
+        self.schedule(mono + SUSPECT_MS, Timed::GiveUp(id, incarnation));
     }
 
     pub fn packet(&mut self, from: PublicKey, packet: &[u8], mono: u64) -> Result<(), BadPacket> {
@@ -219,6 +235,8 @@ impl Swim {
         if header.src.key != *from.as_bytes() {
             return Err(BadPacket::Impersonation);
         }
+        self.forgive(mono);
+        self.hearing.heard(from, mono);
         self.outlive(
             members
                 .iter()
@@ -229,27 +247,13 @@ impl Swim {
         let members = members
             .into_iter()
             .filter(|member| self.approved.contains_key(&member.id().key))
-            .map(|member| self.doubted(member))
+            .map(|member| self.doubted(member, mono))
             .collect();
         let result = self
             .foca
             .handle_data(&write_packet(&header, members), &mut self.runtime);
         self.settle(result, mono);
         Ok(())
-    }
-
-    /// Nobody is lost by the word of another alone: who comes out of a partition takes those for
-    /// lost who never lost each other. They are suspects first, and have their time to answer.
-    fn doubted(&self, member: foca::Member<Id>) -> foca::Member<Id> {
-        let healthy = |known: &foca::Member<Id>| {
-            known.id().key == member.id().key && known.state() == State::Alive
-        };
-        match member.state() {
-            State::Down if self.foca.iter_members().any(healthy) => {
-                foca::Member::new(*member.id(), member.incarnation(), State::Suspect)
-            }
-            _ => member,
-        }
     }
 
     /// Runs the timers that are due.
@@ -263,7 +267,7 @@ impl Swim {
             match entry.remove() {
                 Timed::Foca(timer) => self.foca_timer(timer, mono),
                 Timed::Check(id, incarnation) => self.check(id, incarnation, mono),
-                Timed::Disconnected(id, incarnation) => self.give_up(id, incarnation, mono),
+                Timed::GiveUp(id, incarnation) => self.give_up(id, incarnation, mono),
             }
         }
     }
@@ -281,6 +285,7 @@ impl Swim {
             .map_or(0, |due| mono.saturating_sub(due));
         if late > PAUSE_MS {
             self.health.doubt();
+            self.hearing.paused(late, mono);
             let timers = std::mem::take(&mut self.timers);
             self.timers = timers
                 .into_iter()
@@ -340,10 +345,11 @@ impl Swim {
         while let Some((to, packet)) = self.runtime.to_send() {
             let said_wrongly = is_turn_undead(&packet) && self.is_active(to);
             if let Some(to) = self.approved.get(&to.key).filter(|_| !said_wrongly) {
-                self.out.push_back(Out::Send {
-                    to: *to,
-                    packet: packet.to_vec(),
-                });
+                let packet = match self.hearing.may_judge(self.members.len(), mono) {
+                    true => packet.to_vec(),
+                    false => without_verdicts(&packet),
+                };
+                self.out.push_back(Out::Send { to: *to, packet });
             }
         }
         while let Some((after, timer)) = self.runtime.to_schedule() {
@@ -385,6 +391,7 @@ impl Swim {
             }
         }
         for (id, incarnation) in suspects {
+            self.schedule(mono + SETTLE_MS, Timed::GiveUp(id, incarnation));
             self.check(id, incarnation, mono);
         }
         trouble

@@ -9,7 +9,7 @@ use realm_protocol::{Effect, Event, MemberState, Now};
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use super::{Core, Seen};
-use crate::{fold::chain, ledger::to_store, offenders};
+use crate::{approvals::may_vouch_for, fold::chain, ledger::to_store, offenders};
 
 /// Nodes remembered whose claim was refused.
 const MAX_REFUSED: usize = 256;
@@ -179,17 +179,25 @@ impl Core {
         let name = self.node_name(&node);
         match state {
             MemberState::Lost => {
-                self.reporter.node_lost(node);
+                self.presence.lost(node, now.mono);
                 self.events
                     .record(now.wall, "lost", name, "does not answer".to_owned());
+                // What goes to it would wait; and it may be reached anew. One that was taken out is
+                // told so first.
+                let approved = self.approved.contains_key(&node);
+                if approved && self.network.disconnect(node).await.is_err() {
+                    tracing::debug!("the network has stopped");
+                }
                 if let Some(seen) = self.reports.get(&node) {
                     let op = seen.op(&node);
                     self.ledger.commit(None, vec![op]).await;
                 }
             }
             MemberState::Up => {
-                self.events
-                    .record(now.wall, "joined", name, "is here".to_owned());
+                if self.presence.up(node, now.mono) {
+                    self.events
+                        .record(now.wall, "joined", name, "is here".to_owned());
+                }
             }
             MemberState::Suspect => {}
         }
@@ -240,8 +248,8 @@ impl Core {
         if self.node.claims().any(is_done) {
             return;
         }
-        // It may have been taken out: whoever asks asks again soon.
-        if !self.node.is_caught_up() && claim.node != self.key.public() {
+        // Whoever asks asks again soon.
+        if !may_vouch_for(&claim.node, &self.key.public(), self.node.is_caught_up()) {
             return;
         }
         if self.is_decided(&claim.node) {

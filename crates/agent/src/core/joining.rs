@@ -179,6 +179,7 @@ impl Core {
                 self.node.handle(Event::JoinSettled { node: *key }, now);
             }
         }
+        self.presence.retain(|key| self.approved.contains_key(key));
         let nodes = self.approved.keys().copied().collect();
         self.node.handle(Event::Approved { nodes }, now);
         let nodes = chain.expelled;

@@ -313,6 +313,7 @@ impl Task {
             })));
         }
         let (opened, stream) = oneshot::channel();
+        let is_connected = self.peers.contains_key(&request.from);
         self.with_connection(
             request.from,
             Waiting::Stream {
@@ -321,10 +322,12 @@ impl Task {
             },
         );
         let fetch = async move {
-            let stream = stream
-                .await
-                .map_err(|_| gone())?
-                .map_err(unreachable_peer)?;
+            // Dialling may take longer than a silent connection is waited for.
+            let stream = match is_connected {
+                true => blob::unless_silent(stream).await?,
+                false => stream.await,
+            };
+            let stream = stream.map_err(|_| gone())?.map_err(unreachable_peer)?;
             blob::fetch(stream, range).await
         };
         self.tasks.spawn_local(async move {

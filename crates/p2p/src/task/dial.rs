@@ -147,7 +147,8 @@ impl Task {
             return self.waiting_failed(to, &OpenError::NoAddress);
         };
         let opts = DialOpts::peer_id(peer)
-            .condition(PeerCondition::DisconnectedAndNotDialing)
+            // A connection that died may take long to close; it is no reason not to dial.
+            .condition(PeerCondition::NotDialing)
             .addresses(self.book.of(&to))
             .extend_addresses_through_behaviour()
             .build();

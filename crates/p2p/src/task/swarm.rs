@@ -5,7 +5,7 @@ use libp2p::{
     swarm::{ConnectionId, SwarmEvent},
 };
 use realm_identity::PublicKey;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::{Connection, Flow, Peer, Task};
 use crate::{
@@ -101,6 +101,7 @@ impl Task {
             dialled: endpoint.is_dialer(),
             link,
             run: None,
+            answered: Some(Instant::now()),
         });
         if first {
             let behaviour = self.swarm.behaviour_mut();
@@ -112,7 +113,13 @@ impl Task {
     }
 
     fn on_closed(&mut self, id: PeerId, connection: ConnectionId) {
-        let Some(key) = key::key_of(&id) else { return };
+        if let Some(key) = key::key_of(&id) {
+            self.forget_connection(key, connection);
+        }
+    }
+
+    /// A connection that is of no more use, whether or not the swarm is done with it.
+    pub(super) fn forget_connection(&mut self, key: PublicKey, connection: ConnectionId) {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
@@ -270,12 +277,15 @@ impl Task {
             return;
         };
         match &event.result {
-            Ok(rtt) => self.on_rtt(key, *rtt),
-            Err(ping::Failure::Unsupported) => {}
+            Ok(rtt) => {
+                self.answered(key, event.connection, Some(Instant::now()));
+                self.on_rtt(key, *rtt);
+            }
+            Err(ping::Failure::Unsupported) => self.answered(key, event.connection, None),
             // A connection that does not carry a ping carries nothing else.
             Err(error) => {
                 tracing::debug!(%key, %error, "closing a connection that no longer answers");
-                self.swarm.close_connection(event.connection);
+                self.end_connection(key, event.peer, event.connection);
             }
         }
     }

@@ -10,4 +10,5 @@ mod limits;
 mod routes;
 mod rpc;
 mod scene;
+mod silence;
 mod start;

@@ -5,28 +5,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use realm_identity::{PublicKey, Signed};
 use realm_manifest::report::{NodeReport, StatusDigest};
 
-use super::{ANNOUNCE_EVERY_MS, Node};
+use super::{ANNOUNCE_EVERY_MS, Node, asking::Asking};
 use crate::{
     Effect, Fold, Frame, Halt, HeadAnnounce, Now, Offence, Point, Topic, Verdict, gossip, limits::*,
 };
 
+/// A peer whose report is older is asked for the next one: gossip may deliver nothing.
+const REPORT_OLD_MS: u64 = 10_000;
+
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    slots: BTreeMap<PublicKey, Slot>,
+    pub slots: BTreeMap<PublicKey, Slot>,
 }
 
 /// The newest word of a node about itself.
 #[derive(Debug, Default)]
-struct Slot {
-    digest: Option<Age>,
+pub(super) struct Slot {
+    pub digest: Option<Age>,
     report: Option<(Age, Vec<u8>)>,
+    /// When the report came, on the monotonic clock.
+    came: u64,
+    /// Who was asked for the report of the digest.
+    pub asking: Option<Asking>,
 }
 
 /// How new a node's word is: a later boot is newer, whatever the node's clock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Age {
-    boot_id: u64,
-    seq: u64,
+    pub boot_id: u64,
+    pub seq: u64,
 }
 
 impl Age {
@@ -60,15 +67,33 @@ impl Reports {
         self.slots.get(&node)?.report.as_ref().map(|(age, _)| age)
     }
 
+    /// What to ask `node` for where its last report is old: the next one.
+    pub fn overdue(&self, node: PublicKey, mono: u64) -> Option<Age> {
+        let slot = self.slots.get(&node);
+        match slot.and_then(|slot| Some((slot.report.as_ref()?.0, slot.came))) {
+            Some((_, came)) if mono < came + REPORT_OLD_MS => None,
+            Some((age, _)) => Some(Age {
+                seq: age.seq.saturating_add(1),
+                ..age
+            }),
+            None => Some(Age { boot_id: 0, seq: 0 }),
+        }
+    }
+
     /// Whether `report` is newer than what is kept; then it is kept.
-    fn put(&mut self, report: &Signed<NodeReport>, wire: Vec<u8>) -> bool {
+    fn put(&mut self, report: &Signed<NodeReport>, wire: Vec<u8>, mono: u64) -> bool {
         let age = Age {
             boot_id: report.boot_id,
             seq: report.seq,
         };
         let newer = age.is_newer_than(self.age(report.node));
         if newer {
-            self.slots.entry(report.node).or_default().report = Some((age, wire));
+            let slot = self.slots.entry(report.node).or_default();
+            slot.report = Some((age, wire));
+            slot.came = mono;
+            if slot.digest.as_ref().is_none_or(|digest| *digest <= age) {
+                slot.asking = None;
+            }
         }
         newer
     }
@@ -202,27 +227,16 @@ impl<F: Fold + Clone> Node<F> {
         }
         slot.digest = Some(age);
         if age.is_newer_than(slot.report.as_ref().map(|(age, _)| age)) {
-            let frame = Frame::GetReport {
-                node,
-                boot_id: age.boot_id,
-                seq: age.seq,
-            };
-            match [node, from]
-                .into_iter()
-                .find(|peer| self.peers.contains_key(peer))
-            {
-                Some(peer) => self.send(peer, &frame),
-                None => self.dial(node, now),
-            }
+            self.ask_for_report(node, from, now);
         }
         Verdict::Accept
     }
 
-    pub(super) fn own_report(&mut self, wire: Vec<u8>, digest: Vec<u8>) {
+    pub(super) fn own_report(&mut self, wire: Vec<u8>, digest: Vec<u8>, now: Now) {
         let Ok(report) = Signed::<NodeReport>::from_wire(&wire) else {
             return;
         };
-        if report.node == self.me && self.reports.put(&report, wire) {
+        if report.node == self.me && self.reports.put(&report, wire, now.mono) {
             self.effects.push_back(Effect::Publish {
                 topic: Topic::Status,
                 bytes: digest,
@@ -245,7 +259,7 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    pub(super) fn take_report(&mut self, from: PublicKey, wire: Vec<u8>) {
+    pub(super) fn take_report(&mut self, from: PublicKey, wire: Vec<u8>, now: Now) {
         let Ok(report) = Signed::<NodeReport>::from_wire(&wire) else {
             return self.warn(from, Offence::BadReport);
         };
@@ -257,7 +271,7 @@ impl<F: Fold + Clone> Node<F> {
         if !same_realm || node == self.me || !self.approved.contains(&node) {
             return;
         }
-        if self.reports.put(&report, wire.clone()) {
+        if self.reports.put(&report, wire.clone(), now.mono) {
             self.effects
                 .push_back(Effect::ReportUpdated { node, report: wire });
         }

@@ -121,6 +121,7 @@ impl<F: Fold + Clone> Node<F> {
         if let Some(peer) = self.any_approved_peer() {
             self.ask_for_entries(peer, now);
             self.send_claims_have(peer);
+            self.ask_for_its_report(peer, now);
         }
     }
 

@@ -11,6 +11,8 @@ use crate::MemberState;
 const CHECK_MS: u64 = 150;
 /// Nodes that ask a suspect, beside the one that accused it: in a large realm not everybody does.
 const CHECKERS: usize = 8;
+/// A suspect was asked twice by then: from now on a death that is told is believed.
+const TOLD_MS: u64 = 300;
 /// Probes take at most this many times longer.
 const DOUBTS_MAX: u32 = 3;
 /// Probes in a row without an accusation that take one doubt away: five seconds of them.
@@ -51,6 +53,32 @@ impl Health {
 }
 
 impl Swim {
+    /// Nobody is lost by the word of another alone: who comes out of a partition, or hears nobody,
+    /// takes those for lost who never lost each other. They are suspects first, and have their
+    /// time to answer.
+    pub(super) fn doubted(&self, member: Member<Id>, mono: u64) -> Member<Id> {
+        let is_active = |known: &Member<Id>| known.id().key == member.id().key;
+        let believed = member.state() != State::Down
+            || !self.foca.iter_members().any(is_active)
+            || self.had_its_time(member.id(), mono);
+        if believed {
+            return member;
+        }
+        Member::new(*member.id(), member.incarnation(), State::Suspect)
+    }
+
+    /// Whether a suspect was asked, and nothing came from it since.
+    fn had_its_time(&self, id: &Id, mono: u64) -> bool {
+        let Some(node) = self.approved.get(&id.key) else {
+            return false;
+        };
+        self.members.get(node).is_some_and(|member| {
+            member.state == MemberState::Suspect
+                && mono >= member.since + TOLD_MS
+                && !self.hearing.has_heard_since(*node, member.since)
+        })
+    }
+
     pub(super) fn foca_timer(&mut self, timer: Timer<Id>, mono: u64) {
         let probe = matches!(timer, Timer::ProbeRandomMember(_));
         let before = self.suspects();
@@ -135,6 +163,46 @@ impl Swim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::swim::ring::{Ring, STEP};
+
+    /// The second node says to the first one that the third is down.
+    fn tell_of_a_death(ring: &mut Ring) -> MemberState {
+        let down = Member::new(*ring.nodes[2].foca.identity(), 0, State::Down);
+        ring.say(1, 0, vec![down]);
+        ring.state(0, 2)
+    }
+
+    #[test]
+    fn a_death_that_is_told_is_a_suspicion_first() {
+        let mut ring = Ring::settled();
+        assert_eq!(tell_of_a_death(&mut ring), MemberState::Suspect);
+        ring.run(2_000);
+        assert_eq!(ring.state(0, 2), MemberState::Up);
+        assert_eq!(ring.losses, 0);
+    }
+
+    #[test]
+    fn it_is_believed_of_who_was_asked_and_says_nothing() {
+        let mut ring = Ring::settled();
+        ring.mute = Some(2);
+        assert_eq!(tell_of_a_death(&mut ring), MemberState::Suspect);
+        ring.run(TOLD_MS - STEP);
+        assert_eq!(tell_of_a_death(&mut ring), MemberState::Suspect);
+        ring.run(STEP);
+        assert_eq!(tell_of_a_death(&mut ring), MemberState::Lost);
+    }
+
+    #[test]
+    fn it_is_not_believed_of_who_spoke_since() {
+        let mut ring = Ring::settled();
+        ring.mute = Some(2);
+        tell_of_a_death(&mut ring);
+        ring.run(STEP);
+        // It has not heard of the suspicion, and so it takes none back.
+        ring.say(2, 0, vec![]);
+        ring.run(TOLD_MS);
+        assert_eq!(tell_of_a_death(&mut ring), MemberState::Suspect);
+    }
 
     #[test]
     fn doubts_stretch_probes_alone_and_go_away() {

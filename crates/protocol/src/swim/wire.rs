@@ -82,6 +82,18 @@ pub(super) fn write_packet(header: &Header<Id>, members: Vec<foca::Member<Id>>) 
     bytes
 }
 
+/// The packet of a node that cannot judge others: the suspicion of whom it is sent to stays in, for
+/// that one to refute.
+pub(super) fn without_verdicts(packet: &[u8]) -> Vec<u8> {
+    let Some((header, mut members)) = read_packet(packet) else {
+        // foca made it with the codec above.
+        return packet.to_vec();
+    };
+    let dst = header.dst;
+    members.retain(|member| member.state() == State::Alive || member.id().key == dst.key);
+    write_packet(&header, members)
+}
+
 fn put_id(id: &Id, bytes: &mut Vec<u8>) {
     bytes.put_slice(&id.key);
     bytes.put_u64(id.epoch);

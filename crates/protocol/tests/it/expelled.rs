@@ -6,8 +6,7 @@ use realm_protocol::{Config, Effect, Event, Frame, Node, Restored};
 use crate::{
     fold::Chain,
     forged::claims_frame,
-    net::{Net, WALL, genesis, name, node, owner},
-    node::{approve_without, asking, frame, request},
+    net::{Net, WALL, approve_without, asking, frame, genesis, name, node, owner, request},
     world::key,
 };
 

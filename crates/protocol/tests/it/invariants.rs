@@ -20,6 +20,8 @@ pub struct Invariants {
     agreed: BTreeMap<u64, (Hash, Vec<u8>)>,
     /// Set when the network is whole: from then on nobody but this host may be lost to anybody.
     pub taken_out: Option<usize>,
+    /// Stopped or deaf from some time on: then nobody else may be lost to anybody else.
+    pub silenced: Option<usize>,
     hosts: Vec<PublicKey>,
 }
 
@@ -35,6 +37,7 @@ impl Invariants {
             floor: vec![0; hosts],
             agreed: BTreeMap::new(),
             taken_out: None,
+            silenced: None,
             hosts: names,
         }
     }
@@ -119,6 +122,9 @@ impl Invariants {
     /// The word of a node that was not answered while it was out loses nobody.
     fn lost(&mut self, by: usize, node: PublicKey) {
         let of = self.hosts.iter().position(|host| *host == node);
+        if self.silenced.is_some() && (self.silenced == of || self.silenced == Some(by)) {
+            return;
+        }
         if let (Some(out), Some(of)) = (self.taken_out, of)
             && of != out
         {

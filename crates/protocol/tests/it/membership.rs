@@ -31,6 +31,10 @@ struct Lan {
     nodes: Vec<Node<Chain>>,
     names: Vec<PublicKey>,
     dead: Option<usize>,
+    /// All that is said to it is lost.
+    deaf: Option<usize>,
+    /// Does not run until then, while what is sent to it waits.
+    stopped: Option<(usize, u64)>,
     /// Percent of frames.
     loss: u32,
     on_the_way: BTreeMap<(u64, u64), (usize, usize, Vec<u8>)>,
@@ -50,6 +54,8 @@ impl Lan {
             nodes,
             names: (0..NODES).map(name).collect(),
             dead: None,
+            deaf: None,
+            stopped: None,
             loss: 0,
             on_the_way: BTreeMap::new(),
             sent: 0,
@@ -101,7 +107,7 @@ impl Lan {
     fn send(&mut self, from: usize, to: PublicKey, frame: Vec<u8>) {
         let to = self.names.iter().position(|name| *name == to);
         let lost = self.rng.random_range(0..100) < self.loss;
-        if let Some(to) = to.filter(|_| !lost) {
+        if let Some(to) = to.filter(|to| !lost && self.deaf != Some(*to)) {
             self.sent += 1;
             let due = self.now + self.rng.random_range(DELAY);
             self.on_the_way.insert((due, self.sent), (from, to, frame));
@@ -109,9 +115,11 @@ impl Lan {
     }
 
     fn lost(&mut self, by: usize, node: PublicKey) {
-        if self.dead.is_some_and(|dead| self.names[dead] == node) {
+        let is = |known: Option<usize>| known.is_some_and(|known| self.names[known] == node);
+        let silent = self.deaf.or(self.stopped.map(|(node, _)| node));
+        if is(self.dead) {
             self.lost_at.entry(by).or_insert(self.now);
-        } else {
+        } else if silent != Some(by) && !is(silent) {
             self.false_losses += 1;
         }
     }
@@ -120,7 +128,10 @@ impl Lan {
         loop {
             let alive = (0..NODES).filter(|index| self.dead != Some(*index));
             let timer = alive
-                .map(|index| (self.nodes[index].next_timeout().max(self.now), index))
+                .map(|index| {
+                    let due = self.nodes[index].next_timeout().max(self.now);
+                    (due.max(self.runs_at(index)), index)
+                })
                 .min();
             let frame = self.on_the_way.keys().next().map(|(due, _)| *due);
             let (due, index) = timer.expect("somebody is alive");
@@ -134,6 +145,13 @@ impl Lan {
                         return;
                     };
                     self.now = due;
+                    let runs_at = self.runs_at(to);
+                    if runs_at > self.now {
+                        self.sent += 1;
+                        self.on_the_way
+                            .insert((runs_at, self.sent), (from, to, bytes));
+                        continue;
+                    }
                     let from = self.names[from];
                     self.give(to, Event::Frame { from, bytes });
                 }
@@ -142,6 +160,13 @@ impl Lan {
                     self.give(index, Event::Tick);
                 }
             }
+        }
+    }
+
+    fn runs_at(&self, node: usize) -> u64 {
+        match self.stopped {
+            Some((stopped, until)) if stopped == node => until,
+            _ => 0,
         }
     }
 
@@ -256,4 +281,49 @@ fn a_tenth_of_all_frames_lost_loses_no_healthy_node() {
     let clean = clean.iter().filter(|clean| **clean).count();
     eprintln!("{clean} of {SEEDS} seeds without a false loss");
     assert!(clean as u64 * 100 >= SEEDS * 99, "{clean} of {SEEDS}");
+}
+
+/// Third nodes that lost a healthy one because of a node that is silent for three seconds, or 850 ms.
+fn losses_by(silence: impl Fn(&mut Lan, usize, u64) + Sync) -> u32 {
+    let losses = over_seeds(|seed| {
+        let mut lan = Lan::new(seed);
+        let at = SETTLED + lan.rng.random_range(0..1_000);
+        lan.run_until(at);
+        let silent = lan.rng.random_range(0..NODES);
+        let length = [3_000, 850][seed as usize % 2];
+        silence(&mut lan, silent, at + length);
+        lan.run_until(at + 20_000);
+        assert!(lan.all_up(), "seed {seed}: not all are back");
+        lan.false_losses
+    });
+    losses.iter().sum()
+}
+
+#[test]
+fn a_deaf_node_loses_nobody_to_others() {
+    let losses = losses_by(|lan, node, until| {
+        lan.deaf = Some(node);
+        lan.run_until(until);
+        // Still the one that nobody minds, but it hears.
+        lan.stopped = lan.deaf.take().map(|node| (node, 0));
+    });
+    assert_eq!(losses, 0);
+}
+
+#[test]
+fn a_node_that_wakes_loses_nobody_to_others() {
+    let losses = losses_by(|lan, node, until| {
+        lan.stopped = Some((node, until));
+        lan.run_until(until);
+        // By then the others gave its connections up, and it learns of that first.
+        let peers: Vec<_> = lan.names.clone();
+        for (index, peer) in peers.iter().enumerate().filter(|(index, _)| *index != node) {
+            let own = peers[node];
+            lan.give(node, Event::PeerDisconnected { peer: *peer });
+            lan.give(index, Event::PeerDisconnected { peer: own });
+            lan.give(node, Event::PeerConnected { peer: *peer });
+            lan.give(index, Event::PeerConnected { peer: own });
+        }
+    });
+    assert_eq!(losses, 0);
 }

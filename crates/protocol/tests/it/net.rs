@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use realm_identity::{Genesis, Hash, Kind, PublicKey, SecretKey, Signed, Target, Timestamp};
 use realm_protocol::{
-    Accepted, Config, Effect, Event, MemberState, Node, Now, Op, Refusal, Restored, Token,
+    Accepted, Config, Effect, Event, Frame, JoinRequest, MemberState, Node, Now, Op, Refusal,
+    Restored, Token,
 };
 
 use crate::{
@@ -37,6 +38,9 @@ pub struct Net {
     pub dead: BTreeSet<usize>,
     /// They run, and what they say and what is said to them is lost, though connections stay.
     pub deaf: BTreeSet<usize>,
+    /// What the first says to the second is lost, though the connection stays.
+    pub cut: BTreeSet<(usize, usize)>,
+    pub gossips: bool,
     pub mono: u64,
     pub kept: Vec<(usize, Effect)>,
     pub disk_works: bool,
@@ -53,6 +57,8 @@ impl Net {
             nodes,
             dead,
             deaf: BTreeSet::new(),
+            cut: BTreeSet::new(),
+            gossips: true,
             mono: 0,
             kept,
             disk_works: true,
@@ -103,7 +109,10 @@ impl Net {
                         from: name(index),
                         bytes: frame.clone(),
                     };
-                    let lost = |to| self.deaf.contains(&index) || self.deaf.contains(&to);
+                    let lost = |to| {
+                        let deaf = self.deaf.contains(&index) || self.deaf.contains(&to);
+                        deaf || self.cut.contains(&(index, to))
+                    };
                     match to {
                         Some(to) if lost(to) => {}
                         Some(to) => self.give(to, event),
@@ -111,8 +120,11 @@ impl Net {
                     }
                 }
                 Effect::Publish { topic, bytes } => {
-                    let deaf = self.deaf.clone();
-                    let hears = |to: &usize| !deaf.contains(&index) && !deaf.contains(to);
+                    let (deaf, cut, gossips) = (self.deaf.clone(), self.cut.clone(), self.gossips);
+                    let hears = |to: &usize| {
+                        let deaf = deaf.contains(&index) || deaf.contains(to);
+                        gossips && !deaf && !cut.contains(&(index, *to))
+                    };
                     for to in (0..self.nodes.len()).filter(|to| *to != index && hears(to)) {
                         self.give(
                             to,
@@ -237,4 +249,39 @@ pub fn node(index: usize, mono: u64) -> Node<Chain> {
         },
     )
     .unwrap()
+}
+
+/// The nodes of `net` but `out` are approved, in the eyes of each of `at`.
+pub fn approve_without(net: &mut Net, at: impl Iterator<Item = usize>, out: Option<usize>) {
+    let nodes = (0..net.nodes.len()).filter(|node| Some(*node) != out);
+    let nodes: std::collections::BTreeSet<_> = nodes.map(name).collect();
+    for at in at {
+        let nodes = nodes.clone();
+        net.give(at, Event::Approved { nodes });
+    }
+}
+
+pub fn request(index: usize, of: usize) -> Vec<u8> {
+    let request = JoinRequest {
+        v: 1,
+        node: name(of),
+        realm: None,
+        name: format!("node-{index}"),
+        tags: vec![],
+        addresses: vec![],
+        version: "0.1.0".to_owned(),
+        at: Timestamp::from_millis(WALL),
+    };
+    let Ok(request) = Signed::sign(request, &key(0, of as u64));
+    Frame::Join(request.to_wire()).encode()
+}
+
+/// What a peer sends.
+pub fn frame(from: usize, bytes: Vec<u8>) -> Event {
+    let from = name(from);
+    Event::Frame { from, bytes }
+}
+
+pub fn asking(net: &Net, at: usize) -> Vec<PublicKey> {
+    net.nodes[at].joins().map(|join| join.node).collect()
 }

@@ -5,8 +5,7 @@ use realm_protocol::{Config, Effect, Event, Frame, Node, Restored};
 
 use crate::{
     fold::Chain,
-    net::{Net, genesis, name, node, owner},
-    node::{approve_without, frame},
+    net::{Net, approve_without, frame, genesis, name, node, owner},
     world::key,
 };
 

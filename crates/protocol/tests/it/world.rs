@@ -4,17 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand_foca::{RngExt as _, SeedableRng, rngs::SmallRng};
 use realm_identity::{Genesis, PublicKey, RealmId, SecretKey, Signed, Timestamp};
-use realm_protocol::{
-    Accepted, Effect, Event, Frame, Halt, Mutation, Node, Now, Op, Point, Refusal, Token, Topic,
-    Verdict,
-};
+use realm_protocol::{Effect, Event, Frame, Mutation, Node, Now, Op, Token, Topic};
 
-use crate::{
-    client::{self, Client, Signature},
-    fold::Chain,
-    forger,
-    invariants::Invariants,
-};
+use crate::{client::Client, fold::Chain, invariants::Invariants};
+
+mod clients;
+mod happening;
+
+pub use happening::Happening;
 
 pub const HONEST: usize = 5;
 /// Faults end here; liveness is judged at the end.
@@ -23,7 +20,10 @@ const MERGE_AT: u64 = 50_000;
 /// By then everybody has found everybody again. A node is taken out, and let in again later.
 const REVOKE_AT: u64 = 43_000;
 const READMIT_AT: u64 = 46_000;
-const END: u64 = 60_000;
+/// After the merge a node stops, or hears nobody, for a while.
+const SILENCE_AT: u64 = 54_000;
+const SPEAK_AT: u64 = 57_000;
+const END: u64 = 64_000;
 /// Wall clock at virtual time 0.
 const WALL: u64 = 1_700_000_000_000;
 
@@ -61,51 +61,10 @@ pub struct Host {
     pub boot: u64,
     pub links: BTreeSet<usize>,
     pub wall_offset: u64,
+    /// Stopped until then; what is sent to it waits.
+    pub stopped_until: u64,
     /// Whether it takes the forging peer for one of the realm.
     pub is_fooled: bool,
-}
-
-pub enum Happening {
-    Frame {
-        from: usize,
-        to: usize,
-        bytes: Vec<u8>,
-    },
-    Gossip {
-        from: usize,
-        to: usize,
-        topic: Topic,
-        bytes: Vec<u8>,
-    },
-    Written {
-        host: usize,
-        boot: u64,
-        token: Token,
-        works: bool,
-    },
-    Submit {
-        client: usize,
-    },
-    Fault,
-    Restart {
-        host: usize,
-    },
-    Relink {
-        a: usize,
-        b: usize,
-    },
-    Forge,
-    Heal,
-    /// All nodes but this one are approved from now on, or all again.
-    Approve {
-        without: Option<usize>,
-    },
-    /// A host learns of it.
-    Approved {
-        host: usize,
-        without: Option<usize>,
-    },
-    Merge,
 }
 
 pub fn key(seed: u64, index: u64) -> SecretKey {
@@ -132,6 +91,7 @@ impl World {
             boot: 0,
             links: BTreeSet::new(),
             wall_offset: 0,
+            stopped_until: 0,
             is_fooled: false,
         });
         let forks = seed % 4 == 3 || scene.mutation == Some(Mutation::IgnoreFork);
@@ -183,15 +143,20 @@ impl World {
         self.at(REVOKE_AT, Happening::Approve { without });
         self.at(READMIT_AT, Happening::Approve { without: None });
         self.at(MERGE_AT, Happening::Merge);
+        self.at(SILENCE_AT, Happening::Silence);
+        self.at(SPEAK_AT, Happening::Speak);
     }
 
     /// Runs to the end and says what went wrong.
     pub fn run(mut self) -> Result<u64, String> {
         loop {
             let timer = self.hosts.iter().enumerate().filter_map(|(index, host)| {
-                host.node
-                    .as_ref()
-                    .map(|node| (node.next_timeout().max(self.now), index))
+                host.node.as_ref().map(|node| {
+                    (
+                        node.next_timeout().max(self.now).max(host.stopped_until),
+                        index,
+                    )
+                })
             });
             let timer = timer.min();
             let next = self.queue.keys().next().copied();
@@ -243,58 +208,6 @@ impl World {
         self.rng.random_range(0..100) < percent
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Frame { from, to, bytes } => {
-                let from = self.name(from);
-                self.handle(to, Event::Frame { from, bytes });
-            }
-            Happening::Gossip {
-                from,
-                to,
-                topic,
-                bytes,
-            } => {
-                let (from, now) = (self.name(from), self.time(to));
-                if let Some(node) = &mut self.hosts[to].node {
-                    let honest = from != self.forger.public();
-                    let verdict = node.handle_gossip(from, topic, &bytes, now);
-                    if honest && verdict == Verdict::Reject {
-                        self.invariants
-                            .fail("honest gossip was rejected".to_owned());
-                    }
-                    self.effects(to);
-                }
-            }
-            Happening::Written {
-                host,
-                boot,
-                token,
-                works,
-            } => self.written(host, boot, token, works),
-            Happening::Submit { client } => self.submit(client),
-            Happening::Fault => self.fault(),
-            Happening::Restart { host } => self.start(host),
-            Happening::Relink { a, b } => self.relink(a, b),
-            Happening::Forge => {
-                forger::forge(self);
-                if self.now < HEAL_AT {
-                    self.after(500..4_000, Happening::Forge);
-                }
-            }
-            Happening::Heal => self.heal(),
-            Happening::Approve { without } => {
-                if without.is_some() {
-                    self.invariants.taken_out = without;
-                }
-                (0..HONEST)
-                    .for_each(|host| self.after(1..400, Happening::Approved { host, without }));
-            }
-            Happening::Approved { host, without } => self.approve(host, without),
-            Happening::Merge => self.merge(),
-        }
-    }
-
     pub fn time(&self, host: usize) -> Now {
         let wall = Timestamp::from_millis(WALL + self.now + self.hosts[host].wall_offset);
         Now {
@@ -315,103 +228,6 @@ impl World {
 
     pub fn realm(&self) -> RealmId {
         self.genesis.realm_id()
-    }
-
-    /// By now a fork is known everywhere; the owner ends it.
-    fn merge(&mut self) {
-        if self.invariants.check_forks_seen(&self.hosts).is_err() {
-            let seen = self.invariants.check_forks_seen(&self.hosts).unwrap_err();
-            return self.invariants.fail(seen);
-        }
-        let log = self.hosts[0].node.as_ref().and_then(Node::log);
-        let Some(log) = log.filter(|log| matches!(log.halt(), Some(Halt::Forked { .. }))) else {
-            return;
-        };
-        let reapply = log.tips().last().map(|tip| tip.hash).into_iter().collect();
-        let signature = client::merge(log, &self.owners[0], reapply);
-        self.invariants.signed.insert(signature.hash);
-        self.merging = true;
-        self.clients[0].outbox = Some(signature);
-        self.at(self.now, Happening::Submit { client: 0 });
-    }
-
-    fn submit(&mut self, client: usize) {
-        if self.now < HEAL_AT || self.merging {
-            self.after(800..2_500, Happening::Submit { client });
-        }
-        let host = if self.merging {
-            0
-        } else {
-            self.rng.random_range(0..HONEST)
-        };
-        let Some(node) = &self.hosts[host].node else {
-            return;
-        };
-        if self.clients[client].outbox.is_none() {
-            let Some(signature) = self.sign(client, host, node.log()) else {
-                return;
-            };
-            self.invariants.signed.insert(signature.hash);
-            self.clients[client].mark = signature.seq;
-            self.clients[client].outbox = Some(signature);
-        }
-        let Some(signature) = self.clients[client].outbox.clone() else {
-            return;
-        };
-        let event = Event::Submit {
-            token: client as u64,
-            entry: signature.wire,
-            payload: signature.payload,
-        };
-        self.handle(host, event);
-    }
-
-    fn sign(
-        &self,
-        client: usize,
-        host: usize,
-        log: Option<&realm_protocol::Log<Chain>>,
-    ) -> Option<Signature> {
-        let log = log.filter(|log| log.halt().is_none() && self.now < HEAL_AT)?;
-        if log.head().seq < self.clients[client].mark {
-            return None;
-        }
-        let key = self.owners.iter().find(|key| key.public() == log.owner())?;
-        // Once in some runs the realm changes hands.
-        if !self.forks && log.head().seq == 4 && key.public() == self.owners[0].public() {
-            return Some(client::rotate(log, key, self.owners[1].public()));
-        }
-        let payload = format!("{client} {host} {}", self.now);
-        Some(client::push(log, key, payload.as_bytes()))
-    }
-
-    fn submitted(&mut self, host: usize, token: Token, result: Result<Accepted, Refusal>) {
-        let client = &mut self.clients[token as usize];
-        match result {
-            Ok(accepted) => {
-                let point = Point {
-                    seq: accepted.seq,
-                    hash: accepted.hash,
-                };
-                self.invariants.acked(host, point, accepted.durable_on);
-                if client
-                    .outbox
-                    .as_ref()
-                    .is_some_and(|sent| sent.hash == accepted.hash)
-                {
-                    client.outbox = None;
-                    self.merging = false;
-                }
-            }
-            // Careless owners sign anew; that is how forks come about.
-            Err(Refusal::HeadMoved { .. } | Refusal::Forked | Refusal::UnknownParent { .. })
-                if self.forks && !self.merging =>
-            {
-                client.outbox = None;
-                client.mark = 0;
-            }
-            Err(_) => {}
-        }
     }
 
     fn written(&mut self, host: usize, boot: u64, token: Token, works: bool) {

@@ -1,0 +1,115 @@
+//! Who is asked for a report: the node itself, who told of it, then others. A connection that died
+//! looks alive for a while, so that nobody is waited for long.
+
+use realm_identity::PublicKey;
+
+use super::{
+    Node,
+    status::{Age, Reports},
+};
+use crate::{Fold, Frame, Now};
+
+/// After this long without an answer another one is asked.
+const ANSWER_MS: u64 = 1_000;
+/// Peers asked for one report: with another digest it begins anew.
+const ASKED_MAX: usize = 4;
+/// A peer that was silent for so long is not asked first where another is known to have it.
+const SILENT_MS: u64 = 1_500;
+
+#[derive(Debug)]
+pub(super) struct Asking {
+    wanted: Age,
+    /// The peer that the digest came from: it has the report, or knows where to get it.
+    told_by: PublicKey,
+    asked: Vec<PublicKey>,
+    next: u64,
+}
+
+impl Reports {
+    /// When somebody else is to be asked for a report.
+    pub fn next_ask(&self) -> Option<u64> {
+        let asking = self.slots.values().filter_map(|slot| slot.asking.as_ref());
+        asking.map(|asking| asking.next).min()
+    }
+}
+
+impl<F: Fold + Clone> Node<F> {
+    /// Asks for the report of the newest digest of `node`, which came from `told_by`.
+    pub(super) fn ask_for_report(&mut self, node: PublicKey, told_by: PublicKey, now: Now) {
+        let Some(slot) = self.reports.slots.get_mut(&node) else {
+            return;
+        };
+        let Some(wanted) = slot.digest else { return };
+        slot.asking = Some(Asking {
+            wanted,
+            told_by,
+            asked: Vec::new(),
+            next: now.mono,
+        });
+        self.ask_next(node, now);
+    }
+
+    /// Whoever did not answer in time is passed over.
+    pub(super) fn ask_others_for_reports(&mut self, now: Now) {
+        let slots = self.reports.slots.iter();
+        let due: Vec<_> = slots
+            .filter(|(_, slot)| {
+                slot.asking
+                    .as_ref()
+                    .is_some_and(|asking| asking.next <= now.mono)
+            })
+            .map(|(node, _)| *node)
+            .collect();
+        due.into_iter().for_each(|node| self.ask_next(node, now));
+    }
+
+    fn ask_next(&mut self, node: PublicKey, now: Now) {
+        let asking = self
+            .reports
+            .slots
+            .get_mut(&node)
+            .and_then(|slot| slot.asking.take());
+        let Some(mut asking) = asking else { return };
+        if asking.asked.len() >= ASKED_MAX {
+            return;
+        }
+        let Some(peer) = self.next_to_ask(node, &asking, now) else {
+            if asking.asked.is_empty() {
+                self.dial(node, now);
+            }
+            return;
+        };
+        let Age { boot_id, seq } = asking.wanted;
+        self.send(peer, &Frame::GetReport { node, boot_id, seq });
+        asking.asked.push(peer);
+        asking.next = now.mono + ANSWER_MS;
+        if let Some(slot) = self.reports.slots.get_mut(&node) {
+            slot.asking = Some(asking);
+        }
+    }
+
+    fn next_to_ask(&mut self, node: PublicKey, asking: &Asking, now: Now) -> Option<PublicKey> {
+        let mut order = match self.is_silent(node, now) {
+            true => vec![asking.told_by, node],
+            false => vec![node, asking.told_by],
+        };
+        // Of the others any that is not asked yet: a few tries find one.
+        order.extend((0..ASKED_MAX).filter_map(|_| self.any_approved_peer()));
+        let may_ask =
+            |peer: &PublicKey| self.peers.contains_key(peer) && !asking.asked.contains(peer);
+        order.into_iter().find(may_ask)
+    }
+
+    fn is_silent(&self, node: PublicKey, now: Now) -> bool {
+        let heard_at = self.peers.get(&node).and_then(|peer| peer.heard_at);
+        heard_at.is_none_or(|at| now.mono >= at + SILENT_MS)
+    }
+
+    /// Independent of gossip: a peer whose report is old is asked for a newer one.
+    pub(super) fn ask_for_its_report(&mut self, peer: PublicKey, now: Now) {
+        if let Some(Age { boot_id, seq }) = self.reports.overdue(peer, now.mono) {
+            let node = peer;
+            self.send(peer, &Frame::GetReport { node, boot_id, seq });
+        }
+    }
+}

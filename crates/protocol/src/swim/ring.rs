@@ -1,0 +1,110 @@
+//! Some nodes in virtual time, whose packets take none.
+
+use foca::{Header, Message, State};
+use realm_identity::{PublicKey, SecretKey};
+
+use super::{Id, Out, Swim, read_packet, write_packet};
+use crate::MemberState;
+
+pub(super) const NODES: usize = 4;
+/// Time goes on by so much.
+pub(super) const STEP: u64 = 10;
+/// By then everybody knows everybody.
+const SETTLED_MS: u64 = 5_000;
+
+pub(super) struct Ring {
+    pub nodes: Vec<Swim>,
+    pub mono: u64,
+    /// The first node hears nobody.
+    pub deaf: bool,
+    /// What this one says is lost.
+    pub mute: Option<usize>,
+    /// Members that the first one called suspect or down, other than to their face.
+    pub verdicts: usize,
+    /// Members that somebody took for lost.
+    pub losses: usize,
+}
+
+pub(super) fn name(index: usize) -> PublicKey {
+    SecretKey::from_seed(&[index as u8; 32]).public()
+}
+
+impl Ring {
+    pub fn settled() -> Self {
+        let approved = (0..NODES).map(name).collect();
+        let mut nodes: Vec<_> = (0..NODES)
+            .map(|index| Swim::new(name(index), 1, index as u64))
+            .collect();
+        for node in &mut nodes {
+            node.set_approved(&approved, 0);
+            (0..NODES).for_each(|peer| node.announce(name(peer), 0));
+        }
+        let mut ring = Self {
+            nodes,
+            mono: 0,
+            deaf: false,
+            mute: None,
+            verdicts: 0,
+            losses: 0,
+        };
+        ring.run(SETTLED_MS);
+        ring
+    }
+
+    pub fn run(&mut self, millis: u64) {
+        for _ in 0..millis / STEP {
+            self.mono += STEP;
+            for index in 0..NODES {
+                self.nodes[index].tick(self.mono);
+                self.deliver(index);
+            }
+        }
+    }
+
+    /// A packet of one node to another, although none was due.
+    pub fn say(&mut self, from: usize, to: usize, members: Vec<foca::Member<Id>>) {
+        let header = Header {
+            src: *self.nodes[from].foca.identity(),
+            src_incarnation: 0,
+            dst: *self.nodes[to].foca.identity(),
+            message: Message::Gossip,
+        };
+        let packet = write_packet(&header, members);
+        let taken = self.nodes[to].packet(name(from), &packet, self.mono);
+        taken.expect("an honest packet");
+    }
+
+    pub fn states(&self, at: usize) -> Vec<MemberState> {
+        let members = self.nodes[at].members().values();
+        members.map(|member| member.state).collect()
+    }
+
+    pub fn state(&self, at: usize, of: usize) -> MemberState {
+        self.nodes[at].members()[&name(of)].state
+    }
+
+    fn deliver(&mut self, from: usize) {
+        while let Some(out) = self.nodes[from].poll() {
+            match out {
+                Out::Send { to, packet } => self.send(from, to, &packet),
+                Out::Changed { state, .. } => {
+                    self.losses += usize::from(state == MemberState::Lost);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: PublicKey, packet: &[u8]) {
+        let (header, members) = read_packet(packet).expect("is a packet");
+        let bad = members
+            .iter()
+            .filter(|member| member.state() != State::Alive && *member.id() != header.dst);
+        self.verdicts += if from == 0 { bad.count() } else { 0 };
+        let to = (0..NODES).find(|index| name(*index) == to);
+        let to = to.expect("is one of them");
+        if (to != 0 || !self.deaf) && self.mute != Some(from) {
+            let taken = self.nodes[to].packet(name(from), packet, self.mono);
+            taken.expect("an honest packet");
+        }
+    }
+}
