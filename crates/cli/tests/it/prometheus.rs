@@ -143,3 +143,29 @@ fn a_real_prometheus_scrapes_and_has_all_that_the_dashboard_and_the_alerts_ask_f
         wait_for(alert, || (state(alert) != "inactive").then_some(()));
     }
 }
+
+#[test]
+fn every_alert_fires_for_what_it_tells_of_and_not_before() {
+    let Some(promtool) = debian::program("prometheus", "usr/bin/promtool") else {
+        return;
+    };
+    let tests = contrib("prometheus/realm.rules.test.yml");
+    let output = Command::new(promtool)
+        .args(["test", "rules"])
+        .arg(&tests)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{told}");
+    let tests = std::fs::read_to_string(tests).unwrap();
+    let rules = std::fs::read_to_string(contrib("prometheus/realm.rules.yml")).unwrap();
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for alert in alerts {
+        assert!(
+            tests.contains(&format!("- name: {alert}")),
+            "{alert} has no test"
+        );
+    }
+}
