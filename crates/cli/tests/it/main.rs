@@ -7,6 +7,7 @@ mod bootstrap;
 mod completion;
 mod damage;
 mod debian;
+mod demo;
 mod disk;
 mod doctor;
 mod drains;
