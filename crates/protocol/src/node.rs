@@ -314,7 +314,7 @@ impl<F: Fold + Clone> Node<F> {
             // so that asking is no offence.
             _ if !approved => {}
             Frame::GetEntry(hash) => self.get_entry(from, hash),
-            Frame::ClaimsHave(hashes) => self.claims_have(from, &hashes),
+            Frame::ClaimsHave(hashes) => self.claims_have(from, &hashes, now),
             Frame::Swim(packet) => self.swim_packet(from, &packet, now),
             Frame::GetReport { node, boot_id, seq } => self.get_report(from, node, boot_id, seq),
             Frame::Report(wire) => self.take_report(from, wire, now),

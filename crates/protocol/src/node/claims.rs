@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use realm_identity::{ClaimError, Hash, PublicKey, WitnessedClaim};
 
 use super::Node;
-use crate::{Effect, Fold, Frame, Offence, Op, frame::Bytes, limits::*};
+use crate::{Effect, Fold, Frame, Now, Offence, Op, frame::Bytes, limits::*};
+
+/// How often a peer that names claims unknown here is asked for them: as often as it is compared
+/// with anyway.
+const ASK_BACK_EVERY_MS: u64 = super::SYNC_EVERY_MS;
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -88,7 +92,7 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    pub(super) fn claims_have(&mut self, from: PublicKey, have: &[Hash]) {
+    pub(super) fn claims_have(&mut self, from: PublicKey, have: &[Hash], now: Now) {
         let lacking = self
             .claims
             .set
@@ -101,10 +105,22 @@ impl<F: Fold + Clone> Node<F> {
         if !lacking.is_empty() {
             self.send(from, &Frame::Claims(lacking));
         }
-        // Ask back, but only where there is something to gain, so that it ends.
         if have.iter().any(|hash| !self.claims.set.contains_key(hash)) {
+            self.ask_back(from, now);
+        }
+    }
+
+    /// Asks for claims that `peer` named. Each of two nodes may keep what the other refuses, as of an
+    /// invite that many used: so not at once again, or they would ask each other without end.
+    fn ask_back(&mut self, peer: PublicKey, now: Now) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let asked = state.claims_asked_at;
+        if asked.is_none_or(|at| now.mono >= at + ASK_BACK_EVERY_MS) {
+            state.claims_asked_at = Some(now.mono);
             let own = self.claims.set.keys().copied().collect();
-            self.send(from, &Frame::ClaimsHave(own));
+            self.send(peer, &Frame::ClaimsHave(own));
         }
     }
 

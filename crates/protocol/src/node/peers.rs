@@ -19,6 +19,8 @@ pub(super) struct Peer {
     spent_at: u64,
     /// When it was last asked for what is missing here.
     pub asked_at: Option<u64>,
+    /// When it was last asked for claims that it named.
+    pub claims_asked_at: Option<u64>,
     /// When its last frame came.
     pub heard_at: Option<u64>,
 }

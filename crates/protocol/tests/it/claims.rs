@@ -1,0 +1,112 @@
+//! Claims between nodes: what is asked for, what is sent, and what waits.
+
+use std::collections::VecDeque;
+
+use realm_protocol::{Effect, Event, Frame, Node, Now};
+
+use crate::{
+    expelled::claimed,
+    fold::Chain,
+    net::{name, node},
+};
+
+/// More than any exchange here takes; two nodes that never stop are stopped by it.
+const ASKED_MAX: usize = 1_000;
+
+/// Two nodes that approve each other and are not connected yet.
+struct Pair {
+    nodes: [Node<Chain>; 2],
+    now: Now,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let now = crate::net::Net::new(0).now();
+        let nodes = [node(0, 0), node(1, 0)];
+        let mut pair = Self { nodes, now };
+        for at in 0..2 {
+            let nodes = [name(0), name(1)].into();
+            pair.give(at, Event::Approved { nodes });
+        }
+        pair
+    }
+
+    fn connect(&mut self) -> usize {
+        for at in 0..2 {
+            let peer = name(1 - at);
+            self.nodes[at].handle(Event::PeerConnected { peer }, self.now);
+        }
+        self.settle()
+    }
+
+    fn give(&mut self, at: usize, event: Event) -> usize {
+        self.nodes[at].handle(event, self.now);
+        self.settle()
+    }
+
+    /// Delivers what they say until they are quiet. Returns how often they asked for claims.
+    fn settle(&mut self) -> usize {
+        let mut asked = 0;
+        let mut queue = VecDeque::new();
+        loop {
+            for at in 0..2 {
+                while let Some(effect) = self.nodes[at].poll_effect() {
+                    queue.push_back((at, effect));
+                }
+            }
+            let Some((at, effect)) = queue.pop_front().filter(|_| asked < ASKED_MAX) else {
+                return asked;
+            };
+            match effect {
+                Effect::Send { frame, .. } => {
+                    let decoded = Frame::decode(&frame).unwrap();
+                    asked += usize::from(matches!(decoded, Frame::ClaimsHave(_)));
+                    let (from, bytes) = (name(at), frame);
+                    self.nodes[1 - at].handle(Event::Frame { from, bytes }, self.now);
+                }
+                Effect::Persist { token, .. } => {
+                    self.nodes[at].handle(Event::Persisted { token }, self.now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets `millis` pass. Returns how often they asked for claims.
+    fn run(&mut self, millis: u64) -> usize {
+        let (end, mut asked) = (self.now.mono + millis, 0);
+        loop {
+            let due = self.nodes.iter().map(Node::next_timeout);
+            let Some((due, at)) = due.zip(0..).min().filter(|(due, _)| *due <= end) else {
+                return asked;
+            };
+            self.now.mono = due.max(self.now.mono);
+            asked += self.give(at, Event::Tick);
+        }
+    }
+}
+
+#[test]
+fn nodes_that_keep_what_the_other_refuses_do_not_ask_without_end() {
+    let mut pair = Pair::new();
+    // One invite, shown by four keys: each node takes two, and more of it counts for nobody.
+    for (at, used) in [(0, [60, 61]), (1, [62, 63])] {
+        for node in used {
+            let claim = claimed(50, node, at as u64);
+            pair.give(at, Event::AddClaim { claim });
+        }
+    }
+    let asked = pair.connect();
+    assert!(asked <= 4, "{asked} questions at once");
+    // Each looks every 2 s, and each answer to that may be one more question.
+    let asked = pair.run(20_000);
+    assert!((10..=60).contains(&asked), "{asked} questions in 20 s");
+    assert!(pair.nodes.iter().all(|node| node.claims().count() == 2));
+    // What both can use still gets across, in both directions.
+    let claim = |at| claimed(70 + at, 80 + at, at);
+    let mut pair = Pair::new();
+    pair.give(0, Event::AddClaim { claim: claim(0) });
+    pair.give(1, Event::AddClaim { claim: claim(1) });
+    pair.connect();
+    assert!(pair.nodes.iter().all(|node| node.claims().count() == 2));
+}
