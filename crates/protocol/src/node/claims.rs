@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand_foca::RngExt as _;
 use realm_identity::{ClaimError, Hash, PublicKey, WitnessedClaim};
 
 use super::Node;
@@ -93,17 +94,20 @@ impl<F: Fold + Clone> Node<F> {
     }
 
     pub(super) fn claims_have(&mut self, from: PublicKey, have: &[Hash], now: Now) {
-        let lacking = self
-            .claims
-            .set
-            .iter()
-            .filter(|(hash, _)| !have.contains(hash));
-        let lacking: Vec<_> = lacking
-            .map(|(_, claim)| Bytes(claim.to_wire()))
-            .take(MAX_CLAIMS_PER_FRAME)
+        let known: BTreeSet<&Hash> = have.iter().collect();
+        let set = self.claims.set.iter();
+        let mut lacking: Vec<&WitnessedClaim> = set
+            .filter(|(hash, _)| !known.contains(hash))
+            .map(|(_, claim)| claim)
             .collect();
-        if !lacking.is_empty() {
-            self.send(from, &Frame::Claims(lacking));
+        // Any of them: always the same ones, which the peer may refuse, would hold up the others.
+        let mut chosen = Vec::new();
+        while !lacking.is_empty() && chosen.len() < MAX_CLAIMS_PER_FRAME {
+            let at = self.rng.random_range(0..lacking.len());
+            chosen.push(Bytes(lacking.swap_remove(at).to_wire()));
+        }
+        if !chosen.is_empty() {
+            self.send(from, &Frame::Claims(chosen));
         }
         if have.iter().any(|hash| !self.claims.set.contains_key(hash)) {
             self.ask_back(from, now);

@@ -7,7 +7,7 @@ use realm_protocol::{Effect, Event, Frame, Node, Now};
 use crate::{
     expelled::claimed,
     fold::Chain,
-    net::{name, node},
+    net::{Net, frame, name, node},
 };
 
 /// More than any exchange here takes; two nodes that never stop are stopped by it.
@@ -21,7 +21,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let now = crate::net::Net::new(0).now();
+        let now = Net::new(0).now();
         let nodes = [node(0, 0), node(1, 0)];
         let mut pair = Self { nodes, now };
         for at in 0..2 {
@@ -109,4 +109,27 @@ fn nodes_that_keep_what_the_other_refuses_do_not_ask_without_end() {
     pair.give(1, Event::AddClaim { claim: claim(1) });
     pair.connect();
     assert!(pair.nodes.iter().all(|node| node.claims().count() == 2));
+}
+
+#[test]
+fn claims_that_a_peer_always_refuses_do_not_hold_up_the_others() {
+    let mut net = Net::new(1);
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    net.give(0, Event::PeerConnected { peer: name(1) });
+    let claims: Vec<_> = (100..140).map(|node| claimed(node, node, 0)).collect();
+    for claim in claims.clone() {
+        net.give(0, Event::AddClaim { claim });
+    }
+    net.kept.clear();
+    // The peer lacks all of them however often it is sent some.
+    for _ in 0..60 {
+        let nothing = Frame::ClaimsHave(vec![]).encode();
+        net.give(0, frame(1, nothing));
+    }
+    let sent = |claim: &Vec<u8>| {
+        let holds = |frame: &[u8]| frame.windows(claim.len()).any(|bytes| bytes == claim);
+        net.saw(|effect| matches!(effect, Effect::Send { frame, .. } if holds(frame))) > 0
+    };
+    assert!(claims.iter().all(sent));
 }
