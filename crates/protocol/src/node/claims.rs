@@ -138,19 +138,38 @@ impl<F: Fold + Clone> Node<F> {
         match self.verify_claim(from, wire) {
             Ok(claim) => self.keep_claim(hash, claim, wire),
             // The approval of the witness may not have reached this node yet.
-            Err(ClaimError::NotWitness(_)) => {
-                let mut waiting = self.claims.waiting.iter();
-                let known = waiting.any(|other| (other.0, &other.1[..]) == (from, wire));
-                if !known && self.claims.waiting.len() < MAX_WAITING_CLAIMS {
-                    self.claims.waiting.push((from, wire.to_vec()));
-                }
-            }
+            Err(ClaimError::NotWitness(_)) => self.keep_waiting(from, wire),
             Err(error) => {
                 tracing::debug!(%error, "claim refused");
                 if let Some(from) = from {
                     self.warn(from, Offence::BadClaim);
                 }
             }
+        }
+    }
+
+    /// A claim whose witness is not approved waits, once, whoever brought it. Any token will do to
+    /// make such claims, so that a node of the realm takes them of approved nodes alone; it asks a
+    /// peer for all it has when that is approved. Before somebody is, the realm is still beginning.
+    fn keep_waiting(&mut self, from: Option<PublicKey>, wire: &[u8]) {
+        let may_wait = |from: &Option<PublicKey>| {
+            let is_in = self.approved.contains(&self.me) && !self.begins();
+            !is_in || from.is_none_or(|from| self.approved.contains(&from))
+        };
+        if !may_wait(&from) {
+            return;
+        }
+        let mut waiting = self.claims.waiting.iter();
+        match waiting.position(|(_, other)| other == wire) {
+            // The word of an approved node counts for more.
+            Some(at) if from.is_none_or(|from| self.approved.contains(&from)) => {
+                self.claims.waiting[at].0 = from;
+            }
+            Some(_) => {}
+            None if self.claims.waiting.len() < MAX_WAITING_CLAIMS => {
+                self.claims.waiting.push((from, wire.to_vec()));
+            }
+            None => {}
         }
     }
 

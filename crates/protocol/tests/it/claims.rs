@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use realm_protocol::{Effect, Event, Frame, Node, Now};
+use realm_protocol::{Effect, Event, Frame, Node, Now, limits};
 
 use crate::{
     expelled::claimed,
     fold::Chain,
+    forged::claims_frame,
     net::{Net, frame, name, node},
 };
 
@@ -132,4 +133,51 @@ fn claims_that_a_peer_always_refuses_do_not_hold_up_the_others() {
         net.saw(|effect| matches!(effect, Effect::Send { frame, .. } if holds(frame))) > 0
     };
     assert!(claims.iter().all(sent));
+}
+
+/// Frames of strangers are few a second.
+fn say_slowly(net: &mut Net, from: usize, claim: &[u8]) {
+    net.mono += 500;
+    net.give(0, frame(from, claims_frame(claim)));
+}
+
+#[test]
+fn strangers_do_not_fill_the_place_of_claims_that_wait() {
+    let mut net = Net::new(1);
+    for peer in [1, 9].map(name) {
+        net.give(0, Event::PeerConnected { peer });
+    }
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    net.submit(b"the realm has begun");
+    // A stranger has a token, and makes claims that say who knows who witnessed it.
+    for witness in 0..limits::MAX_WAITING_CLAIMS as u64 {
+        say_slowly(&mut net, 9, &claimed(50, 9, 1_000 + witness));
+    }
+    // The witness of this one is approved a moment later.
+    say_slowly(&mut net, 1, &claimed(51, 61, 60));
+    let nodes = [name(0), name(1), name(60)].into();
+    net.give(0, Event::Approved { nodes });
+    let nodes: Vec<_> = net.nodes[0]
+        .claims()
+        .map(|claim| claim.claim.node)
+        .collect();
+    assert_eq!(nodes, [name(61)]);
+}
+
+#[test]
+fn one_claim_waits_once_whoever_brings_it() {
+    let mut net = Net::new(1);
+    let peers: Vec<_> = (1..=limits::MAX_WAITING_CLAIMS).map(name).collect();
+    let nodes = peers.iter().copied().chain([name(0)]).collect();
+    net.give(0, Event::Approved { nodes });
+    net.submit(b"the realm has begun");
+    for (at, peer) in peers.iter().enumerate() {
+        net.give(0, Event::PeerConnected { peer: *peer });
+        net.give(0, frame(at + 1, claims_frame(&claimed(50, 900, 901))));
+    }
+    net.give(0, frame(1, claims_frame(&claimed(51, 902, 901))));
+    let nodes = peers.iter().copied().chain([name(0), name(901)]).collect();
+    net.give(0, Event::Approved { nodes });
+    assert_eq!(net.nodes[0].claims().count(), 2);
 }
