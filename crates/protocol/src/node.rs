@@ -283,7 +283,7 @@ impl<F: Fold + Clone> Node<F> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        peer.heard_at = Some(now.mono);
+        (peer.heard_at, peer.ignores) = (Some(now.mono), false);
         if !peer.allow(approved, now.mono) {
             return self.warn(from, Offence::RateLimited);
         }

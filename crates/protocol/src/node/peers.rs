@@ -23,6 +23,8 @@ pub(super) struct Peer {
     pub claims_asked_at: Option<u64>,
     /// When its last frame came.
     pub heard_at: Option<u64>,
+    /// It was asked for a report and has said nothing since.
+    pub ignores: bool,
 }
 
 impl Peer {
