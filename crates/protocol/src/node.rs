@@ -21,6 +21,7 @@ mod sync;
 mod writes;
 
 use claims::Claims;
+use expelled::Record;
 use joins::Joins;
 use newcomer::Newcomer;
 use peers::Peer;
@@ -73,8 +74,8 @@ pub struct Node<F> {
     fold: F,
     log: Option<Log<F>>,
     approved: BTreeSet<PublicKey>,
-    /// Nodes that were taken out, with the revision that did.
-    expelled: BTreeMap<PublicKey, u64>,
+    /// Nodes that were taken out.
+    expelled: BTreeMap<PublicKey, Record>,
     /// The realm whose owner is known to have revoked this node before it was ever in.
     told_revoked: Option<RealmId>,
     /// None once this node has caught up with the realm.
