@@ -77,6 +77,8 @@ impl<F: Fold + Clone> Node<F> {
                 self.tell_revoked(node);
             }
         }
+        // Of a witness that is out those count which it saw while it was in.
+        self.retry_claims();
     }
 
     /// Up to which revision a node that was taken out gets the log: it had been entitled to that.

@@ -250,6 +250,21 @@ fn who_was_let_in_by_a_node_that_is_out_now_is_in() {
 }
 
 #[test]
+fn a_claim_waits_no_longer_than_for_word_of_its_witness() {
+    let mut net = Net::new(1);
+    net.give(0, Event::PeerConnected { peer: name(1) });
+    net.say(Kind::NodeApprove, Target::Node(name(9)));
+    net.say(Kind::NodeRevoke, Target::Node(name(9)));
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    net.give(0, frame(1, claims_frame(&claimed(50, 60, 9))));
+    assert_eq!(net.nodes[0].claims().count(), 0, "nobody knows the witness");
+    let nodes = [(name(9), revoked(2))].into();
+    net.give(0, Event::Expelled { nodes });
+    assert_eq!(net.nodes[0].claims().count(), 1);
+}
+
+#[test]
 fn a_node_that_started_at_a_checkpoint_judges_who_is_out_as_others_do() {
     let mut net = Net::new(1);
     net.say(Kind::NodeApprove, Target::Node(name(8)));
