@@ -108,6 +108,14 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
+    /// Whether the owner is known to have revoked this node, which was never in. A node that knows an
+    /// owner alone hears of any of the owner's realms: once it is in one, of that one only.
+    pub fn was_told_revoked(&self) -> bool {
+        let ours = self.log.as_ref().map(Log::realm).or(self.config.realm);
+        self.told_revoked
+            .is_some_and(|told| ours.is_none_or(|ours| ours == told))
+    }
+
     /// Somebody shows that the owner revoked this node. Whoever is approved reads the log instead.
     pub(super) fn revoked(&mut self, from: PublicKey, wire: &[u8]) {
         if self.approved.contains(&self.me) {

@@ -1,6 +1,8 @@
 //! Who was taken out: what it is told, and whom it let in.
 
-use realm_identity::{Claim, Invite, Kind, PublicKey, Signed, Target, Timestamp, VerifiedClaim};
+use realm_identity::{
+    Claim, Genesis, Invite, Kind, PublicKey, Signed, Target, Timestamp, VerifiedClaim,
+};
 use realm_protocol::{Config, Effect, Event, Expulsion, Frame, Node, Restored};
 
 use crate::{
@@ -111,6 +113,7 @@ fn who_is_revoked_while_it_asks_is_told_that_and_nothing_else() {
     let mut net = revoked_while_pending(owner().public());
     assert_eq!(said_revoked(&net), 1, "told at once");
     net.run(30_000);
+    assert!(net.nodes[2].was_told_revoked());
     assert_eq!(said_revoked(&net), 1, "told once, however often it asks");
     assert!((0..2).all(|at| asking(&net, at).is_empty()));
     let asked = |effect: &Effect| matches!(effect, Effect::JoinRequested { .. });
@@ -178,6 +181,20 @@ fn only_the_owner_says_who_is_revoked() {
         net.saw(|effect| matches!(effect, Effect::Revoked { .. })),
         0
     );
+}
+
+#[test]
+fn what_an_owner_says_in_one_realm_is_nothing_in_another() {
+    let mut net = revoked_while_pending(owner().public());
+    assert!(net.nodes[2].was_told_revoked());
+    // The same owner's other realm lets it in.
+    let other = Genesis::new(owner().public(), "work".to_owned(), [2; 32]);
+    let Ok(other) = Signed::sign(other, &owner());
+    let genesis = other.to_wire();
+    net.give(2, Event::Found { genesis });
+    assert!(!net.nodes[2].was_told_revoked());
+    net.run(30_000);
+    assert!(!net.nodes[2].was_told_revoked(), "however often it is told");
 }
 
 fn invite(seed: u64) -> Signed<Invite> {
