@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use realm_identity::{PublicKey, RealmId, VerifiedClaim, WitnessedClaim};
 use realm_manifest::{NodeName, Tag};
 use realm_planner::{Standing, State};
+use realm_protocol::Expulsion;
 
 /// What the owner said of an approved node, in the log or in the invite.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,20 @@ impl ByChain {
         }
         chain
     }
+}
+
+/// The nodes that the chain took out, as the protocol is told of them.
+pub fn expulsions(state: &State) -> BTreeMap<PublicKey, Expulsion> {
+    let nodes = state.nodes.iter();
+    let out = nodes.filter(|(_, node)| node.standing != Standing::Approved);
+    out.map(|(key, node)| {
+        let expulsion = Expulsion {
+            revision: node.revision,
+            for_good: node.standing == Standing::Revoked,
+        };
+        (*key, expulsion)
+    })
+    .collect()
 }
 
 /// Every approved node, by chain or by claim, without those that the chain has taken out.

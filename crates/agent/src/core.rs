@@ -106,8 +106,6 @@ pub(crate) struct Core {
     pub alarms_told: Vec<realm_rpc::status::Alarm>,
     /// Nodes whose claim was refused: told once.
     pub refused_claims: BTreeSet<PublicKey>,
-    /// The owner's word that this node is revoked, which asked to join and has no log that says so.
-    pub told_revoked: bool,
     pub forked: bool,
     pub incompatible: Option<String>,
     pub addresses: Vec<String>,

@@ -234,7 +234,6 @@ impl Agent {
             presence: Presence::default(),
             alarms_told: Vec::new(),
             refused_claims: BTreeSet::new(),
-            told_revoked: false,
             forked: false,
             incompatible: None,
             addresses: Vec::new(),

@@ -63,6 +63,16 @@ pub struct Checkpoint {
     pub payload: Vec<u8>,
 }
 
+/// How the log took a node out, by the folded state: a log that starts at a checkpoint may not
+/// hold the entry that did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expulsion {
+    /// The revision of the last entry that changed it.
+    pub revision: u64,
+    /// The owner revoked it, so that it never counts again.
+    pub for_good: bool,
+}
+
 /// What was on disk when the node started.
 #[derive(Debug, Clone, Default)]
 pub struct Restored {
@@ -118,10 +128,9 @@ pub enum Event {
     Approved {
         nodes: BTreeSet<PublicKey>,
     },
-    /// The nodes that the log took out, each with the revision that did. They are told of it, and
-    /// of nothing later.
+    /// The nodes that the log took out. They are told of it, and of nothing later.
     Expelled {
-        nodes: BTreeMap<PublicKey, u64>,
+        nodes: BTreeMap<PublicKey, Expulsion>,
     },
     /// An owner was pinned on this node, or a key that may act as one rotated in.
     Pinned {

@@ -18,8 +18,8 @@ mod refusal;
 mod swim;
 
 pub use event::{
-    Accepted, Checkpoint, Effect, Event, Item, MemberState, Now, Op, Restored, Token, Topic,
-    Verdict,
+    Accepted, Checkpoint, Effect, Event, Expulsion, Item, MemberState, Now, Op, Restored, Token,
+    Topic, Verdict,
 };
 pub use fold::{Fold, FoldRefusal};
 pub use frame::{Frame, FrameError, Point};

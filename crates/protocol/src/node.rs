@@ -21,6 +21,7 @@ mod sync;
 mod writes;
 
 use claims::Claims;
+use expelled::Record;
 use joins::Joins;
 use newcomer::Newcomer;
 use peers::Peer;
@@ -73,8 +74,8 @@ pub struct Node<F> {
     fold: F,
     log: Option<Log<F>>,
     approved: BTreeSet<PublicKey>,
-    /// Nodes that were taken out, with the revision that did.
-    expelled: BTreeMap<PublicKey, u64>,
+    /// Nodes that were taken out.
+    expelled: BTreeMap<PublicKey, Record>,
     /// The realm whose owner is known to have revoked this node before it was ever in.
     told_revoked: Option<RealmId>,
     /// None once this node has caught up with the realm.
@@ -283,7 +284,7 @@ impl<F: Fold + Clone> Node<F> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        peer.heard_at = Some(now.mono);
+        (peer.heard_at, peer.ignores) = (Some(now.mono), false);
         if !peer.allow(approved, now.mono) {
             return self.warn(from, Offence::RateLimited);
         }
@@ -314,7 +315,7 @@ impl<F: Fold + Clone> Node<F> {
             // so that asking is no offence.
             _ if !approved => {}
             Frame::GetEntry(hash) => self.get_entry(from, hash),
-            Frame::ClaimsHave(hashes) => self.claims_have(from, &hashes),
+            Frame::ClaimsHave(hashes) => self.claims_have(from, &hashes, now),
             Frame::Swim(packet) => self.swim_packet(from, &packet, now),
             Frame::GetReport { node, boot_id, seq } => self.get_report(from, node, boot_id, seq),
             Frame::Report(wire) => self.take_report(from, wire, now),

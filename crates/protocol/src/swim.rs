@@ -191,6 +191,11 @@ impl Swim {
         }
         self.hearing
             .retain(|node| approved.contains_key(node.as_bytes()));
+        // Nor do they take the place of others, or count among those that this node should hear.
+        self.members
+            .retain(|node, _| approved.contains_key(node.as_bytes()));
+        self.accused
+            .retain(|node| approved.contains_key(node.as_bytes()));
         self.approved = approved;
     }
 

@@ -82,7 +82,6 @@ impl Core {
             }
             Effect::Revoked { realm, seq } => {
                 tracing::debug!(%realm, seq, "revoked without having been in");
-                self.told_revoked = true;
                 self.publish_view().await;
             }
             // Whoever counted by this invite does so no more, and an alarm says why.

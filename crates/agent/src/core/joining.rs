@@ -5,7 +5,7 @@ use realm_protocol::{Event, Now};
 
 use super::Core;
 use crate::{
-    approvals::{ByChain, approved},
+    approvals::{ByChain, approved, expulsions},
     fold::chain,
 };
 
@@ -162,6 +162,7 @@ impl Core {
             return;
         };
         let chain = ByChain::of(state);
+        let expelled = expulsions(state);
         let before = std::mem::take(&mut self.approved);
         self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
         let me = self.key.public();
@@ -182,8 +183,7 @@ impl Core {
         self.presence.retain(|key| self.approved.contains_key(key));
         let nodes = self.approved.keys().copied().collect();
         self.node.handle(Event::Approved { nodes }, now);
-        let nodes = chain.expelled;
-        self.node.handle(Event::Expelled { nodes }, now);
+        self.node.handle(Event::Expelled { nodes: expelled }, now);
         let keys = self.approved.keys().copied().collect();
         if self.network.set_approved(keys).await.is_err() {
             tracing::warn!("the network has stopped");

@@ -120,7 +120,7 @@ impl Core {
         let record = self.state.as_ref().and_then(|state| state.nodes.get(node));
         let me = *node == self.key.public();
         record.is_some_and(|record| record.standing == Standing::Revoked)
-            || (me && self.told_revoked && !self.approved.contains_key(node))
+            || (me && self.node.was_told_revoked() && !self.approved.contains_key(node))
     }
 
     fn invited_tags(&self, key: &PublicKey) -> Vec<String> {

@@ -7,14 +7,12 @@ use super::{
     Node,
     status::{Age, Reports},
 };
-use crate::{Fold, Frame, Now};
+use crate::{Fold, Frame, MemberState, Now};
 
 /// After this long without an answer another one is asked.
 const ANSWER_MS: u64 = 1_000;
 /// Peers asked for one report: with another digest it begins anew.
 const ASKED_MAX: usize = 4;
-/// A peer that was silent for so long is not asked first where another is known to have it.
-const SILENT_MS: u64 = 1_500;
 
 #[derive(Debug)]
 pub(super) struct Asking {
@@ -70,10 +68,11 @@ impl<F: Fold + Clone> Node<F> {
             .get_mut(&node)
             .and_then(|slot| slot.asking.take());
         let Some(mut asking) = asking else { return };
+        self.note_silence(&asking);
         if asking.asked.len() >= ASKED_MAX {
             return;
         }
-        let Some(peer) = self.next_to_ask(node, &asking, now) else {
+        let Some(peer) = self.next_to_ask(node, &asking) else {
             if asking.asked.is_empty() {
                 self.dial(node, now);
             }
@@ -88,8 +87,8 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    fn next_to_ask(&mut self, node: PublicKey, asking: &Asking, now: Now) -> Option<PublicKey> {
-        let mut order = match self.is_silent(node, now) {
+    fn next_to_ask(&mut self, node: PublicKey, asking: &Asking) -> Option<PublicKey> {
+        let mut order = match self.is_doubted(node) {
             true => vec![asking.told_by, node],
             false => vec![node, asking.told_by],
         };
@@ -100,9 +99,21 @@ impl<F: Fold + Clone> Node<F> {
         order.into_iter().find(may_ask)
     }
 
-    fn is_silent(&self, node: PublicKey, now: Now) -> bool {
-        let heard_at = self.peers.get(&node).and_then(|peer| peer.heard_at);
-        heard_at.is_none_or(|at| now.mono >= at + SILENT_MS)
+    /// Whether membership doubts it, or it left a question unanswered. In a large realm two nodes
+    /// exchange frames now and then only, so that the time of the last one alone says nothing.
+    fn is_doubted(&self, node: PublicKey) -> bool {
+        let member = self.swim.members().get(&node);
+        let ignores = self.peers.get(&node).is_none_or(|peer| peer.ignores);
+        ignores || member.is_none_or(|member| member.state != MemberState::Up)
+    }
+
+    /// Notes that the peer asked last said nothing at all since.
+    fn note_silence(&mut self, asking: &Asking) {
+        let asked_at = asking.next.saturating_sub(ANSWER_MS);
+        let last = asking.asked.last();
+        if let Some(peer) = last.and_then(|peer| self.peers.get_mut(peer)) {
+            peer.ignores = peer.heard_at.is_none_or(|at| at <= asked_at);
+        }
     }
 
     /// Independent of gossip: a peer whose report is old is asked for a newer one.

@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand_foca::RngExt as _;
 use realm_identity::{ClaimError, Hash, PublicKey, WitnessedClaim};
 
 use super::Node;
-use crate::{Effect, Fold, Frame, Offence, Op, frame::Bytes, limits::*};
+use crate::{Effect, Fold, Frame, Now, Offence, Op, frame::Bytes, limits::*};
+
+/// How often a peer that names claims unknown here is asked for them: as often as it is compared
+/// with anyway.
+const ASK_BACK_EVERY_MS: u64 = super::SYNC_EVERY_MS;
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -88,23 +93,38 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    pub(super) fn claims_have(&mut self, from: PublicKey, have: &[Hash]) {
-        let lacking = self
-            .claims
-            .set
-            .iter()
-            .filter(|(hash, _)| !have.contains(hash));
-        let lacking: Vec<_> = lacking
-            .map(|(_, claim)| Bytes(claim.to_wire()))
-            .take(MAX_CLAIMS_PER_FRAME)
+    pub(super) fn claims_have(&mut self, from: PublicKey, have: &[Hash], now: Now) {
+        let known: BTreeSet<&Hash> = have.iter().collect();
+        let set = self.claims.set.iter();
+        let mut lacking: Vec<&WitnessedClaim> = set
+            .filter(|(hash, _)| !known.contains(hash))
+            .map(|(_, claim)| claim)
             .collect();
-        if !lacking.is_empty() {
-            self.send(from, &Frame::Claims(lacking));
+        // Any of them: always the same ones, which the peer may refuse, would hold up the others.
+        let mut chosen = Vec::new();
+        while !lacking.is_empty() && chosen.len() < MAX_CLAIMS_PER_FRAME {
+            let at = self.rng.random_range(0..lacking.len());
+            chosen.push(Bytes(lacking.swap_remove(at).to_wire()));
         }
-        // Ask back, but only where there is something to gain, so that it ends.
+        if !chosen.is_empty() {
+            self.send(from, &Frame::Claims(chosen));
+        }
         if have.iter().any(|hash| !self.claims.set.contains_key(hash)) {
+            self.ask_back(from, now);
+        }
+    }
+
+    /// Asks for claims that `peer` named. Each of two nodes may keep what the other refuses, as of an
+    /// invite that many used: so not at once again, or they would ask each other without end.
+    fn ask_back(&mut self, peer: PublicKey, now: Now) {
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let asked = state.claims_asked_at;
+        if asked.is_none_or(|at| now.mono >= at + ASK_BACK_EVERY_MS) {
+            state.claims_asked_at = Some(now.mono);
             let own = self.claims.set.keys().copied().collect();
-            self.send(from, &Frame::ClaimsHave(own));
+            self.send(peer, &Frame::ClaimsHave(own));
         }
     }
 
@@ -118,19 +138,38 @@ impl<F: Fold + Clone> Node<F> {
         match self.verify_claim(from, wire) {
             Ok(claim) => self.keep_claim(hash, claim, wire),
             // The approval of the witness may not have reached this node yet.
-            Err(ClaimError::NotWitness(_)) => {
-                let mut waiting = self.claims.waiting.iter();
-                let known = waiting.any(|other| (other.0, &other.1[..]) == (from, wire));
-                if !known && self.claims.waiting.len() < MAX_WAITING_CLAIMS {
-                    self.claims.waiting.push((from, wire.to_vec()));
-                }
-            }
+            Err(ClaimError::NotWitness(_)) => self.keep_waiting(from, wire),
             Err(error) => {
                 tracing::debug!(%error, "claim refused");
                 if let Some(from) = from {
                     self.warn(from, Offence::BadClaim);
                 }
             }
+        }
+    }
+
+    /// A claim whose witness is not approved waits, once, whoever brought it. Any token will do to
+    /// make such claims, so that a node of the realm takes them of approved nodes alone; it asks a
+    /// peer for all it has when that is approved. Before somebody is, the realm is still beginning.
+    fn keep_waiting(&mut self, from: Option<PublicKey>, wire: &[u8]) {
+        let may_wait = |from: &Option<PublicKey>| {
+            let is_in = self.approved.contains(&self.me) && !self.begins();
+            !is_in || from.is_none_or(|from| self.approved.contains(&from))
+        };
+        if !may_wait(&from) {
+            return;
+        }
+        let mut waiting = self.claims.waiting.iter();
+        match waiting.position(|(_, other)| other == wire) {
+            // The word of an approved node counts for more.
+            Some(at) if from.is_none_or(|from| self.approved.contains(&from)) => {
+                self.claims.waiting[at].0 = from;
+            }
+            Some(_) => {}
+            None if self.claims.waiting.len() < MAX_WAITING_CLAIMS => {
+                self.claims.waiting.push((from, wire.to_vec()));
+            }
+            None => {}
         }
     }
 

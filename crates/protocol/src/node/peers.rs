@@ -19,8 +19,12 @@ pub(super) struct Peer {
     spent_at: u64,
     /// When it was last asked for what is missing here.
     pub asked_at: Option<u64>,
+    /// When it was last asked for claims that it named.
+    pub claims_asked_at: Option<u64>,
     /// When its last frame came.
     pub heard_at: Option<u64>,
+    /// It was asked for a report and has said nothing since.
+    pub ignores: bool,
 }
 
 impl Peer {

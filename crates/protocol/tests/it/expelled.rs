@@ -1,7 +1,9 @@
 //! Who was taken out: what it is told, and whom it let in.
 
-use realm_identity::{Claim, Invite, Kind, PublicKey, Signed, Target, Timestamp, VerifiedClaim};
-use realm_protocol::{Config, Effect, Event, Frame, Node, Restored};
+use realm_identity::{
+    Claim, Genesis, Invite, Kind, PublicKey, Signed, Target, Timestamp, VerifiedClaim,
+};
+use realm_protocol::{Config, Effect, Event, Expulsion, Frame, Node, Restored};
 
 use crate::{
     fold::Chain,
@@ -9,6 +11,20 @@ use crate::{
     net::{Net, WALL, approve_without, asking, frame, genesis, name, node, owner, request},
     world::key,
 };
+
+fn removed(revision: u64) -> Expulsion {
+    Expulsion {
+        revision,
+        for_good: false,
+    }
+}
+
+fn revoked(revision: u64) -> Expulsion {
+    Expulsion {
+        revision,
+        for_good: true,
+    }
+}
 
 #[test]
 fn who_was_taken_out_learns_of_it_and_of_nothing_later() {
@@ -29,7 +45,7 @@ fn who_was_taken_out_learns_of_it_and_of_nothing_later() {
         net.give(
             at,
             Event::Expelled {
-                nodes: [(name(2), 3)].into(),
+                nodes: [(name(2), removed(3))].into(),
             },
         );
     }
@@ -40,7 +56,7 @@ fn who_was_taken_out_learns_of_it_and_of_nothing_later() {
     // That it is revoked as well later shows it nothing of what was said between.
     net.say(Kind::NodeRevoke, Target::Node(name(2)));
     for at in 0..2 {
-        let nodes = [(name(2), 5)].into();
+        let nodes = [(name(2), revoked(5))].into();
         net.give(at, Event::Expelled { nodes });
     }
     net.run(10_000);
@@ -80,7 +96,7 @@ fn revoked_while_pending(pin: PublicKey) -> Net {
     net.say(Kind::NodeRevoke, Target::Node(name(2)));
     net.run(3_000);
     for at in 0..2 {
-        let nodes = [(name(2), 2)].into();
+        let nodes = [(name(2), revoked(2))].into();
         net.give(at, Event::Expelled { nodes });
     }
     assert!((0..2).all(|at| asking(&net, at).is_empty()));
@@ -97,6 +113,7 @@ fn who_is_revoked_while_it_asks_is_told_that_and_nothing_else() {
     let mut net = revoked_while_pending(owner().public());
     assert_eq!(said_revoked(&net), 1, "told at once");
     net.run(30_000);
+    assert!(net.nodes[2].was_told_revoked());
     assert_eq!(said_revoked(&net), 1, "told once, however often it asks");
     assert!((0..2).all(|at| asking(&net, at).is_empty()));
     let asked = |effect: &Effect| matches!(effect, Effect::JoinRequested { .. });
@@ -166,6 +183,20 @@ fn only_the_owner_says_who_is_revoked() {
     );
 }
 
+#[test]
+fn what_an_owner_says_in_one_realm_is_nothing_in_another() {
+    let mut net = revoked_while_pending(owner().public());
+    assert!(net.nodes[2].was_told_revoked());
+    // The same owner's other realm lets it in.
+    let other = Genesis::new(owner().public(), "work".to_owned(), [2; 32]);
+    let Ok(other) = Signed::sign(other, &owner());
+    let genesis = other.to_wire();
+    net.give(2, Event::Found { genesis });
+    assert!(!net.nodes[2].was_told_revoked());
+    net.run(30_000);
+    assert!(!net.nodes[2].was_told_revoked(), "however often it is told");
+}
+
 fn invite(seed: u64) -> Signed<Invite> {
     let invite = Invite {
         v: realm_identity::VERSION,
@@ -204,7 +235,7 @@ fn who_was_let_in_by_a_node_that_is_out_now_is_in() {
     net.say(Kind::NodeApprove, Target::Node(name(9)));
     net.say(Kind::NodeRevoke, Target::Node(name(9)));
     net.say(Kind::NodeRevoke, Target::Node(name(10)));
-    let nodes = [(name(9), 2), (name(10), 3)].into();
+    let nodes = [(name(9), revoked(2)), (name(10), revoked(3))].into();
     net.give(0, Event::Expelled { nodes });
     let mut takes = |from: usize, bytes: Vec<u8>| {
         net.kept.clear();
@@ -233,6 +264,73 @@ fn who_was_let_in_by_a_node_that_is_out_now_is_in() {
         },
     );
     assert_eq!(net.nodes[0].claims().count(), 2);
+}
+
+#[test]
+fn a_claim_waits_no_longer_than_for_word_of_its_witness() {
+    let mut net = Net::new(1);
+    net.give(0, Event::PeerConnected { peer: name(1) });
+    net.say(Kind::NodeApprove, Target::Node(name(9)));
+    net.say(Kind::NodeRevoke, Target::Node(name(9)));
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    net.give(0, frame(1, claims_frame(&claimed(50, 60, 9))));
+    assert_eq!(net.nodes[0].claims().count(), 0, "nobody knows the witness");
+    let nodes = [(name(9), revoked(2))].into();
+    net.give(0, Event::Expelled { nodes });
+    assert_eq!(net.nodes[0].claims().count(), 1);
+}
+
+#[test]
+fn a_node_that_started_at_a_checkpoint_judges_who_is_out_as_others_do() {
+    let mut net = Net::new(1);
+    net.say(Kind::NodeApprove, Target::Node(name(8)));
+    net.say(Kind::NodeApprove, Target::Node(name(9)));
+    net.say(Kind::NodeRevoke, Target::Node(name(9)));
+    net.submit(b"old");
+    let restored = Restored {
+        genesis: Some(genesis().to_wire()),
+        checkpoint: net.nodes[0].log().unwrap().checkpoint(),
+        ..Restored::default()
+    };
+    let config = Config {
+        key: key(0, 0),
+        realm: None,
+        pins: vec![owner().public()],
+        boot_id: 2,
+        seed: 1,
+        mutation: None,
+    };
+    // Revision 3 is not in this log; nor is it known that who goes at revision 5 was approved.
+    net.nodes[0] = Node::new(config, Chain, restored, net.now()).unwrap();
+    assert_eq!(net.nodes[0].log().unwrap().agreed(1).count(), 1);
+    net.say(Kind::NodeRemove, Target::Node(name(8)));
+    for peer in [1, 9].map(name) {
+        net.give(0, Event::PeerConnected { peer });
+    }
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    let nodes = [(name(8), removed(5)), (name(9), revoked(3))].into();
+    net.give(0, Event::Expelled { nodes });
+    for (invite, witness) in [(50, 8), (51, 9)] {
+        let claim = claimed(invite, 10 + invite, witness);
+        net.give(0, frame(1, claims_frame(&claim)));
+    }
+    assert_eq!(net.nodes[0].claims().count(), 2, "the others know them");
+    net.give(0, frame(9, claims_frame(&claimed(52, 62, 9))));
+    assert_eq!(net.nodes[0].claims().count(), 2, "by itself it is nobody");
+    // It is not asked for, and gets nothing of what was written after it was taken out.
+    net.kept.clear();
+    net.give(0, frame(9, request(9, 9)));
+    assert!(asking(&net, 0).is_empty());
+    let log = net.nodes[0].log().unwrap();
+    let locator = Frame::Locator {
+        realm: log.realm(),
+        tips: vec![],
+        samples: vec![],
+    };
+    net.give(0, frame(9, locator.encode()));
+    assert_eq!(net.saw(|effect| matches!(effect, Effect::Send { .. })), 0);
 }
 
 #[test]

@@ -130,8 +130,15 @@ fn a_revoked_node_is_no_member() {
             },
         );
     }
+    assert_eq!(losses(&net), [(0, name(2)), (1, name(2))]);
+    let forgotten = |net: &Net| (0..2).all(|at| net.state(at, 2).is_none());
+    assert!(forgotten(&net), "at once");
     net.run(5_000);
-    assert!((0..2).all(|at| net.state(at, 2) == Some(MemberState::Lost)));
+    assert!(forgotten(&net), "whatever it says");
+    // It may come back.
+    approve_without(&mut net, 0..3, None);
+    net.run(5_000);
+    assert!((0..2).all(|at| net.state(at, 2) == Some(MemberState::Up)));
 }
 
 /// Who was lost to whom since the effects were last cleared.

@@ -4,6 +4,7 @@
 
 #[path = "../../../manifest/tests/it/cbor.rs"]
 mod cbor;
+mod claims;
 mod client;
 mod expelled;
 mod faults;

@@ -5,7 +5,7 @@ use realm_identity::{Hash, Signed, Timestamp};
 use realm_manifest::report::{
     Capacity, CellReport, CellState, MAX_CELLS, NodeReport, NodeState, StatusDigest,
 };
-use realm_protocol::{Effect, Event, Topic, Verdict};
+use realm_protocol::{Effect, Event, MemberState, Topic, Verdict};
 
 use crate::{
     net::{Net, WALL, genesis, name},
@@ -89,6 +89,29 @@ fn who_does_not_answer_is_passed_over_for_who_told_of_it() {
     // It was silent meanwhile: of the next one it is not even asked first.
     net.run(1_000);
     let (report, digest) = say(&mut net, 2);
+    let now = net.now();
+    net.nodes[1].handle_gossip(name(2), Topic::Status, &digest, now);
+    net.drain(1);
+    assert!(has(&net, 1, &report));
+}
+
+#[test]
+fn a_node_that_is_up_is_asked_first_however_long_ago_it_spoke() {
+    let mut net = Net::new(3);
+    net.run(3_000);
+    // Who told of the report does not have it, and answers nothing.
+    net.cut.extend([(1, 2), (2, 1)]);
+    let (report, digest) = said(1, vec![]);
+    net.cut.insert((0, 1));
+    let event = Event::OwnReport {
+        report: report.clone(),
+        digest: digest.clone(),
+    };
+    net.give(0, event);
+    net.cut.remove(&(0, 1));
+    // In a large realm a pair says nothing to each other for so long.
+    net.mono += 5_000;
+    assert_eq!(net.state(1, 0), Some(MemberState::Up));
     let now = net.now();
     net.nodes[1].handle_gossip(name(2), Topic::Status, &digest, now);
     net.drain(1);

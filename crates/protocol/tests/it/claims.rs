@@ -1,0 +1,183 @@
+//! Claims between nodes: what is asked for, what is sent, and what waits.
+
+use std::collections::VecDeque;
+
+use realm_protocol::{Effect, Event, Frame, Node, Now, limits};
+
+use crate::{
+    expelled::claimed,
+    fold::Chain,
+    forged::claims_frame,
+    net::{Net, frame, name, node},
+};
+
+/// More than any exchange here takes; two nodes that never stop are stopped by it.
+const ASKED_MAX: usize = 1_000;
+
+/// Two nodes that approve each other and are not connected yet.
+struct Pair {
+    nodes: [Node<Chain>; 2],
+    now: Now,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let now = Net::new(0).now();
+        let nodes = [node(0, 0), node(1, 0)];
+        let mut pair = Self { nodes, now };
+        for at in 0..2 {
+            let nodes = [name(0), name(1)].into();
+            pair.give(at, Event::Approved { nodes });
+        }
+        pair
+    }
+
+    fn connect(&mut self) -> usize {
+        for at in 0..2 {
+            let peer = name(1 - at);
+            self.nodes[at].handle(Event::PeerConnected { peer }, self.now);
+        }
+        self.settle()
+    }
+
+    fn give(&mut self, at: usize, event: Event) -> usize {
+        self.nodes[at].handle(event, self.now);
+        self.settle()
+    }
+
+    /// Delivers what they say until they are quiet. Returns how often they asked for claims.
+    fn settle(&mut self) -> usize {
+        let mut asked = 0;
+        let mut queue = VecDeque::new();
+        loop {
+            for at in 0..2 {
+                while let Some(effect) = self.nodes[at].poll_effect() {
+                    queue.push_back((at, effect));
+                }
+            }
+            let Some((at, effect)) = queue.pop_front().filter(|_| asked < ASKED_MAX) else {
+                return asked;
+            };
+            match effect {
+                Effect::Send { frame, .. } => {
+                    let decoded = Frame::decode(&frame).unwrap();
+                    asked += usize::from(matches!(decoded, Frame::ClaimsHave(_)));
+                    let (from, bytes) = (name(at), frame);
+                    self.nodes[1 - at].handle(Event::Frame { from, bytes }, self.now);
+                }
+                Effect::Persist { token, .. } => {
+                    self.nodes[at].handle(Event::Persisted { token }, self.now);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets `millis` pass. Returns how often they asked for claims.
+    fn run(&mut self, millis: u64) -> usize {
+        let (end, mut asked) = (self.now.mono + millis, 0);
+        loop {
+            let due = self.nodes.iter().map(Node::next_timeout);
+            let Some((due, at)) = due.zip(0..).min().filter(|(due, _)| *due <= end) else {
+                return asked;
+            };
+            self.now.mono = due.max(self.now.mono);
+            asked += self.give(at, Event::Tick);
+        }
+    }
+}
+
+#[test]
+fn nodes_that_keep_what_the_other_refuses_do_not_ask_without_end() {
+    let mut pair = Pair::new();
+    // One invite, shown by four keys: each node takes two, and more of it counts for nobody.
+    for (at, used) in [(0, [60, 61]), (1, [62, 63])] {
+        for node in used {
+            let claim = claimed(50, node, at as u64);
+            pair.give(at, Event::AddClaim { claim });
+        }
+    }
+    let asked = pair.connect();
+    assert!(asked <= 4, "{asked} questions at once");
+    // Each looks every 2 s, and each answer to that may be one more question.
+    let asked = pair.run(20_000);
+    assert!((10..=60).contains(&asked), "{asked} questions in 20 s");
+    assert!(pair.nodes.iter().all(|node| node.claims().count() == 2));
+    // What both can use still gets across, in both directions.
+    let claim = |at| claimed(70 + at, 80 + at, at);
+    let mut pair = Pair::new();
+    pair.give(0, Event::AddClaim { claim: claim(0) });
+    pair.give(1, Event::AddClaim { claim: claim(1) });
+    pair.connect();
+    assert!(pair.nodes.iter().all(|node| node.claims().count() == 2));
+}
+
+#[test]
+fn claims_that_a_peer_always_refuses_do_not_hold_up_the_others() {
+    let mut net = Net::new(1);
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    net.give(0, Event::PeerConnected { peer: name(1) });
+    let claims: Vec<_> = (100..140).map(|node| claimed(node, node, 0)).collect();
+    for claim in claims.clone() {
+        net.give(0, Event::AddClaim { claim });
+    }
+    net.kept.clear();
+    // The peer lacks all of them however often it is sent some.
+    for _ in 0..60 {
+        let nothing = Frame::ClaimsHave(vec![]).encode();
+        net.give(0, frame(1, nothing));
+    }
+    let sent = |claim: &Vec<u8>| {
+        let holds = |frame: &[u8]| frame.windows(claim.len()).any(|bytes| bytes == claim);
+        net.saw(|effect| matches!(effect, Effect::Send { frame, .. } if holds(frame))) > 0
+    };
+    assert!(claims.iter().all(sent));
+}
+
+/// Frames of strangers are few a second.
+fn say_slowly(net: &mut Net, from: usize, claim: &[u8]) {
+    net.mono += 500;
+    net.give(0, frame(from, claims_frame(claim)));
+}
+
+#[test]
+fn strangers_do_not_fill_the_place_of_claims_that_wait() {
+    let mut net = Net::new(1);
+    for peer in [1, 9].map(name) {
+        net.give(0, Event::PeerConnected { peer });
+    }
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    net.submit(b"the realm has begun");
+    // A stranger has a token, and makes claims that say who knows who witnessed it.
+    for witness in 0..limits::MAX_WAITING_CLAIMS as u64 {
+        say_slowly(&mut net, 9, &claimed(50, 9, 1_000 + witness));
+    }
+    // The witness of this one is approved a moment later.
+    say_slowly(&mut net, 1, &claimed(51, 61, 60));
+    let nodes = [name(0), name(1), name(60)].into();
+    net.give(0, Event::Approved { nodes });
+    let nodes: Vec<_> = net.nodes[0]
+        .claims()
+        .map(|claim| claim.claim.node)
+        .collect();
+    assert_eq!(nodes, [name(61)]);
+}
+
+#[test]
+fn one_claim_waits_once_whoever_brings_it() {
+    let mut net = Net::new(1);
+    let peers: Vec<_> = (1..=limits::MAX_WAITING_CLAIMS).map(name).collect();
+    let nodes = peers.iter().copied().chain([name(0)]).collect();
+    net.give(0, Event::Approved { nodes });
+    net.submit(b"the realm has begun");
+    for (at, peer) in peers.iter().enumerate() {
+        net.give(0, Event::PeerConnected { peer: *peer });
+        net.give(0, frame(at + 1, claims_frame(&claimed(50, 900, 901))));
+    }
+    net.give(0, frame(1, claims_frame(&claimed(51, 902, 901))));
+    let nodes = peers.iter().copied().chain([name(0), name(901)]).collect();
+    net.give(0, Event::Approved { nodes });
+    assert_eq!(net.nodes[0].claims().count(), 2);
+}
