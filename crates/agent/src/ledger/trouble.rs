@@ -9,7 +9,10 @@ use realm_manifest::report::Reason;
 use realm_store::{LedgerError, free_bytes, try_room};
 use tokio::sync::watch;
 
-use crate::{fold::chain, reason::reason};
+use crate::{
+    fold::chain,
+    reason::{DISK_FAILED, DISK_FULL, reason},
+};
 
 /// With less room than this a disk counts as full: the largest intent must fit.
 const ROOM_BYTES: usize = 1024 * 1024;
@@ -101,12 +104,12 @@ impl Watch {
 fn full() -> Reason {
     let message = "its disk is full: new intents and programs may not reach it";
     let help = "free space where its data directory lies; writing goes on by itself";
-    reason("disk-full", message.to_owned(), Some(help))
+    reason(DISK_FULL, message.to_owned(), Some(help))
 }
 
 fn failed(help: &str) -> Reason {
     let message = "its disk takes no writes: new intents and programs do not reach it";
-    reason("disk-failed", message.to_owned(), Some(help))
+    reason(DISK_FAILED, message.to_owned(), Some(help))
 }
 
 #[cfg(test)]
