@@ -12,7 +12,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::scene::{Node, TCP, config};
+use crate::scene::{Node, PATIENCE, TCP, config};
 
 /// A dead connection is known as one within five seconds; one more for a machine that is busy.
 const NOTICED: Duration = Duration::from_secs(6);
@@ -166,6 +166,45 @@ async fn a_connection_that_answers_stays() {
         .await;
     }
     assert_eq!(a.handle.peers().await.expect("runs")[0].key, b.key());
+    drop(proxy);
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_with_events_blames_nobody() {
+    /// Frames that are sent at once: the sender's queue takes them.
+    const BATCH: u64 = 50;
+    /// Fewer than the queues between the network and its consumer hold, by less than a batch or two.
+    const TAKEN: u64 = 1200;
+    let (mut a, b, proxy) = pair().await;
+    let batch = async || {
+        for _ in 0..BATCH {
+            let frame = bytes::Bytes::from_static(b"more");
+            a.handle.send_frame(b.key(), frame).await.expect("runs");
+        }
+    };
+    // B takes no event.
+    let deadline = Instant::now() + PATIENCE;
+    for sent in 1..=TAKEN / BATCH {
+        batch().await;
+        while b.handle.stats().await.expect("runs").frames_in < sent * BATCH {
+            assert!(Instant::now() < deadline, "the frames do not come");
+            tokio::task::yield_now().await;
+        }
+    }
+    // What it cannot take any more waits in the connection.
+    for _ in 0..4 {
+        batch().await;
+    }
+    // More answers than a dead connection would miss.
+    for _ in 0..8 {
+        a.wait("round trip", |event| match event {
+            NetworkEvent::Rtt { .. } => Some(()),
+            NetworkEvent::PeerDisconnected { .. } => panic!("it answers"),
+            _ => None,
+        })
+        .await;
+    }
+    assert_eq!(b.handle.peers().await.expect("runs")[0].key, a.key());
     drop(proxy);
 }
 
