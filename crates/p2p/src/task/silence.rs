@@ -74,7 +74,9 @@ impl Task {
     /// waits until the system gives the connection up.
     pub(super) fn end_connection(&mut self, key: PublicKey, id: PeerId, connection: ConnectionId) {
         self.swarm.close_connection(connection);
-        self.swarm.behaviour_mut().streams.forget(id, connection);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.streams.forget(id, connection);
+        behaviour.limits.forget(connection);
         self.forget_connection(key, connection);
         if !self.peers.contains_key(&key) {
             self.stop_writer(key);
