@@ -18,6 +18,8 @@ use crate::scene::{Node, PATIENCE, TCP, config};
 /// machine that is busy each pause of this process forgives the silence before it. Without any of that
 /// the system would take minutes.
 const NOTICED: Duration = PATIENCE;
+/// Answers that a connection gives, one in two seconds, in a time in which a dead one is noticed.
+const ANSWERS: usize = 5;
 
 /// Carries bytes both ways until it is told to stop; it closes nothing even then.
 struct Proxy {
@@ -156,8 +158,7 @@ async fn a_connection_that_died_silently_is_closed_on_both_sides() {
 #[tokio::test]
 async fn a_connection_that_answers_stays() {
     let (mut a, b, proxy) = pair().await;
-    // As many answers as a dead one would miss.
-    for _ in 0..6 {
+    for _ in 0..ANSWERS {
         a.wait("round trip", |event| match event {
             NetworkEvent::Rtt { .. } => Some(()),
             NetworkEvent::PeerDisconnected { .. } => panic!("it answers"),
@@ -195,8 +196,7 @@ async fn a_node_that_is_behind_with_events_blames_nobody() {
     for _ in 0..4 {
         batch().await;
     }
-    // More answers than a dead connection would miss.
-    for _ in 0..8 {
+    for _ in 0..ANSWERS {
         a.wait("round trip", |event| match event {
             NetworkEvent::Rtt { .. } => Some(()),
             NetworkEvent::PeerDisconnected { .. } => panic!("it answers"),
