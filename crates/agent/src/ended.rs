@@ -39,7 +39,7 @@ struct Parts {
     file: Mutex<StateFile>,
     /// In the order in which they ended. Never held while the disk is written: the core looks here.
     reports: Mutex<Vec<CellReport>>,
-    /// Something of them was forgotten and is still on disk.
+    /// The disk does not have all of them: something was forgotten, or a write failed.
     unwritten: AtomicBool,
     /// Where the record is that was found damaged at this start.
     lost: Option<PathBuf>,
@@ -116,10 +116,15 @@ impl Ended {
         forgot
     }
 
-    /// Writes what was forgotten, unless somebody else has meanwhile. Blocks.
+    /// Whether [`Ended::keep`] has something to write.
+    pub fn is_unwritten(&self) -> bool {
+        self.0.unwritten.load(Ordering::Acquire)
+    }
+
+    /// Writes what the disk does not have, unless somebody else has meanwhile. Blocks.
     pub fn keep(&self) -> Result<(), StateFileError> {
         let file = lock(&self.0.file);
-        if !self.0.unwritten.load(Ordering::Acquire) {
+        if !self.is_unwritten() {
             return Ok(());
         }
         self.write(&file)

@@ -6,7 +6,8 @@ use realm_store::DataDir;
 
 /// What belongs to the membership, in the order in which it goes. Whom the node trusts and who it
 /// is go last, so that leaving that was cut short is noticed, and can be done again.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
+    "trial",
     "ended",
     "boot",
     "floor",

@@ -104,7 +104,7 @@ impl Page {
         let truth = |is: bool| own(f64::from(u8::from(is)));
         self.gauge(
             "realm_node_ready",
-            "Whether this node is approved and in its realm.",
+            "Whether this node gets work: approved, with the log of its realm, and a disk that takes writes.",
             &["node"],
             truth(of.ready),
         )?;

@@ -1,6 +1,6 @@
 //! Which nodes placement counts on: one that does not answer for a moment keeps its work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use realm_identity::PublicKey;
 
@@ -13,6 +13,8 @@ const STABLE_MS: u64 = 10_000;
 /// By the monotonic clock, in milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
+    /// The approved nodes: others are given nothing, so that they have nothing to lose.
+    members: BTreeSet<PublicKey>,
     of: BTreeMap<PublicKey, Been>,
     /// When the next loss begins to count.
     next: Option<u64>,
@@ -42,7 +44,11 @@ struct Been {
 }
 
 impl Presence {
+    /// One that was taken out is lost after it is no member, which says nothing about its return.
     pub fn lost(&mut self, node: PublicKey, mono: u64) {
+        if !self.members.contains(&node) {
+            return;
+        }
         self.of.entry(node).or_default().lost.get_or_insert(mono);
         self.next.get_or_insert(mono + LOST_GRACE_MS);
     }
@@ -58,8 +64,10 @@ impl Presence {
         is_new || lost.is_some()
     }
 
-    pub fn retain(&mut self, keep: impl Fn(&PublicKey) -> bool) {
-        self.of.retain(|node, _| keep(node));
+    /// What was known of others is forgotten.
+    pub fn set_members(&mut self, members: BTreeSet<PublicKey>) {
+        self.of.retain(|node, _| members.contains(node));
+        self.members = members;
     }
 
     /// How placement sees a node that answers, or does not. Those that came back before `start`
@@ -103,6 +111,12 @@ mod tests {
         SecretKey::from_seed(&[seed; 32]).public()
     }
 
+    fn of_two() -> Presence {
+        let mut presence = Presence::default();
+        presence.set_members([node(1), node(2)].into());
+        presence
+    }
+
     /// Whether a node that answers, or does not, is there and is given work, long after the start.
     fn sight(presence: &Presence, answers: bool, mono: u64) -> (bool, bool) {
         let sight = presence.sight(&node(1), answers, 3_000, mono);
@@ -111,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_short_loss_moves_nothing() {
-        let mut presence = Presence::default();
+        let mut presence = of_two();
         assert!(presence.up(node(1), 100));
         assert!(!presence.up(node(1), 200), "a suspicion that was refuted");
         presence.lost(node(1), 5_000);
@@ -123,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_loss_counts_when_its_grace_is_over() {
-        let mut presence = Presence::default();
+        let mut presence = of_two();
         presence.up(node(1), 100);
         presence.lost(node(1), 5_000);
         let due = 5_000 + LOST_GRACE_MS;
@@ -135,7 +149,7 @@ mod tests {
 
     #[test]
     fn who_was_lost_is_given_work_when_it_stays() {
-        let mut presence = Presence::default();
+        let mut presence = of_two();
         presence.lost(node(1), 5_000);
         presence.up(node(1), 9_000);
         let due = 9_000 + STABLE_MS;
@@ -149,7 +163,7 @@ mod tests {
 
     #[test]
     fn each_loss_has_a_grace_of_its_own() {
-        let mut presence = Presence::default();
+        let mut presence = of_two();
         presence.lost(node(1), 1_000);
         presence.lost(node(2), 1_100);
         assert!(presence.take_due(1_000 + LOST_GRACE_MS));
@@ -160,5 +174,17 @@ mod tests {
             "planned once more"
         );
         assert_eq!(presence.next(), None);
+    }
+
+    #[test]
+    fn who_is_let_in_again_is_given_work_at_once() {
+        let mut presence = of_two();
+        presence.up(node(1), 100);
+        presence.set_members([node(2)].into());
+        presence.lost(node(1), 5_000);
+        assert_eq!(presence.next(), None, "nothing is planned for it");
+        presence.set_members([node(1), node(2)].into());
+        assert!(presence.up(node(1), 60_000));
+        assert_eq!(sight(&presence, true, 60_000), (true, true));
     }
 }

@@ -9,6 +9,10 @@ use crate::{fetch::PullError, fold::chain};
 /// Letters of a message or help in a report; the log has the rest.
 pub(crate) const MAX_REASON_CHARS: usize = 240;
 
+/// The codes of what ails a node itself.
+pub(crate) const DISK_FULL: &str = "disk-full";
+pub(crate) const DISK_FAILED: &str = "disk-failed";
+
 /// The codes of the reasons of a cell whose program is not compiled yet. A report is sent when a code changes.
 const QUEUED: &str = "queued";
 const COMPILING: &str = "compiling";
@@ -170,7 +174,8 @@ pub fn reason(code: &str, message: String, help: Option<&str>) -> Reason {
     }
 }
 
-fn plain(text: &str) -> String {
+/// One line without control characters, of at most [`MAX_REASON_CHARS`] letters and a mark that it was cut.
+pub(crate) fn plain(text: &str) -> String {
     let mut plain: String = text
         .chars()
         .map(|letter| if letter.is_control() { ' ' } else { letter })

@@ -288,7 +288,8 @@ impl Agent {
         }
     }
 
-    /// Waits until the node is in a realm and approved; false where the core ended before that.
+    /// Waits until the node gets work: it is in a realm, approved, knows the log, and its disk takes
+    /// writes. False where the core ended before that.
     pub async fn ready(&self) -> bool {
         let mut readiness = self.readiness.clone();
         // The sender is the core's.

@@ -29,9 +29,12 @@ use realm_rpc::{
 use crate::{
     approvals::{Approval, ByChain, approved},
     fold::chain,
-    naming, whereabouts,
+    naming,
+    reason::plain,
+    whereabouts,
 };
 
+mod heard;
 mod lookout;
 
 /// Makes a status of each survey, and keeps what it checked for the next one.
@@ -157,7 +160,7 @@ fn check(wire: &[u8], node: PublicKey, realm: RealmId) -> Result<NodeReport, Str
     if report.realm != realm {
         return Err("it is of another realm".to_owned());
     }
-    Ok(report.into_inner())
+    Ok(heard::heard(report.into_inner()))
 }
 
 /// How a node looks to placement: its own tags count beside those its owner gave it.
@@ -294,7 +297,9 @@ impl Scene<'_> {
         if let Some(report) = self.report(key) {
             return report.name.to_string();
         }
-        self.view(key).name.unwrap_or_else(|| key.short())
+        // Strangers that ask to join choose it.
+        let asked = self.view(key).name.map(|name| plain(&name));
+        asked.unwrap_or_else(|| key.short())
     }
 
     fn is_here(&self, key: &PublicKey) -> bool {

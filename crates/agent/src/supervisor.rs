@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use realm_identity::{Hash, Timestamp};
@@ -25,6 +25,7 @@ use crate::{
     ended::{Ended, Version},
     events::Events,
     fetch::Fetcher,
+    fold::chain,
     local::Ready,
     logs::Logs,
     metrics, status,
@@ -33,6 +34,9 @@ use crate::{
 
 /// How long a cell may take to end by itself before it is killed.
 pub const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Between two tries to write the ends that could not be written.
+const KEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Components that one message names.
 const MAX_NAMED: usize = 16;
@@ -68,6 +72,8 @@ pub struct Supervisor {
     held: Volumes,
     /// Ends that were forgotten, on their way to the disk: at most one for each cell there was.
     writes: JoinSet<()>,
+    /// When ends that could not be written were last tried again.
+    kept: Option<Instant>,
 }
 
 /// One cell: its task, and what it says of itself.
@@ -95,6 +101,7 @@ impl Supervisor {
             logs,
             local: None,
             writes: JoinSet::new(),
+            kept: None,
         };
         if let Some(Ready { name, spec }) = local {
             tracing::info!(component = %name, "starting this node's own program");
@@ -381,9 +388,32 @@ impl Supervisor {
         }
     }
 
-    fn forget_end(&mut self, key: Key) {
-        // What was written before is over, and said so itself where it failed.
+    /// Tries again to write what the disk did not take of the ends, now that it takes writes: what
+    /// has ended would run again after a restart, and what was forgotten never.
+    pub fn keep_ends(&mut self) {
+        self.join_writes();
+        let soon = self.kept.is_some_and(|kept| kept.elapsed() < KEEP_EVERY);
+        if soon || !self.writes.is_empty() || !self.tools.ended.is_unwritten() {
+            return;
+        }
+        self.kept = Some(Instant::now());
+        let ended = self.tools.ended.clone();
+        self.writes.spawn_blocking(move || match ended.keep() {
+            Ok(()) => tracing::info!("what has ended here is on disk after all"),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "what has ended here may run again after a restart");
+            }
+        });
+    }
+
+    /// What was written is over, and said so itself where it failed.
+    fn join_writes(&mut self) {
         while self.writes.try_join_next().is_some() {}
+    }
+
+    fn forget_end(&mut self, key: Key) {
+        self.join_writes();
         if self.tools.ended.forget(&key) {
             let ended = self.tools.ended.clone();
             self.writes.spawn_blocking(move || {
@@ -401,10 +431,14 @@ impl Supervisor {
         for slot in &slots {
             slot.cancel.cancel();
         }
-        for slot in slots.into_iter().chain(self.stopping) {
+        for slot in slots.into_iter().chain(std::mem::take(&mut self.stopping)) {
             // A panic was printed by the task; its cell died with it.
             let _ = slot.task.await;
         }
+        while self.writes.join_next().await.is_some() {}
+        // The last time that it can be said.
+        self.kept = None;
+        self.keep_ends();
         while self.writes.join_next().await.is_some() {}
     }
 }

@@ -44,8 +44,11 @@ fn sighting(core: &Core, key: PublicKey, peers: &[PeerInfo]) -> Sighting {
 fn view(core: &Core, key: PublicKey, peer: Option<&PeerInfo>) -> View {
     let seen = core.reports.get(&key);
     let joining = core.node.joins().find(|join| join.node == key);
+    let present = core.is_present(&key);
+    // The connection of a lost node leads nowhere for now. Others are no members that could be lost.
+    let peer = peer.filter(|_| present || !core.approved.contains_key(&key));
     let view = View {
-        present: core.is_present(&key),
+        present,
         settled: core.sight(&key, core.clock.now()).settled,
         boot_id: core.node.boot_id(key),
         link: peer.map(|peer| match peer.link {

@@ -1,5 +1,7 @@
 //! Addresses as users write them.
 
+use std::net::IpAddr;
+
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use realm_identity::PublicKey;
@@ -40,17 +42,23 @@ pub fn is_here_only(address: &str) -> bool {
         return false;
     };
     address.iter().any(|part| match part {
-        Protocol::Ip4(ip) => ip.is_loopback() || ip.is_unspecified(),
-        Protocol::Ip6(ip) => {
-            let known = ip.to_canonical();
-            known.is_loopback() || known.is_unspecified() || ip.is_unicast_link_local()
-        }
+        Protocol::Ip4(ip) => is_ip_here_only(ip.into()),
+        Protocol::Ip6(ip) => is_ip_here_only(ip.to_canonical()),
         Protocol::Dns(name)
         | Protocol::Dns4(name)
         | Protocol::Dns6(name)
         | Protocol::Dnsaddr(name) => is_localhost(&name),
         _ => false,
     })
+}
+
+/// Link-local addresses are also where clouds tell a machine its own secrets.
+fn is_ip_here_only(ip: IpAddr) -> bool {
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    is_link_local || ip.is_loopback() || ip.is_unspecified()
 }
 
 /// Names that are never asked of anybody: they are this machine.
@@ -112,7 +120,7 @@ pub fn relay_of(address: &str) -> Option<(PublicKey, String)> {
     Some((key, circuit.relay_address.to_string()))
 }
 
-pub(crate) fn ip_of(address: &Multiaddr) -> Option<std::net::IpAddr> {
+pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(ip.to_canonical()),
@@ -166,6 +174,8 @@ mod tests {
             "/ip6/::ffff:127.0.0.1/tcp/1",
             "/ip6/::ffff:0.0.0.0/tcp/1",
             "/ip6/fe80::1/tcp/1",
+            "/ip4/169.254.169.254/tcp/80",
+            "/ip6/::ffff:169.254.169.254/tcp/80",
             "/ip6zone/lo/ip6/::1/tcp/1",
             "/dns4/localhost/tcp/1",
             "/dns/LOCALHOST./tcp/1",
@@ -176,6 +186,7 @@ mod tests {
         for elsewhere in [
             "/ip4/192.168.0.7/tcp/1",
             "/ip4/10.127.0.1/tcp/1",
+            "/ip4/169.253.0.1/tcp/1",
             "/ip6/2001:db8::1/tcp/1",
             "/dns4/localhost.example/tcp/1",
             "no address",

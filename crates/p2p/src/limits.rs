@@ -24,6 +24,9 @@ use crate::{
 
 /// Bans kept at once; the one that ends first makes room.
 const BANS: usize = 1024;
+/// Connections of one peer that were given up and still close: each keeps a socket until the system
+/// gives it up too.
+const ENDED_PER_PEER: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
@@ -37,6 +40,8 @@ pub(crate) enum Refused {
     Pending { max: usize },
     #[error("{max} connections with this peer are open already")]
     Peer { max: usize },
+    #[error("{max} connections with this peer still close")]
+    Closing { max: usize },
     #[error("{max} connections from this address are open already")]
     Address { max: usize },
     #[error("the peer is banned for now")]
@@ -60,6 +65,8 @@ pub(crate) struct Behaviour {
     banned: HashMap<PeerId, Instant>,
     pending_out: HashSet<ConnectionId>,
     open: HashMap<ConnectionId, Open>,
+    /// Given up while closing waits for a peer that takes no bytes.
+    ended: HashMap<ConnectionId, PeerId>,
     pub refused: u64,
 }
 
@@ -73,6 +80,7 @@ impl Behaviour {
             banned: HashMap::new(),
             pending_out: HashSet::new(),
             open: HashMap::new(),
+            ended: HashMap::new(),
             refused: 0,
         }
     }
@@ -120,6 +128,16 @@ impl Behaviour {
         self.banned.insert(peer, end);
     }
 
+    /// An approved peer's connection that is given up keeps no place from its successor, however
+    /// long it closes. Those of strangers count until they are closed: their keys are without number.
+    pub fn forget(&mut self, connection: ConnectionId) {
+        let peer = self.open.get(&connection).map(|open| open.peer);
+        if let Some(peer) = peer.filter(|peer| self.is_approved(peer)) {
+            self.open.remove(&connection);
+            self.ended.insert(connection, peer);
+        }
+    }
+
     fn check_established(
         &self,
         peer: &PeerId,
@@ -138,6 +156,11 @@ impl Behaviour {
             self.limits.per_peer
         };
         count(&|open| open.peer == *peer, max, Refused::Peer { max })?;
+        let closing = self.ended.values().filter(|ended| *ended == peer).count();
+        if closing >= ENDED_PER_PEER {
+            let max = ENDED_PER_PEER;
+            return Err(Refused::Closing { max });
+        }
         if approved {
             let max = self.limits.approved;
             return count(
@@ -265,6 +288,7 @@ impl NetworkBehaviour for Behaviour {
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.open.remove(&closed.connection_id);
+                self.ended.remove(&closed.connection_id);
             }
             FromSwarm::DialFailure(failure) => {
                 self.pending_out.remove(&failure.connection_id);
@@ -373,6 +397,47 @@ mod tests {
             limits.check_established(&peer(5000), false, source("192.0.2.1")),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_connection_that_was_given_up_keeps_no_place() {
+        let mut limits = Behaviour::new(NetLimits::default());
+        limits.set_approved(HashSet::from([peer(1)]));
+        let (known, source) = (peer(1), source("192.0.2.1"));
+        let max = NetLimits::default().per_approved_peer;
+        let mut next = 0;
+        let mut open = |limits: &mut Behaviour| {
+            limits.check_established(&known, true, source)?;
+            let id = ConnectionId::new_unchecked(next);
+            next += 1;
+            let open = Open {
+                peer: known,
+                outbound: true,
+                source,
+            };
+            limits.open.insert(id, open);
+            Ok(id)
+        };
+        let first: Vec<_> = (0..max).map(|_| open(&mut limits).expect("room")).collect();
+        assert_eq!(open(&mut limits), Err(Refused::Peer { max }));
+        for id in first {
+            limits.forget(id);
+            limits.forget(id);
+        }
+        // Nor are there sockets without end.
+        for _ in max..ENDED_PER_PEER {
+            let id = open(&mut limits).expect("room again");
+            limits.forget(id);
+        }
+        let refused = Refused::Closing {
+            max: ENDED_PER_PEER,
+        };
+        assert_eq!(open(&mut limits), Err(refused));
+        limits.ended.clear();
+        let last = open(&mut limits).expect("they are closed");
+        limits.set_approved(HashSet::new());
+        limits.forget(last);
+        assert!(limits.open.contains_key(&last), "a stranger's counts");
     }
 
     #[test]

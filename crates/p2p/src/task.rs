@@ -163,6 +163,8 @@ pub(crate) struct Task {
     frame_budgets: HashMap<PublicKey, Arc<Semaphore>>,
     tasks: JoinSet<Done>,
     ticked: Instant,
+    /// Since the last tick the network has waited for its consumer, and heard nobody.
+    held_up: bool,
     stats: Stats,
 }
 
@@ -202,6 +204,7 @@ impl Task {
             frame_budgets: HashMap::new(),
             tasks: JoinSet::new(),
             ticked: Instant::now(),
+            held_up: false,
             stats: Stats::default(),
             limits,
         }
@@ -227,6 +230,7 @@ impl Task {
         let events = self.events.clone();
         loop {
             let room = self.outbox.len() < OUTBOX_MAX;
+            self.held_up |= !room;
             let flow = tokio::select! {
                 permit = events.reserve(), if !self.outbox.is_empty() => self.deliver(permit),
                 command = self.commands.recv() => match command {

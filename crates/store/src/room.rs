@@ -9,21 +9,21 @@ use std::{
 const NAME: &str = "trial";
 const BLOCK: [u8; 4096] = [0; 4096];
 
-/// Writes `bytes` bytes to a file in `dir`, has the disk keep them, and removes it. A quota or a
-/// volume that grows may refuse what the file system says is free, so only this tells.
+/// Writes `bytes` bytes to a file in `dir` and has the disk keep them; nothing of it stays. A quota or
+/// a volume that grows may refuse what the file system says is free, so only this tells.
 pub fn try_room(dir: &Path, bytes: usize) -> io::Result<()> {
-    let path = dir.join(NAME);
-    let written = write(&path, bytes);
-    let removed = fs::remove_file(&path);
-    match (written, removed) {
-        // Where the file could not be made there is none to remove.
-        (Err(error), _) | (Ok(()), Err(error)) => Err(error),
-        (Ok(()), Ok(())) => Ok(()),
-    }
+    write(unnamed(dir)?, bytes)
 }
 
-fn write(path: &Path, bytes: usize) -> io::Result<()> {
-    let mut file = File::create(path)?;
+/// A file in `dir` without a name: it is gone when it is closed, also when this process is killed.
+fn unnamed(dir: &Path) -> io::Result<File> {
+    let path = dir.join(NAME);
+    let file = File::create(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+fn write(mut file: File, bytes: usize) -> io::Result<()> {
     let mut left = bytes;
     while left > 0 {
         let now = left.min(BLOCK.len());
@@ -51,6 +51,13 @@ mod tests {
         try_room(dir.path(), 10_000).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(free_bytes(dir.path()).is_some());
+        let file = unnamed(dir.path()).unwrap();
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            0,
+            "from the start"
+        );
+        write(file, 10_000).unwrap();
         let gone = dir.path().join("gone");
         assert!(try_room(&gone, 1).is_err());
         assert_eq!(free_bytes(&gone), None);

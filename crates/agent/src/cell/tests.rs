@@ -9,7 +9,9 @@ use realm_store::{Blobs, StateFile};
 use tokio::sync::watch;
 
 use super::*;
-use crate::{ended::Ended, events::Events, fetch::Fetcher};
+use crate::{
+    ended::Ended, events::Events, fetch::Fetcher, supervisor::Supervisor, volumes::Volumes,
+};
 
 const BLOB_BYTES: u64 = 1024 * 1024;
 const CHANGES: Duration = Duration::from_secs(30);
@@ -151,4 +153,43 @@ async fn that_it_was_compiled_is_no_news_once_it_starts() {
     task.set(CellState::Backoff, Some(crashed.clone()));
     task.starting();
     assert_eq!(why(), Some(crashed), "it says why it was restarted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_the_disk_did_not_take_is_written_when_it_takes_writes() {
+    let scene = scene().await;
+    // Nothing can be written where there is no directory.
+    let dir = scene._dir.path().join("gone");
+    let file = StateFile::new(dir.join("ended"));
+    let mut tools = scene.tools.clone();
+    tools.ended = Ended::open(file.clone()).expect("nothing is there");
+    let task = scene.task();
+    let mut end = lock(&task.shared).clone();
+    end.state = CellState::Done;
+    tools.ended.put(end.clone()).expect_err("no directory");
+    assert!(tools.ended.is_unwritten());
+
+    std::fs::create_dir(&dir).expect("creates");
+    let ended = tools.ended.clone();
+    let held = Volumes::open(tools.volumes.clone()).expect("opens");
+    let mut supervisor = Supervisor::new(tools, Logs::default(), held, None);
+    supervisor.keep_ends();
+    let kept = || Ended::open(file.clone()).expect("opens");
+    let of = |ended: &Ended| ended.of(&task.key, &end.spec, end.generation);
+    let deadline = Instant::now() + CHANGES;
+    while of(&kept()).is_none() {
+        assert!(Instant::now() < deadline, "it is not written");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(of(&kept()), Some(end.clone()));
+    assert!(!ended.is_unwritten());
+
+    // And once more when the agent goes, also so soon after it.
+    std::fs::remove_dir_all(&dir).expect("removes");
+    ended.put(end.clone()).expect_err("no directory");
+    std::fs::create_dir(&dir).expect("creates");
+    supervisor.keep_ends();
+    assert!(of(&kept()).is_none(), "not again at once");
+    supervisor.shutdown().await;
+    assert_eq!(of(&kept()), Some(end.clone()));
 }

@@ -181,12 +181,7 @@ impl Core {
                 self.presence.lost(node, now.mono);
                 self.events
                     .record(now.wall, "lost", name, "does not answer".to_owned());
-                // What goes to it would wait; and it may be reached anew. One that was taken out is
-                // told so first.
-                let approved = self.approved.contains_key(&node);
-                if approved && self.network.disconnect(node).await.is_err() {
-                    tracing::debug!("the network has stopped");
-                }
+                // Its connections stay: they outlive a short silence, and the network closes dead ones.
                 if let Some(seen) = self.reports.get(&node) {
                     let op = seen.op(&node);
                     self.ledger.commit(None, vec![op]).await;

@@ -32,6 +32,9 @@ impl Core {
         let own = self.reports.get(&me).map(|seen| seen.op(&me));
         self.ledger.look(own.into_iter().collect());
         let problems: Vec<Reason> = self.ledger.trouble().into_iter().collect();
+        if problems.is_empty() {
+            self.supervisor.keep_ends();
+        }
         if problems == self.problems {
             return;
         }

@@ -180,7 +180,8 @@ impl Core {
                 self.node.handle(Event::JoinSettled { node: *key }, now);
             }
         }
-        self.presence.retain(|key| self.approved.contains_key(key));
+        self.presence
+            .set_members(self.approved.keys().copied().collect());
         let nodes = self.approved.keys().copied().collect();
         self.node.handle(Event::Approved { nodes }, now);
         self.node.handle(Event::Expelled { nodes: expelled }, now);

@@ -40,7 +40,7 @@ impl Core {
         let mut snapshot = Snapshot {
             node: self.node_name(&me),
             version: crate::VERSION,
-            ready: self.approved.contains_key(&me),
+            ready: self.unready().is_none(),
             process: self.reporter.process(),
             cells: self.supervisor.metrics(),
             problems: self.problems.iter().map(|one| one.code.clone()).collect(),

@@ -9,7 +9,10 @@ use realm_manifest::report::Reason;
 use realm_store::{LedgerError, free_bytes, try_room};
 use tokio::sync::watch;
 
-use crate::{fold::chain, reason::reason};
+use crate::{
+    fold::chain,
+    reason::{DISK_FAILED, DISK_FULL, reason},
+};
 
 /// With less room than this a disk counts as full: the largest intent must fit.
 const ROOM_BYTES: usize = 1024 * 1024;
@@ -43,11 +46,22 @@ impl Watch {
         let why = match error {
             LedgerError::Full(_) => full(),
             LedgerError::Failed { .. } => failed("mend the disk, then start the agent again"),
-            LedgerError::Write(_) | LedgerError::Mark(_) => {
+            // After a failed write each batch opens the ledger again, and may find any of these.
+            LedgerError::Open { .. }
+            | LedgerError::Read(_)
+            | LedgerError::Write(_)
+            | LedgerError::Mark(_)
+            | LedgerError::Closed => {
                 failed("see the agent's log and mend the disk; writing goes on by itself")
             }
-            // Closed after one of those, or refused for what it says: the disk is not to blame.
-            _ => {
+            LedgerError::Damaged { .. }
+            | LedgerError::RolledBack { .. }
+            | LedgerError::Gone { .. }
+            | LedgerError::MarkDamaged => {
+                failed("the agent's log says what is wrong with the ledger, and what to do")
+            }
+            // Refused for what the batch says: the disk is not to blame.
+            LedgerError::Refused { .. } | LedgerError::Entry { .. } => {
                 tracing::error!(error = chain(error), "the ledger was not written");
                 return;
             }
@@ -101,12 +115,12 @@ impl Watch {
 fn full() -> Reason {
     let message = "its disk is full: new intents and programs may not reach it";
     let help = "free space where its data directory lies; writing goes on by itself";
-    reason("disk-full", message.to_owned(), Some(help))
+    reason(DISK_FULL, message.to_owned(), Some(help))
 }
 
 fn failed(help: &str) -> Reason {
     let message = "its disk takes no writes: new intents and programs do not reach it";
-    reason("disk-failed", message.to_owned(), Some(help))
+    reason(DISK_FAILED, message.to_owned(), Some(help))
 }
 
 #[cfg(test)]
@@ -124,8 +138,8 @@ mod tests {
 
         watch.look(|| panic!("nothing is tried while all is well"));
         assert_eq!(code(), None);
-        watch.failed(&LedgerError::Closed);
-        assert_eq!(code(), None, "that the disk is to blame was not said");
+        watch.failed(&LedgerError::Refused { what: "a test" });
+        assert_eq!(code(), None, "the disk is not to blame");
 
         watch.failed(&LedgerError::Failed { source: None });
         assert_eq!(code().as_deref(), Some("disk-failed"));
@@ -135,5 +149,33 @@ mod tests {
         watch.tried = None;
         watch.look(|| Ok(()));
         assert_eq!(code(), None);
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_opened_again_is_trouble_and_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        // What redb's own errors are is the store's to know: a file that is no ledger gives one.
+        let file = dir.path().join("ledger.redb");
+        std::fs::write(&file, [7; 8192]).unwrap();
+        let found = realm_store::Ledger::open(&file).expect_err("it is no ledger");
+        let damaged = LedgerError::Damaged {
+            what: "a page".into(),
+        };
+        for error in [
+            found,
+            damaged,
+            LedgerError::Closed,
+            LedgerError::MarkDamaged,
+        ] {
+            let (tell, told) = watch::channel(None);
+            let mut watch = Watch::new(dir.path().to_owned(), tell);
+            watch.failed(&error);
+            let why: Reason = told.borrow().clone().expect("trouble");
+            assert_eq!(why.code, "disk-failed", "{error:?}");
+            let first = watch.told;
+            assert!(first.is_some());
+            watch.failed(&error);
+            assert_eq!(watch.told, first, "{error:?} is in the log once");
+        }
     }
 }

@@ -31,7 +31,6 @@ impl Scene<'_> {
     pub(super) fn problems(&self, key: &PublicKey) -> &[report::Reason] {
         let here = self.is_here(key) && self.approved.contains_key(key);
         let report = self.report(key).filter(|_| here);
-        let problems = report.map_or(&[][..], |report| &report.problems);
-        &problems[..problems.len().min(report::MAX_PROBLEMS)]
+        report.map_or(&[], |report| &report.problems)
     }
 }

@@ -35,7 +35,9 @@ impl Task {
     /// Ends what approved peers' dead connections hold up: others know the way to them.
     pub(super) fn end_silent(&mut self, now: Instant) {
         let since = std::mem::replace(&mut self.ticked, now);
-        if now.duration_since(since) > TICK + PAUSE {
+        // Answers that were not taken in time are this node's fault, and no silence.
+        let held_up = std::mem::take(&mut self.held_up);
+        if held_up || now.duration_since(since) > TICK + PAUSE {
             return self.forgive_silence(now);
         }
         let limits = &self.swarm.behaviour().limits;
@@ -72,7 +74,9 @@ impl Task {
     /// waits until the system gives the connection up.
     pub(super) fn end_connection(&mut self, key: PublicKey, id: PeerId, connection: ConnectionId) {
         self.swarm.close_connection(connection);
-        self.swarm.behaviour_mut().streams.forget(id, connection);
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.streams.forget(id, connection);
+        behaviour.limits.forget(connection);
         self.forget_connection(key, connection);
         if !self.peers.contains_key(&key) {
             self.stop_writer(key);
