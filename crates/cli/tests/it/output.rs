@@ -41,5 +41,7 @@ fn a_program_that_never_stops_writing_is_paced_and_its_log_stays_small() {
         .map(|line| line["text"].as_str().map_or(0, str::len))
         .sum();
     let kept = kept as f64;
-    assert!(kept > 0.1 * MIB && kept <= MIB, "{kept} bytes are kept");
+    // What is written while it is read comes on top.
+    let most = 1.5 * MIB;
+    assert!(kept > 0.1 * MIB && kept <= most, "{kept} bytes are kept");
 }
