@@ -127,6 +127,7 @@ pub fn to_store(op: realm_protocol::Op) -> Op {
         Asked::Entry { hash, wire, .. } => Op::Entry { hash, wire },
         Asked::Payload { sha256, bytes } => Op::Payload { sha256, bytes },
         Asked::Claim { hash, wire } => Op::Claim { hash, wire },
+        Asked::CaughtUp => Op::CaughtUp,
     }
 }
 
@@ -147,5 +148,6 @@ pub fn restored(contents: &realm_store::LedgerContents) -> realm_protocol::Resto
         }),
         entries: contents.entries.iter().map(item).collect(),
         claims: contents.claims.clone(),
+        caught_up: contents.caught_up,
     }
 }

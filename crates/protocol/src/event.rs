@@ -84,6 +84,9 @@ pub struct Restored {
     pub entries: Vec<Item>,
     /// Every stored `WitnessedClaim`.
     pub claims: Vec<Vec<u8>>,
+    /// Whether [`Op::CaughtUp`] was written. Without it the node is a newcomer, whatever it has: it
+    /// may have been stopped while it read the log.
+    pub caught_up: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -184,6 +187,8 @@ pub enum Op {
         hash: Hash,
         wire: Vec<u8>,
     },
+    /// Told with [`Effect::CaughtUp`]: the next start is none of a newcomer.
+    CaughtUp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

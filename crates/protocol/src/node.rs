@@ -120,7 +120,7 @@ impl<F: Fold + Clone> Node<F> {
             .as_ref()
             .map_or(NOWHERE, |log| point_of(log.head().seq, log.head().hash));
         let halt = log.as_ref().and_then(|log| log.halt().cloned());
-        let is_new = log.as_ref().is_none_or(|log| log.head().seq == 0);
+        let is_new = log.is_none() || !restored.caught_up;
         let mut node = Self {
             me,
             fold,

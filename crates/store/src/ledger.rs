@@ -41,6 +41,7 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// How many batches were committed, reports aside.
 const BATCH: &str = "batch";
 const GENESIS: &str = "genesis";
+const CAUGHT_UP: &str = "caught-up";
 const CHECKPOINT: [&str; 3] = ["checkpoint-entry", "checkpoint-state", "checkpoint-payload"];
 
 /// Pages kept in memory: the log is read once at the start, then only written.
@@ -68,6 +69,8 @@ pub enum Op {
         hash: Hash,
         wire: Vec<u8>,
     },
+    /// This node has read the realm's log as far as its peers had it when it came in.
+    CaughtUp,
     /// An imperative intent was carried out; never again.
     Mark {
         intent: Hash,
@@ -103,6 +106,8 @@ pub struct LedgerContents {
     /// In the order of their revision.
     pub entries: Vec<Item>,
     pub claims: Vec<Vec<u8>>,
+    /// Whether [`Op::CaughtUp`] was written.
+    pub caught_up: bool,
     /// Node key, milliseconds when it was seen, signed report.
     pub reports: Vec<([u8; 32], u64, Vec<u8>)>,
 }

@@ -131,6 +131,10 @@ impl<F: Fold + Clone> Node<F> {
         } else {
             held.into_iter()
                 .for_each(|effect| self.release(effect, now));
+            if !self.writes.ops.is_empty() {
+                // What was let go is to be kept itself.
+                self.flush_writes(now);
+            }
         }
         if self.next_announce == 0 {
             self.announce(now);
@@ -240,6 +244,8 @@ impl<F: Fold + Clone> Node<F> {
             }
             Effect::CaughtUp => {
                 self.newcomer = None;
+                // Not before: it must never be on disk without what was read.
+                self.writes.write([Op::CaughtUp]);
                 effect
             }
             other => other,

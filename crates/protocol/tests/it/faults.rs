@@ -144,7 +144,7 @@ fn pairs() -> impl Iterator<Item = (usize, usize)> {
     (0..HONEST).flat_map(|a| (a + 1..HONEST).map(move |b| (a, b)))
 }
 
-fn restored(disk: &[Op]) -> Restored {
+pub fn restored(disk: &[Op]) -> Restored {
     let mut restored = Restored::default();
     let mut payloads: BTreeMap<Hash, Vec<u8>> = BTreeMap::new();
     for op in disk {
@@ -166,6 +166,7 @@ fn restored(disk: &[Op]) -> Restored {
                 });
             }
             Op::Claim { wire, .. } => restored.claims.push(wire.clone()),
+            Op::CaughtUp => restored.caught_up = true,
         }
     }
     restored

@@ -184,6 +184,9 @@ impl Reader {
             reader.handle(Event::Approved { nodes });
         }
         reader.handle(Event::PeerConnected { peer });
+        // It takes itself for a newcomer no longer: that would be written in the middle.
+        reader.mono = 10_000;
+        reader.handle(Event::Tick);
         reader
     }
 

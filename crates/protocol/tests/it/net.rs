@@ -47,6 +47,8 @@ pub struct Net {
     /// Writes wait until [`Net::write`].
     pub slow_disk: bool,
     waiting: Vec<(usize, Token, Vec<Op>)>,
+    /// What each node has on disk, beside the genesis it was started with.
+    pub disk: Vec<(usize, Op)>,
 }
 
 impl Net {
@@ -64,6 +66,7 @@ impl Net {
             disk_works: true,
             slow_disk: false,
             waiting,
+            disk: Vec::new(),
         };
         let names: BTreeSet<_> = (0..count).map(name).collect();
         for index in 0..count {
@@ -148,7 +151,10 @@ impl Net {
     }
 
     pub fn write(&mut self) {
-        for (index, token, _) in std::mem::take(&mut self.waiting) {
+        for (index, token, ops) in std::mem::take(&mut self.waiting) {
+            if self.disk_works {
+                self.disk.extend(ops.into_iter().map(|op| (index, op)));
+            }
             let event = match self.disk_works {
                 true => Event::Persisted { token },
                 false => Event::PersistFailed { token },

@@ -1,9 +1,10 @@
 //! A node that just came into a realm, and what it has not read yet.
 
 use realm_identity::Hash;
-use realm_protocol::{Config, Effect, Event, Frame, Node, Restored};
+use realm_protocol::{Config, Effect, Event, Frame, Node, Op, Restored};
 
 use crate::{
+    faults::restored,
     fold::Chain,
     net::{Net, approve_without, frame, genesis, name, node, owner},
     world::key,
@@ -67,6 +68,59 @@ fn a_newcomer_has_caught_up_when_it_has_what_an_approved_peer_told_of() {
     assert!(again < 3 && caught_up(&net));
 }
 
+/// The last node as it starts after it was killed.
+fn killed(net: &mut Net) {
+    let genesis = genesis().to_wire();
+    let mut disk = vec![Op::Genesis { wire: genesis }];
+    disk.extend(
+        net.disk
+            .iter()
+            .filter(|(at, _)| *at == 1)
+            .map(|(_, op)| op.clone()),
+    );
+    let config = Config {
+        key: key(0, 1),
+        realm: None,
+        pins: vec![owner().public()],
+        boot_id: 2,
+        seed: 1,
+        mutation: None,
+    };
+    net.nodes[1] = Node::new(config, Chain, restored(&disk), net.now()).unwrap();
+    net.kept.clear();
+}
+
+#[test]
+fn a_newcomer_that_was_killed_while_it_read_is_one_still() {
+    let mut net = newcomer();
+    let log = net.nodes[0].log().unwrap();
+    let first = log.agreed(1).next().unwrap().0.hash();
+    let part = Frame::Entries {
+        realm: log.realm(),
+        items: vec![log.item(first).unwrap()],
+        more: true,
+    };
+    net.give(1, frame(0, part.encode()));
+    killed(&mut net);
+    assert_eq!(net.nodes[1].log().unwrap().head().seq, 1);
+    assert!(!caught_up(&net), "it has only half of it");
+    net.deaf.clear();
+    approve_without(&mut net, 1..2, None);
+    net.connect(1);
+    net.run(3_000);
+    assert!(caught_up(&net));
+    // That it has caught up is on disk, after all that it read.
+    killed(&mut net);
+    assert!(net.nodes[1].is_caught_up());
+    assert_eq!(net.nodes[1].log().unwrap().head().seq, 2);
+    let marked = net
+        .disk
+        .iter()
+        .rposition(|(at, op)| (*at, op) == (1, &Op::CaughtUp));
+    let read = |(at, op): &(usize, Op)| *at == 1 && matches!(op, Op::Entry { .. });
+    assert!(marked > net.disk.iter().rposition(read));
+}
+
 #[test]
 fn who_tells_of_entries_and_brings_none_holds_a_newcomer_back_for_a_time() {
     let mut net = newcomer();
@@ -103,6 +157,7 @@ fn who_is_alone_and_who_has_a_log_has_caught_up() {
     let restored = Restored {
         genesis: Some(genesis().to_wire()),
         entries: vec![head],
+        caught_up: true,
         ..Restored::default()
     };
     let config = Config {
@@ -113,6 +168,13 @@ fn who_is_alone_and_who_has_a_log_has_caught_up() {
         seed: 1,
         mutation: None,
     };
-    let again = Node::new(config, Chain, restored, net.now()).unwrap();
+    let again = Node::new(config.clone(), Chain, restored.clone(), net.now()).unwrap();
     assert!(again.is_caught_up(), "it goes on by itself");
+    let caught_up = false;
+    let killed = Restored {
+        caught_up,
+        ..restored
+    };
+    let again = Node::new(config, Chain, killed, net.now()).unwrap();
+    assert!(!again.is_caught_up(), "it was still reading");
 }

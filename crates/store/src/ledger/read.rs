@@ -6,8 +6,8 @@ use realm_manifest::identity::{Entry, Hash, Signed};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
 use super::{
-    BATCH, CHECKPOINT, CLAIMS, Checkpoint, ENTRIES, GENESIS, Item, LedgerContents, LedgerError,
-    MARKS, META, PAYLOADS, REPORTS,
+    BATCH, CAUGHT_UP, CHECKPOINT, CLAIMS, Checkpoint, ENTRIES, GENESIS, Item, LedgerContents,
+    LedgerError, MARKS, META, PAYLOADS, REPORTS,
     chain::{self, Start},
     mark::Mark,
     write::counter,
@@ -22,6 +22,7 @@ pub(super) struct Raw {
     entries: Vec<(Hash, Vec<u8>)>,
     payloads: HashMap<Hash, Vec<u8>>,
     claims: Vec<(Hash, Vec<u8>)>,
+    caught_up: bool,
     reports: Vec<([u8; 32], u64, Vec<u8>)>,
 }
 
@@ -34,6 +35,7 @@ pub(super) fn everything(database: &Database) -> Result<Raw, redb::Error> {
     let mut raw = Raw {
         batch: value(BATCH)?.map_or(0, |bytes| counter(&bytes)),
         genesis: value(GENESIS)?,
+        caught_up: value(CAUGHT_UP)?.is_some(),
         checkpoint: [
             value(CHECKPOINT[0])?,
             value(CHECKPOINT[1])?,
@@ -168,6 +170,7 @@ impl Raw {
             checkpoint,
             entries,
             claims: self.claims.into_iter().map(|(_, wire)| wire).collect(),
+            caught_up: self.caught_up,
             reports: self.reports,
         })
     }

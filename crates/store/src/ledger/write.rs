@@ -4,8 +4,8 @@ use realm_manifest::identity::{Entry, Genesis, Hash, RealmId, Signed};
 use redb::{Database, ReadableTable as _, Table, WriteTransaction};
 
 use super::{
-    BATCH, CHECKPOINT, CLAIMS, Checkpoint, ENTRIES, GENESIS, LedgerError, MARKS, META, Op,
-    PAYLOADS, REPORTS,
+    BATCH, CAUGHT_UP, CHECKPOINT, CLAIMS, Checkpoint, ENTRIES, GENESIS, LedgerError, MARKS, META,
+    Op, PAYLOADS, REPORTS,
     chain::{self, Start},
     mark::Mark,
     read::verify_checkpoint,
@@ -117,6 +117,9 @@ fn apply(transaction: &WriteTransaction, batch: &[Op], mut mark: Mark) -> Outcom
                     return Ok(Err(refused("a claim is not what its digest says")));
                 }
                 claims.insert(hash.as_bytes(), wire.as_slice())?;
+            }
+            Op::CaughtUp => {
+                meta.insert(CAUGHT_UP, [].as_slice())?;
             }
             Op::Mark { intent, at_ms } => {
                 let earlier = marks.insert(intent.as_bytes(), at_ms)?;

@@ -31,10 +31,12 @@ fn everything_comes_back_as_it_was_put() {
         for entry in &entries {
             ledger.commit(&batch(entry)).unwrap();
         }
+        assert!(!ledger.load().unwrap().caught_up);
         ledger
             .commit(&[
                 Op::Checkpoint(checkpoint.clone()),
                 claim,
+                Op::CaughtUp,
                 Op::Mark {
                     intent: Hash::of(b"exec"),
                     at_ms: 5,
@@ -49,6 +51,7 @@ fn everything_comes_back_as_it_was_put() {
     }
     let ledger = Ledger::open(&path).unwrap();
     let contents = ledger.load().unwrap();
+    assert!(contents.caught_up);
     assert_eq!(contents.genesis.unwrap(), genesis().to_wire());
     assert_eq!(contents.checkpoint.unwrap(), checkpoint);
     let wires: Vec<_> = contents
