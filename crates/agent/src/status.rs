@@ -364,6 +364,7 @@ impl Scene<'_> {
                 Some(realm_identity::sealing::to_text(report.sealing.as_ref()?))
             }),
             last_seen: view.last_seen.and_then(time),
+            witnesses: self.witnesses(&key),
             problems: self.problems(&key).to_vec(),
         }
     }

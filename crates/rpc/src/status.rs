@@ -61,6 +61,10 @@ pub struct Node {
     /// `Signed<SealingCertificate>` in base64: the node's own word, for who reads it to verify.
     #[serde(default)]
     pub sealing_certificate: Option<String>,
+    /// Nodes that saw its invite taken up, which is all that lets it in; none where the log of the
+    /// realm names it. For `realm nodes show`.
+    #[serde(skip)]
+    pub witnesses: Vec<PublicKey>,
     /// What keeps the node itself from doing its part, such as a full disk, by its own word.
     #[serde(default)]
     pub problems: Vec<Reason>,

@@ -1,5 +1,7 @@
 //! What the owner must look at, of what a survey shows.
 
+use std::collections::BTreeSet;
+
 use realm_identity::PublicKey;
 use realm_manifest::report;
 use realm_rpc::status::Alarm;
@@ -25,6 +27,17 @@ impl Scene<'_> {
         });
         alarms.extend(alarms::clocks(&self.name(&self.asked), clocks));
         alarms
+    }
+
+    /// By whose word a node is in, where the log does not name it: they keep it in also after they
+    /// were taken out themselves.
+    pub(super) fn witnesses(&self, key: &PublicKey) -> Vec<PublicKey> {
+        if !self.approved.contains_key(key) || self.state.nodes.contains_key(key) {
+            return Vec::new();
+        }
+        let claims = self.claims.iter().filter(|claim| claim.claim.node == *key);
+        let witnesses: BTreeSet<PublicKey> = claims.map(|claim| claim.witness.node).collect();
+        witnesses.into_iter().collect()
     }
 
     /// What a node that is here says keeps it from doing its part.

@@ -293,9 +293,14 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
             .help("list them: realm nodes ls")
     })?;
     let sealing = sealing_key(node, session);
+    let is_by = |other: &&Node| other.key != key && other.witnesses.contains(&key);
+    let let_in: Vec<&Node> = now.nodes.iter().filter(is_by).collect();
     if session.output.json() {
         let mut shown = serde_json::to_value(node).context("cannot write JSON")?;
         shown["sealing_key"] = sealing.map(|key| key.to_string()).into();
+        let keys = |keys: Vec<PublicKey>| serde_json::to_value(keys).context("cannot write JSON");
+        shown["witnesses"] = keys(node.witnesses.clone())?;
+        shown["let_in"] = keys(let_in.iter().map(|node| node.key).collect())?;
         session.output.object(&shown)?;
         return Ok(ExitCode::Ok);
     }
@@ -314,7 +319,26 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
         "version      {}",
         node.version.as_deref().unwrap_or("-")
     ))?;
+    // Who vouched for it by an invite; nobody where the owner named it.
+    if !node.witnesses.is_empty() {
+        let names = node.witnesses.iter().map(|key| name_of(now, key));
+        let names: Vec<String> = names.collect();
+        session
+            .output
+            .line(&format!("let in by    {}", names.join(", ")))?;
+    }
+    if !let_in.is_empty() {
+        let names: Vec<&str> = let_in.iter().map(|node| node.name.as_str()).collect();
+        session
+            .output
+            .line(&format!("has let in   {}", names.join(", ")))?;
+    }
     Ok(ExitCode::Ok)
+}
+
+fn name_of(now: &Status, key: &PublicKey) -> String {
+    let node = now.nodes.iter().find(|node| node.key == *key);
+    node.map_or_else(|| key.to_string(), |node| node.name.clone())
 }
 
 /// The key that the node itself certified; whoever is asked only passes that on.

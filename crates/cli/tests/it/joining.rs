@@ -19,6 +19,38 @@ fn is(status: &serde_json::Value, key: &str, state: &str, name: &str) -> bool {
 }
 
 #[test]
+fn who_let_a_node_in_is_shown_also_when_that_one_is_revoked() {
+    let mut realm = cluster();
+    for name in ["one", "two"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let (one, two) = (realm.address("one"), realm.address("two"));
+    let show = |name: &str, via: &str| {
+        realm_testkit::wait_for("the node", || {
+            let shown = realm.run(&["nodes", "show", name, "-o", "json", "--via", via]);
+            serde_json::from_str::<serde_json::Value>(&shown.stdout).ok()
+        })
+    };
+    let key = key_of(&realm, "one");
+    assert_eq!(show("two", &one)["witnesses"], serde_json::json!([key]));
+    assert_eq!(
+        show("one", &one)["let_in"],
+        serde_json::json!([key_of(&realm, "two")])
+    );
+    let text = realm.ok(&["nodes", "show", "two", "--via", &one]);
+    assert!(text.contains("let in by    one"), "{text}");
+
+    realm.ok(&["nodes", "revoke", "one", "--yes", "--via", &two]);
+    realm_testkit::wait_for("the revocation", || {
+        (show("one", &two)["state"] == "revoked").then_some(())
+    });
+    assert_eq!(show("two", &two)["state"], "ready");
+    let text = realm.ok(&["nodes", "show", "one", "--via", &two]);
+    assert!(text.contains("has let in   two"), "{text}");
+}
+
+#[test]
 fn an_invite_is_used_once_and_expires() {
     let mut realm = cluster();
     realm.add_node("one", &[]);

@@ -9,8 +9,8 @@ use crate::{cluster, guest};
 
 const STATUS: &str = "alarms apiVersion components drift forked nodes realm revision";
 const REALM: &str = "id name";
-const NODE: &str = "address cell_count cpu_percent key last_seen link memory_bytes name rtt_ms \
-                    sealing_certificate state tags version";
+const NODE: &str = "address cell_count cpu_percent key last_seen link memory_bytes name problems \
+                    rtt_ms sealing_certificate state tags version";
 const COMPONENT: &str = "cells desired desired_nodes digest name reason running set_by state";
 const SET_BY: &str = "by revision";
 const CELL: &str = "crashes exit_code fuel_used id index memory_bytes memory_max_bytes node preemptions \
