@@ -111,6 +111,34 @@ impl Link {
         }
     }
 
+    /// What it is about and what becomes of that, in one cell of a table.
+    pub fn gist(&self) -> String {
+        match &self.payload {
+            Some(Payload::NodeApprove(node) | Payload::NodeSet(node)) => {
+                let tags: Vec<String> = node.tags.iter().map(ToString::to_string).collect();
+                let key = match self.entry.body.as_ref().map(|body| &body.target) {
+                    Some(Target::Node(key)) => key.short(),
+                    _ => self.subject(),
+                };
+                let mut gist = format!("{} {key}", node.name);
+                if !tags.is_empty() {
+                    gist.push_str(&format!(" [{}]", tags.join(",")));
+                }
+                if node.drain {
+                    gist.push_str(", drained");
+                }
+                gist
+            }
+            Some(Payload::Scale(scale)) => {
+                let count = scale
+                    .replicas
+                    .map_or("each".into(), |count| count.to_string());
+                format!("{}={count}", self.subject())
+            }
+            _ => self.subject(),
+        }
+    }
+
     pub fn kind_name(&self) -> &'static str {
         self.entry.kind().map_or("unknown", Kind::name)
     }

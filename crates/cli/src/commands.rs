@@ -145,7 +145,7 @@ pub enum Command {
     /// Start every cell of a component anew.
     Restart(lifecycle::Args),
     /// Take components out of the realm.
-    #[command(visible_alias = "remove")]
+    #[command(alias = "remove")]
     Rm(remove::Args),
     /// Set how many cells a component has.
     Scale(lifecycle::ScaleArgs),
@@ -275,7 +275,9 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
             };
             return man::run(args, &output).map(|()| ExitCode::Ok as u8);
         }
-        Command::Help { topic } => return help(topic).map(|()| ExitCode::Ok as u8),
+        Command::Help { topic } => {
+            return help(topic, cli.global.output).map(|()| ExitCode::Ok as u8);
+        }
         _ => {}
     }
     let session = Session::open(cli, log)?;
@@ -320,12 +322,19 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
     Ok(ExitCode::Ok)
 }
 
-fn help(topic: &[String]) -> Result<()> {
+fn help(topic: &[String], format: Format) -> Result<()> {
     let output = Output {
-        format: Format::Text,
+        format,
         quiet: false,
     };
+    let json = output.json();
     if topic.first().is_some_and(|topic| topic == "exit-codes") {
+        if json {
+            let codes = ExitCode::TABLE.map(|(code, meaning)| {
+                serde_json::json!({ "code": code as u8, "name": code.name(), "meaning": meaning })
+            });
+            return output.object(&codes);
+        }
         let rows = ExitCode::TABLE
             .into_iter()
             .map(|(code, meaning)| vec![(code as u8).to_string(), meaning.to_owned()])

@@ -76,7 +76,8 @@ async fn list(
         for link in &links {
             session.output.json_line(&json!({
                 "revision": link.entry.seq, "time": time(link), "kind": link.kind_name(),
-                "target": link.subject(), "hash": link.entry.hash(), "message": link.note(),
+                "target": link.subject(), "gist": link.gist(), "hash": link.entry.hash(),
+                "message": link.note(),
             }))?;
         }
         return Ok(ExitCode::Ok);
@@ -169,7 +170,7 @@ pub fn row(link: &Link) -> Vec<String> {
         link.entry.seq.to_string(),
         time(link).unwrap_or_default(),
         link.verb().to_owned(),
-        link.subject(),
+        link.gist(),
         link.entry.hash().short(),
         link.note().unwrap_or_default().to_owned(),
     ]

@@ -95,7 +95,7 @@ pub enum Command {
         note: Option<String>,
     },
     /// Take a node out of the realm; it can be approved again later.
-    #[command(visible_alias = "remove")]
+    #[command(alias = "remove")]
     Rm {
         /// Its name, its key, or the key's first letters.
         node: String,

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use realm_identity::{Artifact, PublicKey, Target};
 use realm_manifest::{
     ComponentName, RestartPolicy, Tag,
@@ -77,7 +78,7 @@ pub struct Args {
     #[arg(long = "arg", value_name = "ARG", allow_hyphen_values = true)]
     pub args: Vec<String>,
     /// When it ends: always, on-failure or never start it again.
-    #[arg(long)]
+    #[arg(long, value_parser = restart_policies())]
     pub restart: Option<RestartPolicy>,
     /// Start its cells; the default for a new component.
     #[arg(long, conflicts_with = "no_start")]
@@ -97,6 +98,12 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy)]
 pub struct Replicas(Option<u32>);
+
+/// Its values, which help and completions list.
+fn restart_policies() -> impl TypedValueParser<Value = RestartPolicy> {
+    PossibleValuesParser::new(RestartPolicy::ALL.map(RestartPolicy::as_str))
+        .try_map(|text| text.parse::<RestartPolicy>())
+}
 
 fn replicas(text: &str) -> std::result::Result<Replicas, String> {
     if text == "each" {

@@ -106,7 +106,7 @@ async fn told_when_long<T>(work: impl Future<Output = T>, name: &str, session: &
         done = &mut work => return done,
         () = tokio::time::sleep(LONG) => {}
     }
-    let told = format!("compiling {name}: the result is kept for the next time");
+    let told = format!("getting {name} ready: what is compiled for it is kept for the next time");
     session.output.say(told);
     work.await
 }

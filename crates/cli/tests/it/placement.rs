@@ -71,6 +71,12 @@ fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
     ];
     let drained = realm.run(&drain);
     assert_eq!(drained.code, 0, "{}", drained.stderr);
+    let history = realm.ok(&["history", "--via", &one]);
+    let last = history.lines().last().unwrap();
+    assert!(
+        last.contains("two ") && last.contains(", drained"),
+        "{history}"
+    );
     let mut words = drained.stderr.lines();
     let only = words.find(|line| line.starts_with("warning: only has nowhere to run then"));
     let only = only.unwrap_or_else(|| panic!("{}", drained.stderr));
