@@ -18,7 +18,7 @@ use crate::{
 
 const MIB: u64 = 1024 * 1024;
 /// No bomb may take longer, on a busy machine and with an unoptimised compiler.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(120);
 
 /// The limit that preparing or running meets.
 async fn met(scene: &Scene, wasm: &Arc<[u8]>) -> (Limit, u64) {
