@@ -7,7 +7,7 @@ use realm_identity::PublicKey;
 /// A loss that is taken back so soon moves nothing. With it the work of a killed node is started
 /// elsewhere within two seconds: most are lost after less than 1.5 s.
 const LOST_GRACE_MS: u64 = 400;
-/// A node that was away is given work again after it was back for this long.
+/// A node that was away is given work that runs elsewhere after it was back for this long.
 const STABLE_MS: u64 = 10_000;
 
 /// By the monotonic clock, in milliseconds.
@@ -25,7 +25,9 @@ pub(crate) struct Presence {
 pub(crate) struct Sight {
     /// What it runs stays there.
     pub present: bool,
-    /// It is given work. One that was never away has nothing to lose by being used at once.
+    /// It is given work that runs elsewhere. This differs from node to node: after a partition each
+    /// side takes the other for away. So it only holds back what would move, and never decides
+    /// where new work goes.
     pub settled: bool,
 }
 

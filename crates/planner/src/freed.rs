@@ -36,10 +36,10 @@ pub(crate) fn fill(
     state: &State,
     running: &[(&ComponentName, &Component)],
     nodes: &Nodes,
+    current: &Current<'_>,
     rooms: &mut Rooms,
     assignment: &mut Assignment,
 ) {
-    let current = Current::of(state, nodes);
     if current.none_ended() {
         return;
     }
@@ -58,10 +58,10 @@ pub(crate) fn fill(
         })
         .collect();
     for component in &mut waiting {
-        component.stay(&current, rooms);
+        component.stay(current, rooms);
     }
     for component in &mut waiting {
-        component.come(&current, rooms);
+        component.come(current, rooms);
     }
 }
 

@@ -21,6 +21,10 @@
 //!   is given nothing else.
 //! - A node that drains has no count, and its cells go as if it were lost, but for waiting until
 //!   they run elsewhere.
+//! - While a node that was away has not stayed for long enough, no cell moves: those that there are
+//!   stay where they are, see [`stay`]. What no node has yet goes by the ranking, to such a node
+//!   too. Who was away depends on whom one asks, above all after a partition, and new work must
+//!   come to the same node for everybody.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +34,7 @@ use realm_manifest::{
     report::{CellState, NodeReport, NodeState},
 };
 
-use crate::{Component, State, cell_digest, freed, room::Room};
+use crate::{Component, State, cell_digest, ended::Current, freed, room::Room};
 
 /// What is known of one approved node.
 #[derive(Debug, Clone)]
@@ -38,7 +42,8 @@ pub struct NodeView {
     pub tags: Vec<Tag>,
     /// A member that answers.
     pub present: bool,
-    /// Present for long enough to be given replicas; one on each node does not wait for that.
+    /// Present for long enough to be given replicas that run elsewhere. What runs nowhere, and one
+    /// on each node, does not wait for that.
     pub settled: bool,
     /// The boot that the node speaks of in its newest gossip; None where it is not known.
     pub boot_id: Option<u64>,
@@ -80,11 +85,19 @@ pub fn assign(state: &State, nodes: &Nodes) -> Assignment {
             ((*name).clone(), counts)
         })
         .collect();
+    let current = Current::of(state, nodes);
     for (name, asked) in &running {
         let counts = assignment.entry((*name).clone()).or_default();
-        spread(state, name, asked, nodes, &mut rooms, counts);
+        spread(state, (name, asked), nodes, &current, &mut rooms, counts);
     }
-    freed::fill(state, &running, nodes, &mut rooms, &mut assignment);
+    freed::fill(
+        state,
+        &running,
+        nodes,
+        &current,
+        &mut rooms,
+        &mut assignment,
+    );
     assignment
 }
 
@@ -108,8 +121,7 @@ pub fn eligible(
         .iter()
         .filter(|(key, _)| !state.is_draining(key))
         .filter(|(_, node)| {
-            let wait = component.spec.replicas.is_some() && !node.settled;
-            node.present && !wait && takes_work(node, component) && !declines(node, name, component)
+            node.present && takes_work(node, component) && !declines(node, name, component)
         })
         .filter(|(key, node)| matches_placement(component, **key, node))
         .map(|(key, _)| *key)
@@ -231,39 +243,69 @@ fn settle(
 /// Hands out the replicas that are not held, or one to every node where there is no number.
 fn spread(
     state: &State,
-    name: &ComponentName,
-    component: &Component,
+    (name, component): (&ComponentName, &Component),
     nodes: &Nodes,
+    current: &Current<'_>,
     rooms: &mut Rooms,
     counts: &mut Counts,
 ) {
     let open = ranking(state, name, eligible(state, name, component, nodes));
-    let left = match component.spec.replicas {
-        Some(replicas) => {
-            let held: u32 = held(state, name, component, nodes).values().sum();
-            replicas.saturating_sub(held)
-        }
-        None => u32::try_from(open.len()).unwrap_or(u32::MAX),
+    let Some(replicas) = component.spec.replicas else {
+        let left = u32::try_from(open.len()).unwrap_or(u32::MAX);
+        hand_out(open, left, 1, counts, |node, _| {
+            reserve(rooms, node, component)
+        });
+        return;
     };
-    let rounds = component.spec.replicas.unwrap_or(1);
-    hand_out(open, left, rounds, counts, |node, _| {
-        let room = rooms.get_mut(&node);
-        room.is_some_and(|room| room.take(component))
+    let held: u32 = held(state, name, component, nodes).values().sum();
+    let mut left = replicas.saturating_sub(held);
+    let is_settled = |node: &PublicKey| nodes.get(node).is_some_and(|view| view.settled);
+    if !open.iter().all(is_settled) {
+        left = stay(&open, is_settled, left, replicas, counts, |node, index| {
+            current.has(name, node, index) && reserve(rooms, node, component)
+        });
+    }
+    hand_out(open, left, replicas, counts, |node, _| {
+        reserve(rooms, node, component)
     });
 }
 
+/// Leaves up to `left` replicas where they are, and says how many are to be placed then. Where there
+/// are more of them, those of settled nodes come first: a node gives nothing away to one that was
+/// lost a moment ago, although that one may never have stopped it.
+fn stay(
+    open: &[PublicKey],
+    is_settled: impl Fn(&PublicKey) -> bool,
+    mut left: u32,
+    rounds: u32,
+    counts: &mut Counts,
+    mut take: impl FnMut(PublicKey, u32) -> bool,
+) -> u32 {
+    for settled in [true, false] {
+        let nodes = open.iter().copied();
+        let nodes = nodes.filter(|node| is_settled(node) == settled).collect();
+        left = hand_out(nodes, left, rounds, counts, &mut take);
+    }
+    left
+}
+
+fn reserve(rooms: &mut Rooms, node: PublicKey, component: &Component) -> bool {
+    let room = rooms.get_mut(&node);
+    room.is_some_and(|room| room.take(component))
+}
+
 /// Hands out up to `left` replicas to the `open` nodes, one a round to each that `take`s it; that is
-/// asked with the index which the cell would have there.
+/// asked with the index which the cell would have there. Says how many are left.
 pub(crate) fn hand_out(
     mut open: Vec<PublicKey>,
     mut left: u32,
     rounds: u32,
     counts: &mut Counts,
     mut take: impl FnMut(PublicKey, u32) -> bool,
-) {
+) -> u32 {
     for round in 1..=rounds {
         if left == 0 || open.is_empty() {
-            return;
+            break;
         }
         // A node without room in this round has none in the next.
         open.retain(|node| {
@@ -279,6 +321,7 @@ pub(crate) fn hand_out(
             taken
         });
     }
+    left
 }
 
 /// Cells that say that a component's data is on the node that reports them. One that was declined

@@ -49,7 +49,7 @@ pub struct Sighting {
 pub struct View {
     /// A member that answers.
     pub present: bool,
-    /// Present for long enough to be given work.
+    /// Present for long enough to be given work that runs elsewhere.
     pub settled: bool,
     /// The newest boot that it was heard of.
     pub boot_id: Option<u64>,

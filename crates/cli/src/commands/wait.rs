@@ -137,7 +137,7 @@ struct Progress {
 
 impl Progress {
     fn show(&mut self, status: &Status, component: &Component, output: &Output) {
-        let line = line(component);
+        let line = line(status, component);
         if line != self.line {
             output.say(&line);
             self.line = line;
@@ -211,11 +211,15 @@ fn lost_nodes(status: &Status) -> Vec<&str> {
         .collect()
 }
 
-fn line(component: &Component) -> String {
+fn line(status: &Status, component: &Component) -> String {
     let mut line = format!(
         "{}  {}  {}/{}",
         component.name, component.state, component.running, component.desired
     );
+    let surplus = verdict::surplus(status, component);
+    if surplus > 0 {
+        line.push_str(&format!(", and {surplus} more than asked"));
+    }
     if let Some(reason) = &component.reason {
         line.push_str(&format!("  {}", reason.message));
     }
@@ -224,7 +228,7 @@ fn line(component: &Component) -> String {
 
 /// Who is missing, and why.
 fn missing(status: &Status, component: &Component) -> CliError {
-    let mut error = CliError::new(ExitCode::Partial, line(component));
+    let mut error = CliError::new(ExitCode::Partial, line(status, component));
     let count = verdict::all_drift(status, component).count();
     let more = count.saturating_sub(MAX_CAUSES);
     for drift in verdict::all_drift(status, component).take(MAX_CAUSES) {

@@ -3,6 +3,7 @@
 
 mod ended;
 mod fold;
+mod partition;
 mod placement;
 mod plan;
 mod push;

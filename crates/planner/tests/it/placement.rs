@@ -19,7 +19,7 @@ use super::{
     drain, fold, genesis, held, key, nodes, push, report, running, target, web, with_data,
 };
 
-fn counts(state: &State, nodes: &Nodes) -> BTreeMap<PublicKey, u32> {
+pub fn counts(state: &State, nodes: &Nodes) -> BTreeMap<PublicKey, u32> {
     assign(state, nodes)[&"web".parse().unwrap()].clone()
 }
 
@@ -220,7 +220,7 @@ fn a_newcomer_takes_no_room_from_what_was_there() {
 }
 
 /// Nodes of any room and standing towards `web`.
-fn any_nodes(state: &State) -> impl Strategy<Value = Nodes> + use<> {
+pub fn any_nodes(state: &State) -> impl Strategy<Value = Nodes> + use<> {
     let state = state.clone();
     prop::collection::vec((0u64..12, 0u32..12, 0u8..10), 1..8).prop_map(move |rooms| {
         let mut all = nodes(u8::try_from(rooms.len()).unwrap());

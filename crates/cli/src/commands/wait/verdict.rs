@@ -7,8 +7,8 @@ use realm_rpc::status::{Cell, CellState, Component, ComponentState, Drift, NodeS
 
 use super::Which;
 
-/// No node may be able to take a cell for this long: nodes that came a moment ago are given no work in
-/// their first ten seconds.
+/// No node may be able to take a cell for this long: one that is started again, or tells late what
+/// room it has, is there sooner.
 pub const PLACED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How a wait ends.
@@ -43,7 +43,9 @@ impl Judge {
         now: Instant,
     ) -> Option<Verdict> {
         if is_as_asked(status, component, self.which) {
-            return Some(Verdict::AsAsked);
+            // It is enough, and what is too much is about to stop.
+            let is_exact = surplus(status, component) == 0;
+            return is_exact.then_some(Verdict::AsAsked);
         }
         let hopeless = crashing(status, component)
             .or_else(|| given_up(status, component))
@@ -78,6 +80,40 @@ fn is_as_asked(status: &Status, component: &Component, which: Which) -> bool {
     let running = component.running >= component.desired && component.desired > 0;
     let complete = which == Which::Present || drift().next().is_none();
     stopped || (running && complete) || waits_for_lost
+}
+
+/// Cells beyond what is asked that still run and are about to stop: enough run without them. One that
+/// runs in the place of a missing one is none of them, nor one of a node whose version does not
+/// understand what is asked.
+pub fn surplus(status: &Status, component: &Component) -> usize {
+    let is_enough =
+        component.running > component.desired || wanted(status, component).next().is_none();
+    if !is_enough {
+        return 0;
+    }
+    let unwanted = all_drift(status, component).filter(|drift| drift.want == "stopped");
+    let acts = |name: &str| {
+        let mut nodes = status.nodes.iter();
+        nodes.any(|node| {
+            node.name == name && !matches!(node.state, NodeState::Lost | NodeState::Incompatible)
+        })
+    };
+    unwanted
+        .filter(|drift| drift.node.as_deref().is_some_and(acts))
+        .filter(|drift| runs(&drift.have))
+        .count()
+}
+
+/// Whether a cell of this state is at work, or will be.
+fn runs(state: &str) -> bool {
+    let states = [
+        CellState::Pulling,
+        CellState::Compiling,
+        CellState::Starting,
+        CellState::Running,
+        CellState::Backoff,
+    ];
+    states.iter().any(|one| one.to_string() == state)
 }
 
 /// A cell of what is asked now that keeps crashing, whatever it is doing at the moment.
@@ -230,6 +266,49 @@ mod tests {
     fn what_failed_for_good_is_given_up_at_once() {
         let failed = scene("failed", "failed", cell("failed", 0), &Value::Null);
         assert!(matches!(judged(&failed), Some(Verdict::Hopeless(_))));
+    }
+
+    /// A component of one cell that runs, and another one beyond it.
+    fn with_surplus(have: &str, node: &str, running: u64) -> Status {
+        let mut status = scene("running", have, cell("running", 0), &Value::Null);
+        status.components[0].running = running;
+        status.drift[0].want = "stopped".to_owned();
+        let key = realm_identity::SecretKey::from_seed(&[1; 32]).public();
+        status.nodes = serde_json::from_value(json!([{
+            "name": "one", "key": key, "state": node, "version": "0", "tags": [],
+            "address": null, "link": "self", "rtt_ms": null, "cpu_percent": null,
+            "memory_bytes": null, "cell_count": 1, "last_seen": null,
+        }]))
+        .unwrap();
+        status
+    }
+
+    #[test]
+    fn what_runs_beyond_what_is_asked_is_waited_for_until_it_stops() {
+        for have in ["running", "starting", "backoff"] {
+            let status = with_surplus(have, "ready", 2);
+            assert_eq!(surplus(&status, &status.components[0]), 1);
+            assert_eq!(judged(&status), None, "{have}");
+        }
+        // A cell of an earlier version is not among those that run as asked.
+        assert_eq!(judged(&with_surplus("running", "ready", 1)), None);
+        for (have, node) in [
+            ("done", "ready"),
+            ("running", "lost"),
+            ("running", "incompatible"),
+        ] {
+            let status = with_surplus(have, node, 2);
+            assert_eq!(judged(&status), Some(Verdict::AsAsked), "{have} on {node}");
+        }
+    }
+
+    #[test]
+    fn a_cell_that_runs_for_one_that_has_no_place_is_not_too_much() {
+        let mut status = with_surplus("running", "ready", 1);
+        let mut missing = status.drift[0].clone();
+        (missing.node, missing.want) = (None, "running".to_owned());
+        status.drift.push(missing);
+        assert_eq!(judged(&status), Some(Verdict::AsAsked));
     }
 
     #[test]
