@@ -1,6 +1,7 @@
 //! The binary as a person uses it, against real agents.
 #![allow(clippy::unwrap_used)]
 
+mod agent_flags;
 mod alone;
 mod approve;
 mod bootstrap;
