@@ -45,6 +45,7 @@ mod stdio;
 mod together;
 mod tour;
 mod trust;
+mod unreached;
 mod wait;
 mod wasm_debug;
 
