@@ -17,6 +17,8 @@ pub const MAX_BYTES: u64 = 256 * 1024 * 1024;
 #[derive(Debug)]
 pub struct LocalArtifact {
     pub artifact: Artifact,
+    /// Whether it has nothing to run.
+    pub is_library: bool,
     bytes: Vec<u8>,
 }
 
@@ -33,13 +35,14 @@ impl LocalArtifact {
             .help("see what it is: realm inspect FILE"));
         }
         let refused = || format!("{} cannot run", path.display());
-        realm_runtime::inspect(&bytes)
-            .context_code(ExitCode::Usage, refused())?
+        let inspection = realm_runtime::inspect(&bytes).context_code(ExitCode::Usage, refused())?;
+        inspection
             .check()
             .context_code(ExitCode::Usage, refused())
             .map_err(|error| error.help("see all that it imports: realm inspect FILE"))?;
         Ok(Self {
             artifact: Artifact::of(&bytes),
+            is_library: inspection.entry.is_none(),
             bytes,
         })
     }

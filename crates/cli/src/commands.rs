@@ -193,6 +193,11 @@ impl Command {
             _ => false,
         }
     }
+
+    /// Whether it runs for long, and its messages go to a log.
+    pub const fn is_agent(&self) -> bool {
+        matches!(self, Self::Agent(_))
+    }
 }
 
 /// What every command is handed.

@@ -28,6 +28,9 @@ pub use relayed::Relays;
 const MAX_KNOWN: usize = 8;
 /// Known addresses answer at once or not at all.
 const DIAL: Duration = Duration::from_secs(5);
+/// Enough for a handshake whose first packet is lost. Where the node that tells of another has no
+/// connection to it either, more patience seldom helps.
+const DIAL_UNLINKED: Duration = Duration::from_secs(2);
 /// A node that says it has relays is dialled directly for so long before they are asked: in the same
 /// network it answers within.
 const DIRECT: Duration = Duration::from_millis(250);
@@ -163,7 +166,11 @@ async fn dial_node(relays: &Relays, node: &Node) -> Result<RpcConnection> {
         let message = format!("no address of {} is known", node.name);
         return Err(CliError::new(ExitCode::NoAgent, message));
     };
-    relays.dial_told(address, node.key).await
+    let patience = match node.link {
+        None if node.circuits.is_empty() => DIAL_UNLINKED,
+        _ => DIAL,
+    };
+    relays.dial_told(address, node.key, patience).await
 }
 
 /// Connects to any node of the realm that answers, the one that was named or not; tries again and

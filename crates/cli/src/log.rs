@@ -19,13 +19,19 @@ pub struct Log {
 }
 
 impl Log {
-    /// Starts logging: `RUST_LOG` has the last word, then the flags.
-    pub fn start(global: &Global) -> Self {
-        let level = match (global.quiet, global.verbose) {
-            (true, _) => "error",
-            (false, 0) => "warn,wasmtime_wasi=error,libp2p_kad=error,realm=info,realm_agent=info",
-            (false, 1) => "info,realm=debug,realm_agent=debug,realm_p2p=debug",
-            (false, _) => "debug",
+    /// Starts logging: `RUST_LOG` has the last word, then the flags. `is_agent` is for what goes to a
+    /// log; other commands have a person before them, to whom libraries have nothing to say unless asked.
+    pub fn start(global: &Global, is_agent: bool) -> Self {
+        let level = match (global.quiet, global.verbose, is_agent) {
+            (true, _, true) => "error",
+            (true, _, false) => "off,realm=error",
+            (false, 0, true) => {
+                "warn,wasmtime_wasi=error,libp2p_kad=error,realm=info,realm_agent=info"
+            }
+            // A target stands for all that begin with it: those of all crates here.
+            (false, 0, false) => "off,realm=info",
+            (false, 1, _) => "info,realm=debug,realm_agent=debug,realm_p2p=debug",
+            (false, _, _) => "debug",
         };
         let by_variable = EnvFilter::try_from_default_env().ok();
         let asked = by_variable.is_some() || global.quiet || global.verbose > 0;

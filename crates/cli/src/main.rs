@@ -52,7 +52,7 @@ fn main() -> std::process::ExitCode {
     }
     completion::answer();
     let cli = Cli::parse_from(args);
-    let log = Log::start(&cli.global);
+    let log = Log::start(&cli.global, cli.command.is_agent());
     match cli.global.color {
         Color::Auto => {}
         Color::Always => anstream::ColorChoice::Always.write_global(),

@@ -33,7 +33,40 @@ pub(crate) fn parse(text: &str) -> Result<Multiaddr, AddressError> {
 
 /// Checks an address that somebody typed, and gives it as it is written today.
 pub fn check_address(text: &str) -> Result<String, AddressError> {
-    parse(text).map(|address| address.to_string())
+    let address = parse(text)?;
+    if has_transport(&address) {
+        return Ok(address.to_string());
+    }
+    Err(AddressError {
+        text: text.to_owned(),
+        reason: "neither /tcp/PORT nor /udp/PORT/quic-v1 is in it".to_owned(),
+    })
+}
+
+/// Checks an address that somebody wants to listen on: like [`check_address`], and of an interface.
+pub fn check_listen_address(text: &str) -> Result<String, AddressError> {
+    let checked = check_address(text)?;
+    if matches!(
+        parse(&checked)?.iter().next(),
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Ip6zone(_))
+    ) {
+        return Ok(checked);
+    }
+    Err(AddressError {
+        text: text.to_owned(),
+        reason: "to listen takes an IP address of this machine, or /ip4/0.0.0.0".to_owned(),
+    })
+}
+
+fn has_transport(address: &Multiaddr) -> bool {
+    let mut parts = address.iter().peekable();
+    while let Some(part) = parts.next() {
+        match (part, parts.peek()) {
+            (Protocol::Tcp(_), _) | (Protocol::Udp(_), Some(Protocol::QuicV1)) => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Whether an address means something on its own machine, or link, alone.
@@ -137,6 +170,19 @@ mod tests {
         let address = parse("/ip4/127.0.0.1/udp/2020/quic").expect("parses");
         assert_eq!(address.to_string(), "/ip4/127.0.0.1/udp/2020/quic-v1");
         assert_eq!(link_of(&address), Link::Quic);
+    }
+
+    #[test]
+    fn an_address_that_nothing_carries_is_none() {
+        for carried in ["/ip4/127.0.0.1/tcp/1", "/dns4/a.example/udp/1/quic"] {
+            check_address(carried).expect(carried);
+        }
+        for bare in ["/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/1", "/dns4/a.example"] {
+            let error = check_address(bare).expect_err(bare).to_string();
+            assert!(error.contains("/tcp/PORT"), "{error}");
+        }
+        check_listen_address("/ip6/::/tcp/1").expect("an interface");
+        check_listen_address("/dns4/a.example/tcp/1").expect_err("a name is no interface");
     }
 
     #[test]

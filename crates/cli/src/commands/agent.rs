@@ -1,9 +1,11 @@
 //! `realm agent`: runs this machine as a node, until it is told to stop.
 
+mod check;
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use realm_agent::{Agent, Config, CoreEnded, Local, default_listen};
-use realm_manifest::{Limits, NodeName, Tag};
+use realm_agent::{Agent, Config, CoreEnded, default_listen};
+use realm_manifest::{NodeName, Tag};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -33,7 +35,12 @@ pub struct Args {
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Port to listen on, over QUIC and TCP, IPv4 and IPv6.
-    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        conflicts_with = "listen",
+        allow_negative_numbers = true
+    )]
     pub port: Option<u16>,
     /// Address of the read-only HTTP endpoints.
     #[arg(long, value_name = "ADDR")]
@@ -53,7 +60,7 @@ pub struct Args {
     /// Do not look for nodes on the local network.
     #[arg(long)]
     pub no_mdns: bool,
-    /// Take the first owner key that proves itself within this time; closes after one.
+    /// Take the first owner key that proves itself within this time, 24h at most; closes after one.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub trust_first_use: Option<Duration>,
     /// A config file to read after the system's and the user's.
@@ -177,8 +184,9 @@ fn config(args: &Args, token: Option<String>, session: &Session) -> Result<Confi
     config.trust_first_use = args.trust_first_use;
     config.allow_unsandboxed_compile |= args.allow_unsandboxed_compile;
     config.wasm_debug |= args.wasm_debug;
-    config.local = local(args)?;
     config.enroll = token;
+    check::check(&config)?;
+    config.local = check::local(args)?;
     Ok(config)
 }
 
@@ -190,27 +198,12 @@ fn token(args: &Args) -> Result<Option<String>> {
     }
 }
 
-fn local(args: &Args) -> Result<Option<Local>> {
-    let limits = args.limits.over(Limits::default());
-    match &args.wasm {
-        Some(file) => Ok(Some(Local {
-            file: file.clone(),
-            limits,
-        })),
-        None if limits != Limits::default() => Err(CliError::new(
-            ExitCode::Usage,
-            "limits on the command line are those of --wasm FILE, which is missing",
-        )
-        .help("limits of pushed components are set by realm push")),
-        None => Ok(None),
-    }
-}
-
 async fn serve(config: Config, mut signals: Signals, session: &Session) -> Result<()> {
     let data = config.data.clone();
-    let mut agent = Agent::start(config)
-        .await
-        .context("the agent cannot start")?;
+    let started = Agent::start(config).await;
+    let mut agent = started
+        .context("the agent cannot start")
+        .map_err(|error| check::explained(error, &data))?;
     let output = &session.output;
     output.say(format!("agent {}", agent.key));
     for address in agent.addresses().await {

@@ -12,24 +12,25 @@ use crate::{
 /// Largest env file read; a whole payload must stay below 48 KiB anyway.
 const MAX_ENV_FILE: u64 = 64 * 1024;
 
-/// How much of the machine a cell may use.
+/// How much of the machine a cell may use. A number below 0 reaches the parser of its value, which
+/// says what is wrong with it.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub struct LimitArgs {
     /// Memory of one cell, in MiB.
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", allow_negative_numbers = true)]
     pub memory_max_mb: Option<u32>,
     /// Fuel per start; 0 is unlimited.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub fuel: Option<u64>,
     /// Fuel per second; 0 is unlimited.
-    #[arg(long, value_name = "FUEL")]
+    #[arg(long, value_name = "FUEL", allow_negative_numbers = true)]
     pub fuel_per_sec: Option<u64>,
     /// The longest a cell runs before others get their turn.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     pub epoch_ms: Option<u32>,
     /// Longest one invocation may take.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     pub deadline_ms: Option<u64>,
 }
 
@@ -72,6 +73,22 @@ fn volume(text: &str) -> std::result::Result<Volume, String> {
 }
 
 impl LimitArgs {
+    /// Whether one was given, be it the default's value.
+    pub const fn any(&self) -> bool {
+        let Self {
+            memory_max_mb,
+            fuel,
+            fuel_per_sec,
+            epoch_ms,
+            deadline_ms,
+        } = self;
+        memory_max_mb.is_some()
+            || fuel.is_some()
+            || fuel_per_sec.is_some()
+            || epoch_ms.is_some()
+            || deadline_ms.is_some()
+    }
+
     /// `limits` with what was given.
     pub fn over(&self, limits: Limits) -> Limits {
         Limits {

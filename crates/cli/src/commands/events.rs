@@ -29,7 +29,12 @@ pub struct Args {
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last so many.
-    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "follow",
+        allow_negative_numbers = true
+    )]
     pub tail: Option<u64>,
     /// Only events of the last so long, such as 5m.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -48,10 +53,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let status = survey::status(&first, &realm, output).await?;
         let only = args.node.as_deref();
         let (sources, silent) = sources::open(first, &realm, &status, only).await?;
-        for silent in &silent {
-            let (node, why) = (&silent.node.name, &silent.why);
-            output.say(format!("no events from {node}: {why}"));
-        }
+        let later = sources::tell_silent("events", &silent, args.follow, output);
         let reading = Reading {
             follow: args.follow,
             tail: args.tail,
@@ -60,6 +62,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let follow = args.follow;
         let events = feed::read(
             sources,
+            later,
             &realm,
             reading,
             output,
@@ -71,7 +74,8 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             |node, event| show(node, event, output),
         )
         .await?;
-        if events == 0 && !follow {
+        // Whoever was not read may have some.
+        if events == 0 && !follow && silent.is_empty() {
             output.say("no events");
         }
         // Nodes that are away are named; only where one was asked for does that count.

@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last so many lines; while following, of each node.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub tail: Option<u64>,
     /// Only lines of the last so long, such as 5m.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -70,11 +70,10 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         let status = survey::status(&first, &realm, &session.output).await?;
         let only = args.node.as_deref();
         let (sources, mut silent) = sources::open(first, &realm, &status, only).await?;
+        // Whoever was not read may have lines.
+        let all_read = silent.is_empty();
         silent.retain(|silent| silent.is_here() || matters(args, silent.node, &status));
-        for silent in &silent {
-            let (node, why) = (&silent.node.name, &silent.why);
-            session.output.say(format!("no lines from {node}: {why}"));
-        }
+        let later = sources::tell_silent("lines", &silent, args.follow, &session.output);
         let reading = Reading {
             follow: args.follow,
             tail: args.tail,
@@ -82,6 +81,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         };
         let lines = feed::read(
             sources,
+            later,
             &realm,
             reading,
             &session.output,
@@ -101,7 +101,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
                     .help("list them: realm status"),
             );
         }
-        if lines == 0 && !args.follow {
+        if lines == 0 && !args.follow && all_read {
             session.output.say(nothing(args));
         }
         Ok(if silent.is_empty() {

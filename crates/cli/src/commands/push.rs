@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long = "file", value_name = "FILE", requires = "name_flag")]
     pub file_flag: Option<PathBuf>,
     /// So many cells in total; `each` is one on every eligible node.
-    #[arg(long, value_parser = replicas, value_name = "N|each")]
+    #[arg(long, value_parser = replicas, value_name = "N|each", allow_negative_numbers = true)]
     pub replicas: Option<Replicas>,
     /// Only on this node: a name or a key; repeatable.
     #[arg(
@@ -109,7 +109,9 @@ fn replicas(text: &str) -> std::result::Result<Replicas, String> {
     if text == "each" {
         return Ok(Replicas(None));
     }
-    let count = text.parse().map_err(|_| "a number, or each".to_owned())?;
+    let count = text
+        .parse()
+        .map_err(|_| "a number from 0 on, or each".to_owned())?;
     Ok(Replicas(Some(count)))
 }
 

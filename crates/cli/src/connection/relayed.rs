@@ -8,7 +8,7 @@ use realm_p2p::RpcConnection;
 use realm_rpc::status::Node;
 use tokio::{sync::OnceCell, time::timeout};
 
-use super::{Connection, DIAL, dial_all, prove};
+use super::{Connection, DIAL, prove};
 use crate::{
     error::{CliError, ExitCode, Result},
     keystore::{self, OwnerKey},
@@ -43,14 +43,20 @@ impl Relays {
     }
 
     /// Dials an address that the asked node, or the one that is meant, told of.
-    pub(super) async fn dial_told(&self, address: &str, node: PublicKey) -> Result<RpcConnection> {
+    pub(super) async fn dial_told(
+        &self,
+        address: &str,
+        node: PublicKey,
+        patience: Duration,
+    ) -> Result<RpcConnection> {
         if !self.is_for_us(address) {
             let message = format!("{address} is for its own machine alone");
             return Err(CliError::new(ExitCode::NoAgent, message)
                 .help("ask a node of that machine: --via ADDR"));
         }
         let secret = SecretKey::from_seed(&keystore::random()?);
-        let dialled = dial_all(&[address.to_owned()], Some(node), &secret).await;
+        let addresses = [address.to_owned()];
+        let dialled = realm_p2p::dial_rpc(&addresses, Some(node), &secret, patience).await;
         dialled.map_err(|error| {
             CliError::new(ExitCode::NoAgent, format!("no agent answers at {address}"))
                 .because(&error)
@@ -126,7 +132,7 @@ impl Relays {
         let slot = self.open.borrow_mut().entry(key).or_default().clone();
         let known = slot.initialized();
         let connect = || async {
-            let transport = self.dial_told(address, key).await;
+            let transport = self.dial_told(address, key, DIAL).await;
             let transport = transport.map_err(|mut error| {
                 error.message = format!("its relay {}: {}", key.short(), error.message);
                 error

@@ -1,15 +1,15 @@
 //! Reads what nodes tell in order, all of them together, also when one was away in between.
 
-use std::{rc::Rc, time::Duration};
+use std::time::Duration;
 
 use realm_identity::Timestamp;
 use realm_rpc::{ErrorCode, RpcError};
 use tokio::sync::mpsc;
 
-use super::Source;
+use super::{Source, Way};
 use crate::{
     clock,
-    connection::{self, Connection, rpc_failed},
+    connection::{Connection, rpc_failed},
     error::{CliError, ExitCode, Result},
     output::Output,
     realms::Realm,
@@ -56,9 +56,11 @@ pub struct Reading {
     pub what: &'static str,
 }
 
-/// Shows what all nodes tell, each item with the name of its node. Answers how many that were.
+/// Shows what all nodes tell, each item with the name of its node. Answers how many that were. Nodes
+/// that `later` leads to are dialled until they answer: they are for what is followed.
 pub async fn read<F: Feed>(
     sources: Vec<Source<'_>>,
+    later: Vec<Way<'_>>,
     realm: &Realm,
     reading: Reading,
     output: &Output,
@@ -82,9 +84,15 @@ pub async fn read<F: Feed>(
         kept.iter().try_for_each(|(node, item)| show(node, item))?;
         Ok(count)
     };
-    let told = sources.into_iter().map(|source| {
+    let now = sources
+        .into_iter()
+        .map(|source| Told::Now(Box::new(source)));
+    let told = now.chain(later.into_iter().map(Told::Later)).map(|told| {
         let (to, feed) = (to.clone(), feed());
-        follow(source, realm, reading, feed, to, output)
+        async move {
+            let source = told.open(realm, output).await?;
+            follow(source, realm, reading, feed, to, output).await
+        }
     });
     let told = futures::future::join_all(told);
     drop(to);
@@ -93,6 +101,34 @@ pub async fn read<F: Feed>(
     let (ended, count) = tokio::try_join!(told, print)?;
     ended.into_iter().collect::<Result<()>>()?;
     Ok(count)
+}
+
+/// A node that tells something.
+enum Told<'s> {
+    Now(Box<Source<'s>>),
+    /// As soon as it is reached.
+    Later(Way<'s>),
+}
+
+impl<'s> Told<'s> {
+    async fn open(self, realm: &Realm, output: &Output) -> Result<Source<'s>> {
+        let way = match self {
+            Self::Now(source) => return Ok(*source),
+            Self::Later(way) => way,
+        };
+        let (node, name) = (way.node, &way.node.name);
+        match reached(&way, realm).await {
+            Ok(connection) => {
+                output.say(format!("{name} is reached"));
+                Ok(Source { connection, node })
+            }
+            Err(error) => {
+                // The others go on.
+                output.say(error.in_one_line());
+                Err(error)
+            }
+        }
+    }
 }
 
 /// What came, until all of it is there.
@@ -209,13 +245,23 @@ async fn one<'s, F: Feed>(
 
 /// Waits until the node answers again, where it did or through its relays.
 async fn back(gone: &Source<'_>, realm: &Realm) -> Result<Connection> {
+    let (owner, relays) = (&gone.connection.owner, &gone.connection.relays);
+    let way = Way {
+        node: gone.node,
+        owner: owner.clone(),
+        relays: relays.clone(),
+    };
+    reached(&way, realm).await
+}
+
+/// Waits until the node answers.
+async fn reached(way: &Way<'_>, realm: &Realm) -> Result<Connection> {
     let mut wait = FIRST_LOOK;
     loop {
         tokio::time::sleep(wait).await;
-        let (owner, relays) = (Rc::clone(&gone.connection.owner), &gone.connection.relays);
-        match connection::open_at(owner, relays, realm, gone.node).await {
+        match way.open(realm).await {
             Err(error) if error.code == ExitCode::NoAgent => {
-                tracing::debug!(%error, "not back yet");
+                tracing::debug!(%error, "not reached yet");
                 wait = wait.saturating_mul(2).min(LAST_LOOK);
             }
             opened => return opened,

@@ -1,6 +1,7 @@
 //! The binary as a person uses it, against real agents.
 #![allow(clippy::unwrap_used)]
 
+mod agent_flags;
 mod alone;
 mod approve;
 mod bootstrap;
@@ -44,6 +45,7 @@ mod stdio;
 mod together;
 mod tour;
 mod trust;
+mod unreached;
 mod wait;
 mod wasm_debug;
 
