@@ -135,9 +135,7 @@ impl Blobs {
         };
         self.make_room(desk, &wanted)
     }
-}
 
-impl Blobs {
     /// Moves a whole artifact to where it can be used, after checking it as a whole.
     pub fn complete(&self, partial: Partial) -> Result<PathBuf, BlobError> {
         let pull = partial.pull;
