@@ -442,6 +442,10 @@ fn stopping() -> RpcError {
 
 fn store(error: BlobError) -> RpcError {
     let code = match &error {
+        BlobError::NoRoom { .. } => {
+            let help = "free space where the node's data directory lies, or send it to another node: --via";
+            return RpcError::new(ErrorCode::Limit, chain(&error)).help(help);
+        }
         BlobError::Budget { .. } | BlobError::TooLarge { .. } | BlobError::DiskFull { .. } => {
             ErrorCode::Limit
         }

@@ -89,11 +89,17 @@ pub fn pull_reason(error: &PullError) -> Reason {
         PullError::Store(BlobError::DiskFull { .. }) => {
             "there is no room for the program: its disk is full".to_owned()
         }
+        PullError::Store(error @ BlobError::NoRoom { .. }) => {
+            format!("there is no room for the program: {error}")
+        }
         error => chain(error),
     };
     let help = match error {
         PullError::Store(BlobError::DiskFull { .. }) => {
             "free space where the node's data directory lies, or lower artifact_mb in its agent.toml; it goes on by itself"
+        }
+        PullError::Store(BlobError::NoRoom { .. }) => {
+            "free space where the node's data directory lies, or place it elsewhere: realm push --tag; it goes on by itself"
         }
         PullError::Store(BlobError::Budget { .. } | BlobError::TooLarge { .. }) => {
             "raise artifact_mb in the node's agent.toml, or take away what is not needed: realm rm; it goes on by itself"
@@ -216,6 +222,20 @@ mod tests {
             source: source(),
         };
         assert!(help(full.into()).contains("free space"));
+        const MIB: u64 = 1024 * 1024;
+        let large = BlobError::NoRoom {
+            size: 41 * MIB / 2,
+            free: 7 * MIB,
+            reserve: 2 * MIB,
+        };
+        let large = pull_reason(&large.into());
+        assert!(
+            large
+                .message
+                .contains("20.5 MiB do not fit in the 7 MiB that are free"),
+            "{large:?}"
+        );
+        assert!(large.help.is_some_and(|help| help.contains("--tag")));
         let used = BlobError::Budget {
             size: 1,
             used: 2,

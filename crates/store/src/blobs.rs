@@ -9,23 +9,29 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::SystemTime,
 };
 
 use bao_tree::io::sync::encode_ranges_validated;
 use realm_manifest::identity::{Artifact, Hash};
 
-use crate::dir::{create_private, sync_dir};
+use crate::{
+    dir::{create_private, sync_dir},
+    room::{DiskRoom, disk_room},
+};
 use files::{Stamp, digest_of, read_meta, remove, remove_partial, with, write_meta};
 use room::Desk;
 use tree::{board, chunks};
 
+mod disk;
 mod error;
 mod files;
 mod import;
 mod partial;
 mod room;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod upload;
 
@@ -44,7 +50,10 @@ pub struct Blobs {
     budget: u64,
     /// Files whose digest was checked since the start, as they were then.
     checked: Mutex<HashMap<Hash, Stamp>>,
-    desk: Mutex<Desk>,
+    /// Shared with the pulls under way, which clean up after themselves.
+    desk: Arc<Mutex<Desk>>,
+    /// What the file system has; None where it does not tell.
+    measure: fn(&Path) -> Option<DiskRoom>,
     /// Tells imports apart.
     imports: AtomicU64,
 }
@@ -53,6 +62,14 @@ impl Blobs {
     /// Opens or makes the store below `dir`; artifacts may take `budget` bytes. What earlier
     /// processes left unfinished for long goes.
     pub fn open(dir: &Path, budget: u64) -> Result<Self, BlobError> {
+        Self::open_on(dir, budget, disk_room)
+    }
+
+    fn open_on(
+        dir: &Path,
+        budget: u64,
+        measure: fn(&Path) -> Option<DiskRoom>,
+    ) -> Result<Self, BlobError> {
         for dir in [dir.join("blobs"), dir.join("partial")] {
             create_private(&dir).map_err(BlobError::at(&dir))?;
         }
@@ -60,7 +77,8 @@ impl Blobs {
             dir: dir.into(),
             budget,
             checked: Mutex::default(),
-            desk: Mutex::default(),
+            desk: Arc::default(),
+            measure,
             imports: AtomicU64::new(0),
         };
         blobs.tidy().map_err(BlobError::at(dir))?;
@@ -191,8 +209,7 @@ impl Blobs {
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
-        // Each change of it is one insertion or removal: whole also after a panic elsewhere.
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        room::locked(&self.desk)
     }
 
     fn checked(&self) -> MutexGuard<'_, HashMap<Hash, Stamp>> {

@@ -35,8 +35,24 @@ fn write(mut file: File, bytes: usize) -> io::Result<()> {
 
 /// Bytes that are free where `dir` lies; None where the system does not tell.
 pub fn free_bytes(dir: &Path) -> Option<u64> {
+    disk_room(dir).map(|room| room.free)
+}
+
+/// What a file system has, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DiskRoom {
+    pub total: u64,
+    /// What this process may still take.
+    pub free: u64,
+}
+
+/// The file system where `dir` lies; None where the system does not tell.
+pub(crate) fn disk_room(dir: &Path) -> Option<DiskRoom> {
     let room = rustix::fs::statvfs(dir).ok()?;
-    Some(room.f_bavail.saturating_mul(room.f_frsize))
+    Some(DiskRoom {
+        total: room.f_blocks.saturating_mul(room.f_frsize),
+        free: room.f_bavail.saturating_mul(room.f_frsize),
+    })
 }
 
 #[cfg(test)]

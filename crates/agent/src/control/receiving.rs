@@ -26,15 +26,28 @@ pub(super) async fn begin(
     let received = upload
         .as_ref()
         .map_or(artifact.size, realm_store::Upload::received);
-    Ok(Box::new(Receiving { received, upload }))
+    let state = upload.map_or(State::Here, State::Open);
+    Ok(Box::new(Receiving { received, state }))
 }
 
 /// An upload under way.
 #[derive(Debug)]
 struct Receiving {
     received: u64,
-    /// None once the artifact is here, and after a failure: what was received waits on disk.
-    upload: Option<realm_store::Upload>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The whole artifact.
+    Here,
+    Open(realm_store::Upload),
+    /// It failed, or what it was asked last was broken off: whoever sends begins anew.
+    Ended,
+}
+
+fn ended() -> RpcError {
+    RpcError::new(ErrorCode::Failed, "the upload has ended").help("push it again")
 }
 
 impl Upload for Receiving {
@@ -44,15 +57,20 @@ impl Upload for Receiving {
 
     fn write(&mut self, offset: u64, bytes: Vec<u8>) -> Answer<'_, u64> {
         Box::pin(async move {
-            let Some(mut upload) = self.upload.take() else {
-                return Ok(self.received);
+            let mut upload = match std::mem::replace(&mut self.state, State::Ended) {
+                State::Open(upload) => upload,
+                State::Here => {
+                    self.state = State::Here;
+                    return Ok(self.received);
+                }
+                State::Ended => return Err(ended()),
             };
             let (upload, received) = blocking(move || {
                 let received = upload.write(offset, &bytes).map_err(store)?;
                 Ok((upload, received))
             })
             .await?;
-            self.upload = Some(upload);
+            self.state = State::Open(upload);
             self.received = received;
             Ok(received)
         })
@@ -60,10 +78,13 @@ impl Upload for Receiving {
 
     fn finish(&mut self) -> Answer<'_, ()> {
         Box::pin(async move {
-            match self.upload.take() {
-                Some(upload) => blocking(move || upload.finish().map_err(store)).await,
-                None => Ok(()),
+            match std::mem::replace(&mut self.state, State::Ended) {
+                State::Open(upload) => blocking(move || upload.finish().map_err(store)).await?,
+                State::Here => {}
+                State::Ended => return Err(ended()),
             }
+            self.state = State::Here;
+            Ok(())
         })
     }
 }

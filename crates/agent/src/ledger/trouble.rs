@@ -28,6 +28,7 @@ pub(super) struct Watch {
     trouble: watch::Sender<Option<Reason>>,
     /// When the log last said so.
     told: Option<Instant>,
+    refused: Refused,
     tried: Option<Instant>,
 }
 
@@ -37,6 +38,7 @@ impl Watch {
             dir,
             trouble,
             told: None,
+            refused: Refused::default(),
             tried: None,
         }
     }
@@ -62,7 +64,10 @@ impl Watch {
             }
             // Refused for what the batch says: the disk is not to blame.
             LedgerError::Refused { .. } | LedgerError::Entry { .. } => {
-                tracing::error!(error = chain(error), "the ledger was not written");
+                if let Some(times) = self.refused.again(Instant::now()) {
+                    let error = chain(error);
+                    tracing::error!(error, times, "the ledger was not written");
+                }
                 return;
             }
         };
@@ -112,6 +117,28 @@ impl Watch {
     }
 }
 
+/// Batches that the ledger does not take. What was not written before is asked for again and again,
+/// so that the same refusal may come many times a second.
+#[derive(Debug, Default)]
+struct Refused {
+    told: Option<Instant>,
+    /// Since then.
+    times: u64,
+}
+
+impl Refused {
+    /// One more; how many there were since the last line, where it is time for another.
+    fn again(&mut self, now: Instant) -> Option<u64> {
+        self.times += 1;
+        let since = self.told.map(|told| now.saturating_duration_since(told));
+        if since.is_some_and(|since| since < TELL_EVERY) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.times))
+    }
+}
+
 fn full() -> Reason {
     let message = "its disk is full: new intents and programs may not reach it";
     let help = "free space where its data directory lies; writing goes on by itself";
@@ -149,6 +176,20 @@ mod tests {
         watch.tried = None;
         watch.look(|| Ok(()));
         assert_eq!(code(), None);
+    }
+
+    #[test]
+    fn a_batch_that_is_refused_again_and_again_is_told_once_and_then_rarely() {
+        let mut refused = Refused::default();
+        let start = Instant::now();
+        let lines: Vec<_> = (0..1200)
+            .filter_map(|half_second| {
+                refused.again(start + Duration::from_millis(500) * half_second)
+            })
+            .collect();
+        assert_eq!(lines, [1], "in ten minutes, two tries a second");
+        assert_eq!(refused.again(start + TELL_EVERY), Some(1200));
+        assert_eq!(refused.again(start + TELL_EVERY), None);
     }
 
     #[test]

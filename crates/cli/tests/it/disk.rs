@@ -206,7 +206,7 @@ fn a_node_whose_disk_is_full_says_so_until_there_is_room() {
 #[test]
 fn a_push_waits_for_a_node_that_has_no_room_for_the_program() {
     let mut realm = cluster();
-    let Some(_disk) = SmallDisk::mount(&realm.data("two"), 8) else {
+    let Some(disk) = SmallDisk::mount(&realm.data("two"), 8) else {
         return;
     };
     realm.add_node("one", &[]);
@@ -227,8 +227,29 @@ fn a_push_waits_for_a_node_that_has_no_room_for_the_program() {
     assert_eq!(late.code, 6, "{}", late.stderr);
     let says = |words: &str| assert!(late.stderr.contains(words), "{}", late.stderr);
     says("not as asked after 8s");
-    says("no room for the program: its disk is full");
+    says("no room for the program: 12 MiB do not fit in the ");
     says("help: free space");
+    realm.wait_status("one", "why two does not run it", |status| {
+        let drift = status["drift"].as_array().unwrap();
+        let text = |one: &serde_json::Value| one["reason"]["message"].to_string();
+        drift
+            .iter()
+            .any(|one| one["node"] == "two" && text(one).contains("12 MiB do not fit"))
+    });
+
+    // The node keeps room for its log: it learns what is asked, and runs it.
+    realm.ok(&["rm", "large", "--wait", "--via", &via]);
+    let ticker = guest("ticker.wasm");
+    realm.ok(&["push", "ticker", &ticker, "--wait", "--via", &via]);
+    let partial = disk.0.join("partial");
+    assert_eq!(fs::read_dir(partial).unwrap().count(), 0);
+    let log = realm.log("two");
+    assert_eq!(
+        log.matches("the ledger was not written").count(),
+        0,
+        "{log}"
+    );
+    assert_eq!(log.matches("nothing is written").count(), 0, "{log}");
 }
 
 fn fill(path: &Path) {

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use realm_manifest::identity::Hash;
+use realm_manifest::{identity::Hash, units::size_text};
 
 use crate::dir::is_full;
 
@@ -13,9 +13,7 @@ use crate::dir::is_full;
 pub enum BlobError {
     #[error("cannot use the artifact store at {path}")]
     Io { path: PathBuf, source: io::Error },
-    #[error(
-        "the disk is full at {path}: free space on it, or lower artifact_mb, then try again; what was pulled so far is kept"
-    )]
+    #[error("the disk is full at {path}: free space on it, or lower artifact_mb, then try again")]
     DiskFull { path: PathBuf, source: io::Error },
     #[error("{} has {found} bytes, {expected} were signed", sha256.short())]
     Size {
@@ -50,6 +48,12 @@ pub enum BlobError {
         "{size} bytes do not fit: artifacts may take {budget} bytes and {used} are in use; remove components or raise artifact_mb"
     )]
     Budget { size: u64, used: u64, budget: u64 },
+    /// In bytes. `reserve` of what is `free` is never taken by artifacts.
+    #[error(
+        "{} do not fit in the {} that are free on its disk, of which {} stay free for the log",
+        size_text(*size), size_text(*free), size_text(*reserve)
+    )]
+    NoRoom { size: u64, free: u64, reserve: u64 },
     #[error("more than {max} bytes: the file is too large")]
     TooLarge { max: u64 },
     #[error("the description of {} is damaged", .0.short())]

@@ -89,6 +89,13 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Bytes of the disk that a file takes: less than its length where it is sparse.
+pub(super) fn allocated(metadata: &fs::Metadata) -> u64 {
+    /// What `st_blocks` counts in.
+    const UNIT_BYTES: u64 = 512;
+    metadata.blocks().saturating_mul(UNIT_BYTES)
+}
+
 /// Removes an artifact under way.
 pub(super) fn remove_partial(base: &Path) -> io::Result<()> {
     KINDS.iter().try_for_each(|kind| remove(&with(base, kind)))

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     BlobError, Blobs,
     files::{COPY_BYTES, private_file, remove_partial, with},
-    room::IMPORT,
+    room::{IMPORT, Wanted},
     tree::{board, geometry},
 };
 
@@ -81,10 +81,10 @@ impl Blobs {
     /// nothing is removed for bytes that may not come.
     fn take(&self, number: u64, step: u64, needed: u64) -> Result<u64, BlobError> {
         let mut desk = self.desk();
-        let taken = if self.is_free(&desk, step)? {
+        let taken = if self.is_free(&desk, &Wanted::new(step))? {
             step
         } else {
-            self.make_room(&mut desk, needed)?;
+            self.make_room(&mut desk, &Wanted::new(needed))?;
             needed
         };
         *desk.imports.entry(number).or_default() += taken;

@@ -1,11 +1,11 @@
 //! An artifact that is being pulled: what is here, and what is still to come.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     ops::Range,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use bao_tree::{
@@ -19,7 +19,8 @@ use realm_manifest::identity::{Artifact, Hash};
 
 use super::{
     BlobError, Blobs, RANGE_MAX,
-    files::{private_file, read_meta, remove_partial, with, write_meta},
+    files::{allocated, private_file, read_meta, remove_partial, with, write_meta},
+    room::{Desk, Wanted, locked},
     tree::{GROUP_BYTES, board, chunks, geometry, groups},
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Pull {
     artifact: Artifact,
     base: PathBuf,
     state: Mutex<State>,
+    desk: Arc<Mutex<Desk>>,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,7 @@ enum State {
     Open(Files),
     /// Moved to where it can be used.
     Whole(PathBuf),
-    /// The bytes were not what their digest says.
+    /// The bytes were not what their digest says, or the disk did not take them: they are gone.
     Refused,
 }
 
@@ -61,15 +63,17 @@ impl Blobs {
         if artifact.size == 0 {
             check_empty(&artifact)?;
         }
+        // Dropped after the desk is free again: the end of a pull asks for the desk.
+        let under_way;
         let mut desk = self.desk();
-        let under_way = desk.pulls.get(&artifact.sha256);
-        if let Some(pull) = under_way.and_then(std::sync::Weak::upgrade)
+        under_way = desk.pulls.get(&artifact.sha256).and_then(Weak::upgrade);
+        if let Some(pull) = &under_way
             && matches!(*pull.state(), State::Open(_))
         {
             if pull.artifact != artifact {
                 return Err(BlobError::OtherPull(artifact.sha256));
             }
-            return Ok(Partial { pull });
+            return Ok(Partial { pull: pull.clone() });
         }
         let base = self.partial_path(&artifact.sha256);
         let io_error = BlobError::at(&base);
@@ -79,33 +83,57 @@ impl Blobs {
             Err(BlobError::Meta(_)) => None,
             Err(error) => return Err(error),
         };
-        if known != Some(artifact) {
+        let resumed = known == Some(artifact);
+        if !resumed {
             remove_partial(&base).map_err(&io_error)?;
-            self.make_room(&mut desk, artifact.size)?;
         }
-        let data = private_file(&with(&base, "data")).map_err(&io_error)?;
-        let tree = private_file(&with(&base, "bao")).map_err(&io_error)?;
-        // Sparse files of their final size, which is what the budget counts from now on.
-        data.set_len(artifact.size).map_err(&io_error)?;
-        let tree_size = geometry(&artifact).outboard_size();
-        tree.set_len(tree_size).map_err(&io_error)?;
-        // Its time says when the pull was last begun.
-        write_meta(&with(&base, "meta"), &artifact).map_err(&io_error)?;
-        let mut files = Files {
-            data,
-            tree,
-            have: vec![false; groups(artifact.size)],
+        if let Err(error) = self.room_for_pull(&mut desk, &artifact, &base, resumed) {
+            if self.is_too_full() {
+                // It cannot go on, and the log needs the room.
+                remove_partial(&base).map_err(&io_error)?;
+            }
+            return Err(error);
+        }
+        let files = Files::open(&base, &artifact, resumed).map_err(&io_error);
+        let files = match files {
+            Err(error @ BlobError::DiskFull { .. }) => {
+                remove_partial(&base).map_err(&io_error)?;
+                return Err(error);
+            }
+            files => files?,
         };
-        if known == Some(artifact) {
-            files.recheck(&artifact).map_err(&io_error)?;
-        }
         let pull = Arc::new(Pull {
             artifact,
             base,
             state: Mutex::new(State::Open(files)),
+            desk: self.desk.clone(),
         });
         desk.pulls.insert(artifact.sha256, Arc::downgrade(&pull));
         Ok(Partial { pull })
+    }
+
+    fn room_for_pull(
+        &self,
+        desk: &mut Desk,
+        artifact: &Artifact,
+        base: &Path,
+        resumed: bool,
+    ) -> Result<(), BlobError> {
+        let held = match fs::metadata(with(base, "data")) {
+            Ok(metadata) => allocated(&metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(BlobError::at(base)(error)),
+        };
+        let missing = artifact.size.saturating_sub(held);
+        let wanted = Wanted {
+            base: Some(base),
+            size: artifact.size,
+            // It counts with its whole size since it began.
+            budget: if resumed { 0 } else { artifact.size },
+            held,
+            disk: missing,
+        };
+        self.make_room(desk, &wanted)
     }
 
     /// Moves a whole artifact to where it can be used, after checking it as a whole.
@@ -122,16 +150,20 @@ impl Blobs {
             return Err(BlobError::Incomplete(artifact.sha256));
         }
         let io_error = BlobError::at(&pull.base);
-        files.data.sync_all().map_err(&io_error)?;
-        files.tree.sync_all().map_err(&io_error)?;
-        match self.promote(&pull.base, &artifact, &files.data) {
+        let synced = files.data.sync_all().and_then(|()| files.tree.sync_all());
+        let kept = synced
+            .map_err(&io_error)
+            .and_then(|()| self.promote(&pull.base, &artifact, &files.data));
+        match kept {
             Ok(path) => {
                 *state = State::Whole(path.clone());
                 Ok(path)
             }
             Err(error) => {
-                if let BlobError::Digest { .. } | BlobError::Size { .. } = error {
-                    *state = State::Refused;
+                match &error {
+                    BlobError::Digest { .. } | BlobError::Size { .. } => *state = State::Refused,
+                    BlobError::DiskFull { .. } => pull.give_up(&mut state)?,
+                    _ => {}
                 }
                 Err(error)
             }
@@ -143,6 +175,31 @@ impl Pull {
     fn state(&self) -> MutexGuard<'_, State> {
         // Groups are counted after they are written: the state is whole also after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives its bytes back to a disk that is full: the log needs them more.
+    fn give_up(&self, state: &mut State) -> Result<(), BlobError> {
+        // Closed as well: an open file keeps its bytes.
+        *state = State::Refused;
+        remove_partial(&self.base).map_err(BlobError::at(&self.base))
+    }
+}
+
+impl Drop for Pull {
+    /// What nothing wants any more is not left behind.
+    fn drop(&mut self) {
+        let mut desk = locked(&self.desk);
+        let ours = desk.pulls.get(&self.artifact.sha256);
+        // Somebody may have begun it anew just now.
+        if ours.is_none_or(|pull| pull.strong_count() > 0) {
+            return;
+        }
+        desk.pulls.remove(&self.artifact.sha256);
+        if desk.is_loose(&self.artifact.sha256)
+            && let Err(error) = remove_partial(&self.base)
+        {
+            tracing::warn!(%error, "a pull that nothing needs left files behind");
+        }
     }
 }
 
@@ -178,7 +235,7 @@ impl Partial {
     }
 
     /// Verifies and writes a range that [`Blobs::encode_range`] encoded. A range that does not
-    /// verify changes nothing that counts.
+    /// verify changes nothing that counts; a disk that is full gets back what the pull took of it.
     pub fn write(&mut self, range: Range<u64>, encoded: &[u8]) -> Result<(), BlobError> {
         let artifact = self.pull.artifact;
         let range_error = |reason: String| BlobError::Range {
@@ -197,15 +254,20 @@ impl Partial {
         };
         let mut rest = encoded;
         let tree = board(&artifact, &mut files.tree);
-        decode_ranges(&mut rest, &chunks(range.clone()), &mut files.data, tree).map_err(
-            |error| match error {
+        let written = decode_ranges(&mut rest, &chunks(range.clone()), &mut files.data, tree);
+        if let Err(error) = written {
+            let error = match error {
                 // The end of what was sent is the sender's doing, the rest is this disk's.
                 DecodeError::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
                     BlobError::at(&self.pull.base)(error)
                 }
                 error => range_error(error.to_string()),
-            },
-        )?;
+            };
+            if let BlobError::DiskFull { .. } = error {
+                self.pull.give_up(&mut state)?;
+            }
+            return Err(error);
+        }
         if !rest.is_empty() {
             return Err(range_error("bytes are left over".into()));
         }
@@ -220,6 +282,26 @@ impl Partial {
 }
 
 impl Files {
+    /// Makes or opens the files of a pull; what is there of a resumed one is checked.
+    fn open(base: &Path, artifact: &Artifact, resumed: bool) -> io::Result<Self> {
+        let data = private_file(&with(base, "data"))?;
+        let tree = private_file(&with(base, "bao"))?;
+        // Sparse files of their final size, which is what the budget counts from now on.
+        data.set_len(artifact.size)?;
+        tree.set_len(geometry(artifact).outboard_size())?;
+        // Its time says when the pull was last begun.
+        write_meta(&with(base, "meta"), artifact)?;
+        let mut files = Self {
+            data,
+            tree,
+            have: vec![false; groups(artifact.size)],
+        };
+        if resumed {
+            files.recheck(artifact)?;
+        }
+        Ok(files)
+    }
+
     fn recheck(&mut self, artifact: &Artifact) -> io::Result<()> {
         let all = ChunkRanges::all();
         for valid in valid_ranges(board(artifact, &self.tree), &self.data, &all) {

@@ -1,4 +1,4 @@
-//! The budget: what artifacts take, and what goes when there is no room.
+//! What artifacts may take, of their budget and of the disk, and what goes when there is no room.
 //!
 //! Whole artifacts, pulls and uploads under way (at their final size) and imports count. The trees beside
 //! them do not: they are 0.4 %. Room is taken before a byte is written.
@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::Weak,
+    sync::{Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +15,8 @@ use realm_manifest::identity::Hash;
 
 use super::{
     BlobError, Blobs,
-    files::{remove, remove_partial, with},
+    disk::{DiskGap, Gap, reserve},
+    files::{allocated, remove, remove_partial, with},
     partial::Pull,
 };
 
@@ -39,19 +40,84 @@ pub(super) struct Desk {
     pub uploads: HashMap<Hash, u64>,
 }
 
+/// What is done at the desk is one insertion or removal: it is whole also after a panic elsewhere.
+pub(super) fn locked(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    /// Whether it may go: somebody said what is needed, and this is not.
+    pub fn is_loose(&self, sha256: &Hash) -> bool {
+        let pinned = self.pinned.as_ref();
+        pinned.is_some_and(|pinned| !pinned.contains(sha256))
+    }
+
+    fn is_under_way(&self, kept: &Kept) -> bool {
+        if kept.is_upload() {
+            return self.uploads.contains_key(&kept.sha256);
+        }
+        let pull = self.pulls.get(&kept.sha256);
+        pull.is_some_and(|pull| pull.strong_count() > 0)
+    }
+}
+
 /// An artifact on disk, whole or under way.
-struct Kept {
+pub(super) struct Kept {
     sha256: Hash,
     /// Where its files are, without the ends of their names.
     base: PathBuf,
-    size: u64,
+    pub size: u64,
+    /// Bytes of the disk that it takes; its tree is left out.
+    pub allocated: u64,
     last_use: SystemTime,
+    /// Below `partial/`: its bytes are not all here, or not checked.
+    under_way: bool,
+}
+
+impl Kept {
+    fn is_upload(&self) -> bool {
+        let name = self.base.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(UPLOAD)
+    }
+}
+
+/// What somebody asks room for, in bytes.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// Where its files are, if there are some already: they are not removed for it.
+    pub base: Option<&'a Path>,
+    /// Of the whole, for words.
+    pub size: u64,
+    /// Added to what the budget counts.
+    pub budget: u64,
+    /// Of the disk, taken by it already.
+    pub held: u64,
+    /// Of the disk, to come.
+    pub disk: u64,
+}
+
+impl Wanted<'_> {
+    /// `size` bytes, none of which is here.
+    pub const fn new(size: u64) -> Self {
+        Self {
+            base: None,
+            size,
+            budget: size,
+            held: 0,
+            disk: size,
+        }
+    }
 }
 
 impl Blobs {
-    /// From now on only artifacts outside `keep` are removed when room is needed.
+    /// From now on only artifacts outside `keep` are removed when room is needed. Pulls of others
+    /// go at once, or when they end.
     pub fn pin(&self, keep: HashSet<Hash>) {
-        self.desk().pinned = Some(keep);
+        let mut desk = self.desk();
+        desk.pinned = Some(keep);
+        if let Err(error) = self.drop_loose_pulls(&desk) {
+            tracing::warn!(%error, "a pull that nothing needs could not be removed");
+        }
     }
 
     /// Bytes in use: whole artifacts, pulls and imports.
@@ -60,50 +126,93 @@ impl Blobs {
         self.in_use(&desk).map_err(BlobError::at(&self.dir))
     }
 
-    pub(super) fn is_free(&self, desk: &Desk, size: u64) -> Result<bool, BlobError> {
-        let used = self.in_use(desk).map_err(BlobError::at(&self.dir))?;
-        Ok(used.saturating_add(size) <= self.budget)
+    pub(super) fn is_free(&self, desk: &Desk, wanted: &Wanted<'_>) -> Result<bool, BlobError> {
+        let gap = self.gap(desk, wanted).map_err(BlobError::at(&self.dir))?;
+        Ok(gap.is_closed())
     }
 
-    /// Makes sure that `size` more bytes may be taken. The caller holds the desk until it took them.
-    pub(super) fn make_room(&self, desk: &mut Desk, size: u64) -> Result<(), BlobError> {
-        let collected = self.collect(desk, size).map_err(BlobError::at(&self.dir))?;
-        for sha256 in &collected.removed {
-            tracing::info!(digest = %sha256, "an artifact that nothing needs was removed");
-        }
-        if collected.used.saturating_add(size) <= self.budget {
+    /// Makes sure that what is `wanted` may be taken. The caller holds the desk until it took it.
+    pub(super) fn make_room(&self, desk: &mut Desk, wanted: &Wanted<'_>) -> Result<(), BlobError> {
+        self.collect(desk, wanted)
+            .and_then(|()| self.gap(desk, wanted))
+            .map_err(BlobError::at(&self.dir))?
+            .refusal(wanted, self.budget)
+            .map_or(Ok(()), Err)
+    }
+
+    fn collect(&self, desk: &mut Desk, wanted: &Wanted<'_>) -> io::Result<()> {
+        if self.gap(desk, wanted)?.is_closed() {
             return Ok(());
         }
-        Err(BlobError::Budget {
-            size,
-            used: collected.used,
-            budget: self.budget,
-        })
-    }
-
-    fn collect(&self, desk: &mut Desk, room: u64) -> io::Result<Collected> {
-        let fits = |used: u64| used.saturating_add(room) <= self.budget;
-        let mut removed = Vec::new();
-        let mut used = self.in_use(desk)?;
-        if !fits(used) {
-            self.drop_stale(desk)?;
-            used = self.in_use(desk)?;
-        }
-        let Some(pinned) = desk.pinned.as_ref().filter(|_| !fits(used)) else {
-            return Ok(Collected { removed, used });
-        };
+        self.drop_stale(desk)?;
+        let mut gap = self.gap(desk, wanted)?;
         let mut loose = self.whole()?;
-        loose.retain(|kept| !pinned.contains(&kept.sha256));
+        loose.extend(self.partial()?);
+        loose.retain(|kept| {
+            let busy = kept.under_way && desk.is_under_way(kept);
+            desk.is_loose(&kept.sha256) && !busy && wanted.base != Some(&kept.base)
+        });
         loose.sort_by_key(|kept| (kept.last_use, kept.sha256));
+        let mut going = Vec::new();
         for kept in loose {
-            if fits(used) {
+            if gap.is_closed() {
                 break;
             }
-            self.discard(&kept.sha256)?;
-            used = used.saturating_sub(kept.size);
-            removed.push(kept.sha256);
+            gap.close(&kept);
+            going.push(kept);
         }
-        Ok(Collected { removed, used })
+        if !gap.is_closed() {
+            // It does not fit either way: nothing goes for it.
+            return Ok(());
+        }
+        for kept in going {
+            self.let_go(&kept)?;
+        }
+        Ok(())
+    }
+
+    fn let_go(&self, kept: &Kept) -> io::Result<()> {
+        tracing::info!(digest = %kept.sha256, "an artifact that nothing needs was removed");
+        if kept.under_way {
+            remove_partial(&kept.base)
+        } else {
+            self.discard(&kept.sha256)
+        }
+    }
+
+    /// Pulls that nothing needs any more, however full the disk is.
+    fn drop_loose_pulls(&self, desk: &Desk) -> io::Result<()> {
+        for kept in self.partial()? {
+            let loose = desk.is_loose(&kept.sha256) && !desk.is_under_way(&kept);
+            if loose && !kept.is_upload() {
+                self.let_go(&kept)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is missing for `wanted`.
+    fn gap(&self, desk: &Desk, wanted: &Wanted<'_>) -> io::Result<Gap> {
+        let used = self.in_use(desk)?;
+        let budget = match wanted.budget {
+            0 => 0,
+            more => used.saturating_add(more).saturating_sub(self.budget),
+        };
+        let mut promised = 0u64;
+        for kept in self.partial()? {
+            if wanted.base != Some(&kept.base) && desk.is_under_way(&kept) {
+                let to_come = desk.uploads.get(&kept.sha256).filter(|_| kept.is_upload());
+                let whole = kept.size.saturating_add(to_come.copied().unwrap_or(0));
+                promised = promised.saturating_add(whole.saturating_sub(kept.allocated));
+            }
+        }
+        let disk = (self.measure)(&self.dir).map(|room| DiskGap::of(room, promised, wanted));
+        Ok(Gap { used, budget, disk })
+    }
+
+    /// Whether less is free than what artifacts leave to the log.
+    pub(super) fn is_too_full(&self) -> bool {
+        (self.measure)(&self.dir).is_some_and(|room| room.free < reserve(room.total))
     }
 
     /// Removes what ended with an earlier process: imports, and pulls nobody went on with.
@@ -151,11 +260,14 @@ impl Blobs {
                     continue;
                 };
                 let last_use = modified(&with(&file.path(), "meta"))?;
+                let metadata = file.metadata()?;
                 found.push(Kept {
                     sha256,
                     base: file.path(),
-                    size: file.metadata()?.len(),
+                    size: metadata.len(),
+                    allocated: allocated(&metadata),
                     last_use: last_use.unwrap_or(SystemTime::UNIX_EPOCH),
+                    under_way: false,
                 });
             }
         }
@@ -186,11 +298,14 @@ impl Blobs {
                 sha256,
                 base,
                 size: 0,
+                allocated: 0,
                 last_use: SystemTime::UNIX_EPOCH,
+                under_way: true,
             });
             kept.last_use = kept.last_use.max(metadata.modified()?);
             if kind == "data" {
                 kept.size = metadata.len();
+                kept.allocated = allocated(&metadata);
             }
         }
         Ok(found.into_values().collect())
@@ -203,12 +318,6 @@ impl Blobs {
         remove(&with(&path, "bao"))?;
         remove(&with(&path, "meta"))
     }
-}
-
-struct Collected {
-    removed: Vec<Hash>,
-    /// Bytes in use afterwards.
-    used: u64,
 }
 
 fn modified(path: &Path) -> io::Result<Option<SystemTime>> {

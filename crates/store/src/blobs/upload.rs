@@ -13,8 +13,8 @@ use realm_manifest::identity::{Artifact, Hash};
 
 use super::{
     BlobError, Blobs,
-    files::{COPY_BYTES, private_file, remove_partial, with},
-    room::UPLOAD,
+    files::{COPY_BYTES, allocated, private_file, remove_partial, with},
+    room::{UPLOAD, Wanted},
     tree::{board, geometry},
 };
 
@@ -42,12 +42,25 @@ impl Blobs {
             return Err(BlobError::OtherUpload(artifact.sha256));
         }
         let file = private_file(&path).map_err(BlobError::at(&path))?;
-        let mut received = file.metadata().map_err(BlobError::at(&path))?.len();
+        let metadata = file.metadata().map_err(BlobError::at(&path))?;
+        let (mut received, mut held) = (metadata.len(), allocated(&metadata));
         if received > artifact.size {
             file.set_len(0).map_err(BlobError::at(&path))?;
-            received = 0;
+            (received, held) = (0, 0);
         }
-        self.make_room(&mut desk, artifact.size - received)?;
+        let wanted = Wanted {
+            base: Some(&base),
+            size: artifact.size,
+            budget: artifact.size - received,
+            held: held.max(received),
+            disk: artifact.size.saturating_sub(held.max(received)),
+        };
+        if let Err(error) = self.make_room(&mut desk, &wanted) {
+            if received == 0 || self.is_too_full() {
+                remove_partial(&base).map_err(BlobError::at(&path))?;
+            }
+            return Err(error);
+        }
         if let Err(error) = reserve(&file, artifact.size) {
             remove_partial(&base).map_err(BlobError::at(&path))?;
             return Err(BlobError::at(&path)(error));
@@ -85,6 +98,7 @@ impl Upload {
         if let Err(error) = written {
             // Nobody can go on with it now, and what is here may be in others' way.
             self.file.set_len(0).map_err(self.failed())?;
+            remove_partial(&self.base).map_err(self.failed())?;
             return Err(self.failed()(error));
         }
         self.received = end;
@@ -94,17 +108,22 @@ impl Upload {
         Ok(end)
     }
 
-    /// Verifies the whole and moves it to where it can be used. What does not verify is removed.
+    /// Verifies the whole and moves it to where it can be used. What does not verify is
+    /// removed, and what fills the disk.
     pub fn finish(self) -> Result<(), BlobError> {
-        let artifact = self.artifact;
-        let checked = self.check();
+        let checked = self.check().and_then(|()| self.keep());
         if matches!(
             checked,
-            Err(BlobError::Digest { .. } | BlobError::Size { .. })
+            Err(BlobError::Digest { .. } | BlobError::Size { .. } | BlobError::DiskFull { .. })
         ) {
             remove_partial(&self.base).map_err(self.failed())?;
         }
-        checked?;
+        checked
+    }
+
+    /// Makes its tree, and moves both.
+    fn keep(&self) -> Result<(), BlobError> {
+        let artifact = self.artifact;
         self.file.sync_all().map_err(self.failed())?;
         let mut tree = private_file(&with(&self.base, "bao")).map_err(self.failed())?;
         let data = File::open(with(&self.base, "data")).map_err(self.failed())?;

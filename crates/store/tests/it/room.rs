@@ -78,7 +78,7 @@ fn what_was_used_longest_ago_goes_and_what_is_pinned_stays() {
     assert!(!blobs.has(&third), "the least recently used that is loose");
     assert!([first, second, fourth].iter().all(|one| blobs.has(one)));
     // The same for a pull.
-    drop(blobs.begin(artifact(5)).unwrap());
+    let held = blobs.begin(artifact(5)).unwrap();
     assert!(!blobs.has(&second) && blobs.has(&first) && blobs.has(&fourth));
     assert_eq!(blobs.used().unwrap(), 300_000);
     // Using it makes it young.
@@ -90,13 +90,14 @@ fn what_was_used_longest_ago_goes_and_what_is_pinned_stays() {
         Err(BlobError::Budget { .. })
     ));
     assert!(blobs.has(&first) && blobs.has(&fourth));
+    drop(held);
 }
 
 #[test]
 fn a_pull_counts_from_its_beginning() {
     let temp = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(temp.path(), 250_000).unwrap();
-    blobs.pin(HashSet::new());
+    blobs.pin([1, 2].map(|seed| artifact(seed).sha256).into());
     let first = blobs.begin(artifact(1)).unwrap();
     let second = blobs.begin(artifact(2)).unwrap();
     assert_eq!(blobs.used().unwrap(), 200_000);
@@ -114,6 +115,33 @@ fn a_pull_counts_from_its_beginning() {
     // It goes on being counted, and may be resumed without room for a second one.
     drop(blobs.begin(artifact(1)).unwrap());
     assert_eq!(blobs.used().unwrap(), 200_000);
+}
+
+#[test]
+fn a_pull_that_nothing_needs_goes_at_once_or_when_it_ends() {
+    let temp = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(temp.path(), MAX).unwrap();
+    let [needed, idle, running] = [1, 2, 3].map(artifact);
+    drop(blobs.begin(needed).unwrap());
+    drop(blobs.begin(idle).unwrap());
+    let held = blobs.begin(running).unwrap();
+    assert_eq!(
+        blobs.used().unwrap(),
+        300_000,
+        "nobody said yet what is needed"
+    );
+    blobs.pin(HashSet::from([needed.sha256]));
+    assert_eq!(blobs.used().unwrap(), 200_000, "only the idle one goes");
+    // Whoever shares it keeps it alive.
+    let shared = blobs.begin(running).unwrap();
+    drop(held);
+    assert_eq!(blobs.used().unwrap(), 200_000);
+    drop(shared);
+    assert_eq!(blobs.used().unwrap(), 100_000);
+    let left = names(temp.path());
+    let of = needed.sha256.to_string();
+    assert!(left.iter().all(|name| name.starts_with(&of)), "{left:?}");
+    assert_eq!(left.len(), 3, "{left:?}");
 }
 
 #[test]
