@@ -143,6 +143,12 @@ const ENTRIES: &[Entry] = &[
         "Set volume_prefixes in the agent's config, or use a named volume.",
     ),
     entry(
+        "behind",
+        Of::Component,
+        "The node has not taken the newest intents yet: it goes on with what was asked before, and so a component that was removed may still run there.",
+        "Wait a moment; if it stays, see what ails the node: realm nodes show NODE. A full disk takes no intents: free space there.",
+    ),
+    entry(
         "draining",
         Of::Component,
         "The nodes that could run it are being drained, or are away.",
