@@ -316,14 +316,15 @@ impl Scene<'_> {
         let view = self.view(&key);
         let report = self.report(&key);
         let tags = tags(self.approved.get(&key), report);
-        let reported = report.and_then(|report| report.addresses.first().cloned());
+        let reported = report.map_or(&[][..], |report| &report.addresses);
+        let address = whereabouts::address(view.address, reported.first().cloned());
         Node {
             name: self.name(&key),
             key,
             state: self.node_state(&key),
             version: report.map(|report| report.version.clone()),
             tags: tags.iter().map(ToString::to_string).collect(),
-            address: whereabouts::address(view.address, reported),
+            address: whereabouts::of_link(address, view.link, reported),
             circuits: report.map_or_else(Vec::new, |report| {
                 whereabouts::circuits(&report.addresses, |key| self.approved.contains_key(key))
             }),
