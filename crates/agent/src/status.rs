@@ -10,10 +10,7 @@ use std::{
 };
 
 use realm_identity::{PublicKey, RealmId, Signed, WitnessedClaim};
-use realm_manifest::{
-    ComponentName,
-    report::{self, CellReport, NodeReport},
-};
+use realm_manifest::report::{self, CellReport, NodeReport};
 use realm_planner::{
     NodeView, Nodes, SetBy, Standing, State,
     status::{ComponentStatus, components},
@@ -21,8 +18,8 @@ use realm_planner::{
 use realm_rpc::{
     Sighting, Survey, View,
     status::{
-        API_VERSION, Cell, CellState, Component, ComponentState, Drift, Node, NodeState, Realm,
-        Setter, Status, time,
+        API_VERSION, Cell, CellState, Component, ComponentState, Node, NodeState, Realm, Setter,
+        Status, time,
     },
 };
 
@@ -34,8 +31,12 @@ use crate::{
     whereabouts,
 };
 
+mod drift;
 mod heard;
 mod lookout;
+mod told;
+
+pub use told::Told;
 
 /// Makes a status of each survey, and keeps what it checked for the next one.
 #[derive(Debug, Default)]
@@ -60,15 +61,6 @@ pub struct Picture {
     /// What each approved node that is here says of itself, by name; None where its word is missing.
     /// Also of components that are not asked for any more, which no status names.
     pub told: BTreeMap<String, Option<Told>>,
-}
-
-/// A node's word of its cells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// The revision that it has folded.
-    pub revision: u64,
-    /// Components that it has cells of.
-    pub components: BTreeSet<ComponentName>,
 }
 
 /// A report that does not prove that it is the node's own.
@@ -193,7 +185,8 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     fn status(&self) -> Status {
-        let statuses = components(self.state, &self.placed());
+        let placed = self.placed();
+        let statuses = components(self.state, &placed);
         let mut nodes: Vec<Node> = self.keys().into_iter().map(|key| self.node(key)).collect();
         nodes.sort_by(|a, b| (&a.name, a.key).cmp(&(&b.name, b.key)));
         Status {
@@ -209,28 +202,9 @@ impl Scene<'_> {
                 .iter()
                 .map(|status| self.component(status))
                 .collect(),
-            drift: statuses
-                .iter()
-                .flat_map(|status| self.drift(status))
-                .collect(),
+            drift: self.drift(&statuses, &placed),
             alarms: self.alarms(),
         }
-    }
-
-    fn told(&self) -> BTreeMap<String, Option<Told>> {
-        let here = self.approved.keys().filter(|key| self.is_here(key));
-        let told = here.map(|key| {
-            let told = self.report(key).map(|report| Told {
-                revision: report.revision,
-                components: report
-                    .cells
-                    .iter()
-                    .map(|cell| cell.component.clone())
-                    .collect(),
-            });
-            (self.name(key), told)
-        });
-        told.collect()
     }
 
     fn unsigned(&self) -> Vec<Unsigned> {
@@ -342,14 +316,15 @@ impl Scene<'_> {
         let view = self.view(&key);
         let report = self.report(&key);
         let tags = tags(self.approved.get(&key), report);
-        let reported = report.and_then(|report| report.addresses.first().cloned());
+        let reported = report.map_or(&[][..], |report| &report.addresses);
+        let address = whereabouts::address(view.address, reported.first().cloned());
         Node {
             name: self.name(&key),
             key,
             state: self.node_state(&key),
             version: report.map(|report| report.version.clone()),
             tags: tags.iter().map(ToString::to_string).collect(),
-            address: whereabouts::address(view.address, reported),
+            address: whereabouts::of_link(address, view.link, reported),
             circuits: report.map_or_else(Vec::new, |report| {
                 whereabouts::circuits(&report.addresses, |key| self.approved.contains_key(key))
             }),
@@ -430,29 +405,6 @@ impl Scene<'_> {
             started_at: report.started_at.and_then(time),
             exit_code: report.exit_code,
         }
-    }
-
-    fn drift(&self, status: &ComponentStatus) -> Vec<Drift> {
-        status
-            .drift
-            .iter()
-            .map(|drift| Drift {
-                component: status.name.to_string(),
-                node: drift.node.map(|key| self.name(&key)),
-                index: drift.index,
-                want: if drift.want { "running" } else { "stopped" }.to_owned(),
-                have: match (drift.node, drift.have) {
-                    (Some(key), _) if !self.is_here(&key) => "lost".to_owned(),
-                    (_, Some(have)) => cell_state(have).to_string(),
-                    (_, None) => "nothing".to_owned(),
-                },
-                reason: drift
-                    .reason
-                    .clone()
-                    .or_else(|| self.not_signed(&drift.node?))
-                    .or_else(|| self.problems(&drift.node?).first().cloned()),
-            })
-            .collect()
     }
 }
 

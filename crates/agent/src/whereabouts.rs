@@ -1,6 +1,7 @@
 //! Where a node is reached, by its own word and by what others see.
 
 use realm_identity::PublicKey;
+use realm_rpc::status::Link;
 
 /// Circuits kept of one node, which asks for places at two relays.
 const MAX_CIRCUITS: usize = 4;
@@ -12,6 +13,42 @@ pub(crate) fn address(seen: Option<String>, reported: Option<String>) -> Option<
     let better = reported.as_ref().is_some_and(is_outside);
     let seen = seen.filter(|at| is_outside(at) || !better);
     seen.or(reported)
+}
+
+/// That address, or the node's own one on the same machine that fits the connection to it: a link over
+/// TCP is not shown beside an address of QUIC. Other machines' addresses may not be reachable from here.
+pub(crate) fn of_link(
+    address: Option<String>,
+    link: Option<Link>,
+    reported: &[String],
+) -> Option<String> {
+    let address = address?;
+    let Some(link @ (Link::Quic | Link::Tcp)) = link else {
+        return Some(address);
+    };
+    if kind(&address) == link {
+        return Some(address);
+    }
+    let mut fitting = reported.iter().filter(|other| kind(other) == link);
+    let fitting = fitting.find(|other| host(other) == host(&address));
+    Some(fitting.cloned().unwrap_or(address))
+}
+
+fn kind(address: &str) -> Link {
+    let mut parts = address.split('/');
+    if parts.clone().any(|part| part == "p2p-circuit") {
+        Link::Relay
+    } else if parts.any(|part| part == "quic-v1") {
+        Link::Quic
+    } else {
+        Link::Tcp
+    }
+}
+
+/// The first protocol and its value, such as `ip4` and `192.0.2.7`.
+fn host(address: &str) -> Option<(&str, &str)> {
+    let mut parts = address.strip_prefix('/')?.split('/');
+    Some((parts.next()?, parts.next()?))
 }
 
 /// Those of a node's addresses that lead through relays of the realm. A node may name anybody as its
@@ -50,6 +87,24 @@ mod tests {
         assert_eq!(address(loopback.clone(), None), loopback);
         assert_eq!(address(None, outside.clone()), outside);
         assert_eq!(address(None, None), None);
+    }
+
+    #[test]
+    fn the_address_fits_the_link_where_the_node_has_one_that_does() {
+        let at = |text: &str| Some(text.to_owned());
+        let (quic, tcp) = ("/ip4/192.0.2.7/udp/1/quic-v1", "/ip4/192.0.2.7/tcp/1");
+        let elsewhere = "/ip4/172.17.0.1/tcp/1";
+        let all = [elsewhere, quic, tcp, &through(RELAY)].map(str::to_owned);
+        let fits = |address, link| of_link(at(address), link, &all);
+        assert_eq!(fits(quic, Some(Link::Tcp)), at(tcp));
+        assert_eq!(fits(tcp, Some(Link::Quic)), at(quic));
+        assert_eq!(fits(tcp, Some(Link::Tcp)), at(tcp));
+        for link in [None, Some(Link::Itself), Some(Link::Relay)] {
+            assert_eq!(fits(quic, link), at(quic));
+        }
+        let other = of_link(at(quic), Some(Link::Tcp), &all[..1]);
+        assert_eq!(other, at(quic), "that machine may be out of reach");
+        assert_eq!(of_link(None, Some(Link::Tcp), &all), None);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Finds a node and proves the owner's key to it. The only place that knows how nodes are reached.
 
+mod here;
 mod relayed;
 
 use std::{path::Path, pin::pin, rc::Rc, time::Duration};
 
 use futures::future::{Either, select};
-use realm_agent::agent_file::{self, AgentInfo};
+use realm_agent::agent_file::AgentInfo;
 use realm_identity::{PublicKey, RealmId, SecretKey, Signer as _};
 use realm_p2p::{DialRpcError, RpcConnection};
 use realm_rpc::{
@@ -15,7 +16,7 @@ use realm_rpc::{
 use tokio::sync::Notify;
 
 use crate::{
-    commands::{Session, agent},
+    commands::Session,
     error::{CliError, Context as _, ExitCode, Result},
     keystore::{self, OwnerKey},
     realms::Realm,
@@ -360,10 +361,12 @@ pub async fn dial_all(
 
 /// The agents that run on this machine for this person.
 pub fn agents_here(session: &Session) -> Vec<AgentInfo> {
-    agent_file::find(
-        &session.settings.data_dir(),
-        agent::runtime_dir().as_deref(),
-    )
+    here::agents(session).0
+}
+
+/// Agents of this person that were killed, or ended with the machine: nobody answers where they say.
+pub fn agents_gone(session: &Session) -> Vec<AgentInfo> {
+    here::agents(session).1
 }
 
 /// Where others may reach nodes of the realm, as far as is known without asking anybody: addresses

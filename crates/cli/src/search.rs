@@ -155,8 +155,15 @@ fn known(session: &Session, realm: &Realm) -> Result<Vec<Vec<String>>> {
     let here = agents
         .filter(|agent| agent.realm == Some(realm.id))
         .flat_map(|agent| agent.addresses);
+    // Where one of this machine was that has ended, nobody answers for as long as a dial may take.
+    let gone: Vec<String> = connection::agents_gone(session)
+        .into_iter()
+        .flat_map(|agent| agent.addresses)
+        .collect();
+    let mut peers = realm.peers()?;
+    peers.retain(|address| !gone.contains(address));
     let mut nodes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for address in here.chain(realm.peers()?) {
+    for address in here.chain(peers) {
         // An address ends in its node's key, or stands for itself.
         let node = address.rsplit_once("/p2p/").map(|(_, key)| key);
         let node = node.unwrap_or(&address).to_owned();

@@ -121,6 +121,21 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
     }
 }
 
+/// Cells of components that are not asked for any more, on nodes that are here: nothing else tells
+/// of them.
+pub fn leftovers(state: &State, nodes: &Nodes) -> Vec<(ComponentName, Drift)> {
+    let here = nodes.iter().flat_map(|(key, node)| {
+        let cells = node.live_report().into_iter();
+        let cells = cells.flat_map(|report| &report.cells);
+        cells.map(move |cell| (key, cell))
+    });
+    let left = here.filter(|(_, cell)| {
+        cell.state != CellState::Stopped && !state.components.contains_key(&cell.component)
+    });
+    let drift = left.map(|(key, cell)| (cell.component.clone(), Drift::unwanted(*key, cell)));
+    drift.collect()
+}
+
 /// Every reported cell by component, also of nodes that are away.
 fn reported(nodes: &Nodes) -> BTreeMap<&ComponentName, Vec<(PublicKey, &CellReport)>> {
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();

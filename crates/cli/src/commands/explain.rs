@@ -1,5 +1,8 @@
 //! `realm explain`: every code that a status, an alarm or an error has, with what to do about it.
 
+mod nearest;
+mod states;
+
 use crate::{
     error::{CliError, ExitCode, Result},
     output::Output,
@@ -8,7 +11,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  realm explain no-room\n  realm explain            every code")]
 pub struct Args {
-    /// A code, as status, an alarm or an error has it.
+    /// A code or a state, as status, an alarm or an error has it.
     code: Option<String>,
 }
 
@@ -28,6 +31,8 @@ enum Of {
     Node,
     Alarm,
     Error,
+    /// A word for how a node, a component or a cell is, rather than why.
+    State,
 }
 
 impl Of {
@@ -38,6 +43,7 @@ impl Of {
             Self::Node => "node",
             Self::Alarm => "alarm",
             Self::Error => "error",
+            Self::State => "state",
         }
     }
 }
@@ -141,6 +147,12 @@ const ENTRIES: &[Entry] = &[
         Of::Cell,
         "A volume cannot be opened: the host directory is not under one of the node's volume_prefixes, or is not there.",
         "Set volume_prefixes in the agent's config, or use a named volume.",
+    ),
+    entry(
+        "behind",
+        Of::Component,
+        "The node has not taken the newest intents yet: it goes on with what was asked before, and so a component that was removed may still run there.",
+        "Wait a moment; if it stays, see what ails the node: realm nodes show NODE. A full disk takes no intents: free space there.",
     ),
     entry(
         "draining",
@@ -265,7 +277,7 @@ const ENTRIES: &[Entry] = &[
     entry(
         "forked",
         Of::Error,
-        "One revision exists twice, so nothing is changed until its owner decides. What runs goes on running.",
+        "One revision exists twice, so nothing new is taken until the owner decides. What was agreed before goes on; what only one branch asked for is stopped when the fork is seen.",
         "See the branches and end it: realm history merge. docs/operating/forks.md has more.",
     ),
     entry(
@@ -334,34 +346,61 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
     let Some(code) = &args.code else {
         return list(output);
     };
-    let entry = ENTRIES.iter().find(|entry| entry.code == code);
-    let entry = entry.ok_or_else(|| {
-        CliError::new(ExitCode::NotFound, format!("no code {code:?}"))
-            .help("see them all: realm explain")
-    })?;
-    if output.json() {
-        return output.object(&as_json(entry));
+    let found: Vec<&Entry> = all().filter(|entry| entry.code == code).collect();
+    if found.is_empty() {
+        return Err(unknown(code));
     }
-    output.line(&format!(
-        "{} ({})\n  {}\n  {}",
-        entry.code,
-        entry.of.name(),
-        entry.means,
-        entry.what_to_do
-    ))
+    if output.json() {
+        let mut found = found.into_iter().map(as_json);
+        let mut first = found.next().unwrap_or_default();
+        let also: Vec<_> = found.collect();
+        if !also.is_empty() {
+            first["also"] = also.into();
+        }
+        return output.object(&first);
+    }
+    for entry in found {
+        output.line(&format!(
+            "{} ({})\n  {}\n  {}",
+            entry.code,
+            entry.of.name(),
+            entry.means,
+            entry.what_to_do
+        ))?;
+    }
+    Ok(())
+}
+
+fn all() -> impl Iterator<Item = &'static Entry> {
+    ENTRIES.iter().chain(states::ENTRIES)
+}
+
+fn unknown(code: &str) -> CliError {
+    let error = CliError::new(ExitCode::NotFound, format!("no code {code:?}"));
+    match nearest::to(code, all().map(|entry| entry.code)) {
+        Some(near) => error.help(format!(
+            "did you mean {near}? realm explain {near}; see them all: realm explain"
+        )),
+        None => error.help("see them all: realm explain"),
+    }
 }
 
 fn list(output: &Output) -> Result<()> {
     if output.json() {
-        return output.object(&ENTRIES.iter().map(as_json).collect::<Vec<_>>());
+        return output.object(&all().map(as_json).collect::<Vec<_>>());
     }
     let row = |entry: &Entry| {
-        let means = entry.means.split_inclusive('.').next().unwrap_or_default();
-        [entry.of.name(), entry.code, means]
+        [entry.of.name(), entry.code, first_sentence(entry.means)]
             .map(str::to_owned)
             .into()
     };
-    output.table(&["OF", "CODE", "MEANS"], ENTRIES.iter().map(row).collect())
+    output.table(&["OF", "CODE", "MEANS"], all().map(row).collect())
+}
+
+/// A full stop within a number or a name ends none.
+fn first_sentence(text: &str) -> &str {
+    let first = text.split_inclusive(". ").next();
+    first.unwrap_or_default().trim_end()
 }
 
 fn as_json(entry: &Entry) -> serde_json::Value {
@@ -417,5 +456,25 @@ mod tests {
         assert!(missing.is_empty(), "not explained: {missing:?}");
         let stale: Vec<_> = explained.difference(&codes).collect();
         assert!(stale.is_empty(), "nothing gives these: {stale:?}");
+    }
+
+    #[test]
+    fn the_list_has_whole_sentences() {
+        let first = first_sentence("It has not answered for 1.5 seconds. Nobody knows more.");
+        assert_eq!(first, "It has not answered for 1.5 seconds.");
+        for entry in all() {
+            let first = first_sentence(entry.means);
+            assert!(first.ends_with('.') && first.len() > 10, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn who_mistypes_a_code_is_told_the_nearest() {
+        let help = unknown("NOROOM").help.unwrap();
+        assert!(help.starts_with("did you mean no-room?"), "{help}");
+        assert_eq!(
+            unknown("weather").help.unwrap(),
+            "see them all: realm explain"
+        );
     }
 }

@@ -86,13 +86,70 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
 fn still_there(names: &BTreeSet<&ComponentName>, revision: u64, now: &Picture) -> Vec<String> {
     let mut left = Vec::new();
     for (node, told) in &now.told {
-        match told {
-            Some(told) if told.revision >= revision => {
-                let cells = names.iter().filter(|name| told.components.contains(**name));
-                left.extend(cells.map(|name| format!("{node}/{name}")));
-            }
-            _ => left.push(format!("what {node} itself says of its cells")),
+        let Some(told) = told else {
+            left.push(format!("{node} has not told of its cells yet"));
+            continue;
+        };
+        // It says nothing of what it was not asked yet.
+        if let Some(reason) = told.not_taken(node, revision) {
+            left.push(reason.message);
+            continue;
         }
+        let cells = names.iter().filter(|name| told.components.contains(**name));
+        left.extend(cells.map(|name| format!("{node}/{name}")));
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use realm_agent::status::Told;
+    use realm_identity::Hash;
+    use realm_rpc::status::{API_VERSION, Realm, Status};
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_behind_is_named_with_the_revision_it_lacks() {
+        let web: ComponentName = "web".parse().unwrap();
+        let told = |revision| Told {
+            revision,
+            components: BTreeSet::from([web.clone()]),
+            problem: None,
+            incompatible: false,
+        };
+        let nodes = [("a0", Some(told(33))), ("a1", Some(told(35))), ("a2", None)];
+        let now = Picture {
+            status: Status {
+                api_version: API_VERSION.into(),
+                realm: Realm {
+                    id: Hash::of(b"realm"),
+                    name: "home".into(),
+                },
+                revision: 35,
+                forked: false,
+                nodes: Vec::new(),
+                components: Vec::new(),
+                drift: Vec::new(),
+                alarms: Vec::new(),
+            },
+            unsigned: Vec::new(),
+            told: nodes
+                .map(|(name, told)| (name.to_owned(), told))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>(),
+        };
+        assert_eq!(
+            still_there(&BTreeSet::from([&web]), 35, &now),
+            [
+                "a0 is at revision 33, and has not taken revision 35 yet",
+                "a1/web",
+                "a2 has not told of its cells yet",
+            ]
+        );
+    }
 }

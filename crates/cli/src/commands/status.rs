@@ -1,9 +1,9 @@
 //! `realm status`: what runs where, what is away, and why.
 
-use std::{convert::Infallible, ops::ControlFlow, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, ops::ControlFlow, time::Duration};
 
 use realm_manifest::units::size_text;
-use realm_rpc::status::{Alarm, Component, Node, Status};
+use realm_rpc::status::{Alarm, Component, Drift, Node, Status};
 
 use crate::{
     commands::Session,
@@ -110,8 +110,17 @@ fn component<'a>(status: &'a Status, name: &str) -> Result<&'a Component> {
         .iter()
         .find(|component| component.name == name);
     found.ok_or_else(|| {
-        CliError::new(ExitCode::NotFound, format!("no component {name:?}"))
-            .help("list them: realm status")
+        let left = status.drift.iter().filter(|drift| drift.component == name);
+        let left: BTreeSet<&str> = left.filter_map(|drift| drift.node.as_deref()).collect();
+        let mut message = format!("no component {name:?}");
+        if !left.is_empty() {
+            let left: Vec<&str> = left.into_iter().collect();
+            message = format!(
+                "{message}: it is removed, and still runs on {}",
+                left.join(", ")
+            );
+        }
+        CliError::new(ExitCode::NotFound, message).help("list them: realm status")
     })
 }
 
@@ -134,9 +143,12 @@ fn show_all(status: &Status, output: &Output) -> Result<()> {
     }
     alarms(&status.alarms, output)?;
     nodes(&status.nodes, output)?;
+    let gone = leftovers(status);
     if status.components.is_empty() {
-        output.say("no components yet. Next: realm push NAME FILE");
-        return Ok(());
+        if gone.is_empty() {
+            output.say("no components yet. Next: realm push NAME FILE");
+        }
+        return drifts(&gone, output);
     }
     output.line("")?;
     let rows = status.components.iter().map(|one| {
@@ -162,7 +174,44 @@ fn show_all(status: &Status, output: &Output) -> Result<()> {
         "NODES",
         "REASON",
     ];
-    output.table(&header, rows.collect())
+    output.table(&header, rows.collect())?;
+    drifts(&gone, output)
+}
+
+/// What is not as asked of components that are gone, and so have no row.
+fn leftovers(status: &Status) -> Vec<&Drift> {
+    let known: BTreeSet<&str> = status
+        .components
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    let drift = status.drift.iter();
+    drift
+        .filter(|drift| !known.contains(drift.component.as_str()))
+        .collect()
+}
+
+fn drifts(gone: &[&Drift], output: &Output) -> Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    for drift in gone {
+        let line = drift_line(drift);
+        output.line(&format!("{} is removed; {line}", drift.component))?;
+        let help = drift.reason.as_ref().and_then(|why| why.help.as_ref());
+        if let Some(help) = help {
+            output.line(&format!("  help: {help}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn drift_line(drift: &Drift) -> String {
+    let node = drift.node.as_deref().unwrap_or("no node");
+    let why = drift.reason.as_ref().map_or("", |reason| &*reason.message);
+    let line = format!("{node}: wants {}, has {}  {why}", drift.want, drift.have);
+    line.trim_end().to_owned()
 }
 
 fn show_one(status: &Status, one: &Component, output: &Output) -> Result<()> {
@@ -201,12 +250,7 @@ fn show_one(status: &Status, one: &Component, output: &Output) -> Result<()> {
         .iter()
         .filter(|drift| drift.component == one.name)
     {
-        let node = drift.node.as_deref().unwrap_or("no node");
-        let why = drift.reason.as_ref().map_or("", |reason| &*reason.message);
-        output.line(&format!(
-            "  {node}: wants {}, has {}  {why}",
-            drift.want, drift.have
-        ))?;
+        output.line(&format!("  {}", drift_line(drift)))?;
     }
     Ok(())
 }

@@ -257,3 +257,56 @@ fn fill(path: &Path) {
     let block = [0; 4096];
     while std::io::Write::write_all(&mut file, &block).is_ok() {}
 }
+
+#[test]
+fn what_was_removed_and_still_runs_behind_a_full_disk_is_in_the_status() {
+    let mut realm = cluster();
+    let Some(disk) = SmallDisk::mount(&realm.data("two"), 24) else {
+        return;
+    };
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    // Two that have an intent are enough for it.
+    realm.add_node("three", &[]);
+    realm.wait_ready("two");
+    realm.wait_ready("three");
+    let via = realm.address("one");
+    let via = ["--via", via.as_str()];
+    let ticker = guest("ticker.wasm");
+    realm.ok(&[&["push", "ticker", &ticker, "--wait"], &via[..]].concat());
+
+    let filler = disk.0.join("filler");
+    fill(&filler);
+    realm.wait_status("one", "the alarm of two", |status| {
+        let alarms = status["alarms"].as_array().unwrap();
+        alarms.iter().any(|one| one["code"] == "disk-full")
+    });
+    let remove = ["rm", "ticker", "--wait", "--timeout", "5s"];
+    let late = realm.run(&[&remove, &via[..]].concat());
+    assert_eq!(late.code, 6, "{}", late.stderr);
+    let lags = "and has not taken revision 2 yet: its disk is full";
+    assert!(late.stderr.contains(lags), "{}", late.stderr);
+    let status = realm.wait_status("one", "only two runs it", |status| {
+        status["drift"].as_array().unwrap().len() == 1
+    });
+    let row = &status["drift"][0];
+    assert_eq!(
+        (&row["component"], &row["node"]),
+        (&"ticker".into(), &"two".into())
+    );
+    assert_eq!(
+        (&row["want"], &row["have"]),
+        (&"stopped".into(), &"running".into())
+    );
+    assert_eq!(row["reason"]["code"], "behind");
+    let shown = realm.ok(&[&["status"], &via[..]].concat());
+    assert!(
+        shown.contains("drift: 1") && shown.contains("ticker is removed; two: wants stopped"),
+        "{shown}"
+    );
+
+    fs::remove_file(&filler).unwrap();
+    realm.wait_status("one", "it is gone", |status| {
+        status["drift"].as_array().unwrap().is_empty()
+    });
+}

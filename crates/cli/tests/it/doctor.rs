@@ -61,9 +61,18 @@ fn the_doctor_finds_nothing_wrong_with_a_realm_that_is_well_and_names_what_is_no
         ("warning", "1 here, 1 away: two")
     );
 
+    assert_eq!(found(&realm.run(&ask), "ports").0, "ok");
+
+    let pid = realm.pid("one");
     realm.kill("one");
     let nobody = realm.run(&ask);
     assert_eq!(nobody.code, 1);
+    let (state, words) = found(&nobody, "ports");
+    assert_eq!(state, "warning", "{words}");
+    assert!(
+        words.contains(&pid.to_string()) && words.ends_with("ended without tidying up"),
+        "{words}"
+    );
     assert_eq!(found(&nobody, "node").0, "problem", "{}", nobody.stdout);
 }
 

@@ -23,6 +23,20 @@ pub struct Drift {
     pub reason: Option<Reason>,
 }
 
+impl Drift {
+    /// A cell that is there and should not be. Only who reads the reports can say whether its node
+    /// has not learned of that yet.
+    pub(super) const fn unwanted(node: PublicKey, cell: &CellReport) -> Self {
+        Self {
+            node: Some(node),
+            index: Some(cell.index),
+            want: false,
+            have: Some(cell.state),
+            reason: None,
+        }
+    }
+}
+
 /// One component with everything that is known of it.
 pub(super) struct Scene<'a> {
     pub state: &'a State,
@@ -198,13 +212,7 @@ impl Scene<'_> {
                 let may_stay = cell.index < kept.get(node).copied().unwrap_or(0);
                 !may_stay && !refuses && cell.state != CellState::Stopped
             })
-            .map(|(node, cell)| Drift {
-                node: Some(node),
-                index: Some(cell.index),
-                want: false,
-                have: Some(cell.state),
-                reason: None,
-            })
+            .map(|(node, cell)| Drift::unwanted(node, cell))
             .collect()
     }
 

@@ -6,7 +6,7 @@ use realm_manifest::{
 };
 use realm_planner::{
     Nodes, cell_digest, placement,
-    status::{ComponentState, MAX_CRASHES, components},
+    status::{ComponentState, MAX_CRASHES, components, leftovers},
 };
 
 use super::{
@@ -269,4 +269,27 @@ fn what_a_draining_node_leaves_undone_says_so() {
     let reason = status.reason.as_ref().unwrap();
     assert_eq!(reason.code, "draining");
     assert!(reason.message.contains("drains or is away"), "{reason:?}");
+}
+
+#[test]
+fn cells_of_what_is_not_asked_for_any_more_are_left_over() {
+    let state = fold(&genesis(), target("web"), &push(None)).unwrap();
+    let mut all = nodes(2);
+    let (runs, away) = (key(10).public(), key(11).public());
+    for key in [runs, away] {
+        let said = report(key, &state, vec![running(&state, "web", 0)]);
+        all.get_mut(&key).unwrap().report = Some(said);
+    }
+    all.get_mut(&away).unwrap().present = false;
+    assert!(leftovers(&state, &all).is_empty(), "it is asked for");
+
+    let remove = Payload::Remove(realm_manifest::payload::Note::default());
+    let removed = fold(&state, target("web"), &remove).unwrap();
+    assert!(components(&removed, &all).is_empty());
+    let left = leftovers(&removed, &all);
+    assert_eq!(left.len(), 1, "what is away is not known: {left:?}");
+    let (name, drift) = &left[0];
+    assert_eq!((name.as_str(), drift.node), ("web", Some(runs)));
+    assert_eq!((drift.index, drift.want), (Some(0), false));
+    assert_eq!(drift.have, Some(CellState::Running));
 }

@@ -124,6 +124,15 @@ fn ports(session: &Session) -> Finding {
     if !connection::agents_here(session).is_empty() {
         return Finding::new("ports", State::Ok, "an agent of yours runs here");
     }
+    let gone = connection::agents_gone(session);
+    if !gone.is_empty() {
+        let pids: Vec<String> = gone.iter().map(|agent| agent.pid.to_string()).collect();
+        let found = format!(
+            "the agent here (pid {}) ended without tidying up",
+            pids.join(", ")
+        );
+        return Finding::new("ports", State::Warning, found).help("start it: realm agent");
+    }
     let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let taken: Vec<String> = [
         ("udp", PORT, UdpSocket::bind(any(PORT)).err()),

@@ -26,8 +26,7 @@ pub async fn drained(
         late: "still there",
         help: "cells with a volume of their own stay where it is: realm status",
     };
-    wait.nothing_is(|now| cells_on(key, &now.status), at, session)
-        .await
+    wait.nothing_is(|now| cells_on(key, now), at, session).await
 }
 
 /// Waits until everything runs on the node that should, as of the revision that took it up again.
@@ -77,18 +76,17 @@ fn missing_on(key: &PublicKey, revision: u64, now: &Status) -> Vec<String> {
     missing.collect()
 }
 
-fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
-    let node = now.nodes.iter().find(|node| node.key == *key);
-    let name = node.map(|node| node.name.as_str());
-    if let Some(node) = node
-        && node.cell_count.is_none()
-        && matches!(node.state, NodeState::Ready | NodeState::Draining)
-    {
-        return vec![format!("what {} itself says of its cells", node.name)];
+fn cells_on(key: &PublicKey, now: &Picture) -> Vec<String> {
+    let status = &now.status;
+    let Some(node) = status.nodes.iter().find(|node| node.key == *key) else {
+        return Vec::new();
+    };
+    if node.cell_count.is_none() && matches!(node.state, NodeState::Ready | NodeState::Draining) {
+        return vec![format!("{} has not told of its cells yet", node.name)];
     }
-    let cells = now.components.iter().flat_map(|one| &one.cells);
-    cells
-        .filter(|cell| Some(cell.node.as_str()) == name)
+    let cells = status.components.iter().flat_map(|one| &one.cells);
+    let mut left: Vec<String> = cells
+        .filter(|cell| cell.node == node.name)
         // What runs on a node that is away is not known, and cannot be waited for.
         .filter(|cell| {
             !matches!(
@@ -97,5 +95,28 @@ fn cells_on(key: &PublicKey, now: &Status) -> Vec<String> {
             )
         })
         .map(|cell| cell.id.clone())
-        .collect()
+        .collect();
+    left.extend(removed_on(&node.name, status));
+    let told = now.told.get(&node.name).and_then(Option::as_ref);
+    let behind = told.and_then(|told| told.not_taken(&node.name, status.revision));
+    match behind {
+        // Why they are still there.
+        Some(behind) if !left.is_empty() => left.insert(0, behind.message),
+        _ => {}
+    }
+    left
+}
+
+/// Cells that still run there of components that are gone, and so are in no component of a status.
+fn removed_on(node: &str, now: &Status) -> impl Iterator<Item = String> {
+    let gone = now.drift.iter().filter(move |drift| {
+        let mut known = now.components.iter();
+        drift.node.as_deref() == Some(node) && !known.any(|one| one.name == drift.component)
+    });
+    let ended = [CellState::Done, CellState::Stopped].map(|state| state.to_string());
+    let running = gone.filter(move |drift| !ended.contains(&drift.have));
+    running.map(move |drift| {
+        let index = drift.index.unwrap_or(0);
+        format!("{node}/{}#{index}", drift.component)
+    })
 }
