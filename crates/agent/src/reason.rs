@@ -155,7 +155,7 @@ pub fn compiling_reason(stage: Stage) -> Reason {
         Stage::Compiling { since, bytes } => {
             let since = jiff::Timestamp::try_from(since).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let message = format!(
-                "{} are compiled since {}",
+                "compiling {} since {}",
                 size_text(bytes),
                 since.strftime("%H:%M:%S UTC")
             );

@@ -25,7 +25,12 @@ pub enum Command {
         /// The revision to show in full.
         revision: Option<u64>,
         /// List from this revision on.
-        #[arg(long, default_value_t = 1, conflicts_with = "revision")]
+        #[arg(
+            long,
+            default_value_t = 1,
+            allow_negative_numbers = true,
+            conflicts_with = "revision"
+        )]
         from: u64,
     },
     /// Check every signature and link from the first entry, and look for forks.

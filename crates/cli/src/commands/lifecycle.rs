@@ -138,7 +138,7 @@ pub fn report(outcome: Outcome, subject: &str, session: &Session) -> Result<()> 
     match outcome {
         Outcome::Unchanged { .. } => {
             session.output.say(format!(
-                "✓ {subject} is as asked already, revision {revision}"
+                "✓ {subject} is as asked already, revision {revision}: nothing was signed"
             ));
         }
         Outcome::Done { durable, .. } => session

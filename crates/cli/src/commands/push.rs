@@ -372,9 +372,9 @@ fn report(
     }
     match outcome {
         Outcome::Unchanged { revision } => {
-            session
-                .output
-                .say(format!("✓ {name} is as asked already, revision {revision}"));
+            session.output.say(format!(
+                "✓ {name} is as asked already, revision {revision}: nothing was signed"
+            ));
         }
         Outcome::Done { revision, durable } => session.output.say(format!(
             "✓ {name}  sha256:{}  revision {revision}, {durable}",
