@@ -201,8 +201,14 @@ fn token(args: &Args) -> Result<Option<String>> {
 async fn serve(config: Config, mut signals: Signals, session: &Session) -> Result<()> {
     let data = config.data.clone();
     let started = Agent::start(config).await;
+    let help = started.as_ref().err();
+    let help = help.and_then(|error| check::no_room(error, &data));
     let mut agent = started
         .context("the agent cannot start")
+        .map_err(|error| match help {
+            Some(help) => error.help(help),
+            None => error,
+        })
         .map_err(|error| check::explained(error, &data))?;
     let output = &session.output;
     output.say(format!("agent {}", agent.key));

@@ -310,3 +310,34 @@ fn what_was_removed_and_still_runs_behind_a_full_disk_is_in_the_status() {
         status["drift"].as_array().unwrap().is_empty()
     });
 }
+
+#[test]
+fn an_agent_that_has_no_room_to_start_says_so_and_starts_when_it_has() {
+    let mut realm = cluster();
+    let Some(_disk) = SmallDisk::mount(&realm.data("one"), 8) else {
+        return;
+    };
+    realm.add_node("one", &[]);
+    assert_eq!(realm.stop("one"), 0);
+    let fill = realm.data("one").join("fill");
+    // As much as there is.
+    assert!(fs::write(&fill, vec![0; 16 * 1024 * 1024]).is_err());
+    let data = realm.data("one").display().to_string();
+    let refused = realm.run(&[
+        "agent",
+        "--no-mdns",
+        "--http",
+        "127.0.0.1:0",
+        "--data",
+        &data,
+    ]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("help: free space where"),
+        "{}",
+        refused.stderr
+    );
+    fs::remove_file(&fill).unwrap();
+    realm.start("one");
+    realm.wait_ready("one");
+}

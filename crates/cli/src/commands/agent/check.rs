@@ -1,6 +1,6 @@
 //! Mistakes of whoever starts an agent, found before it opens its data.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{error::Error, fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use realm_agent::{Config, Local};
 use realm_identity::InviteToken;
@@ -75,6 +75,22 @@ pub fn local(args: &Args) -> Result<Option<Local>> {
         .context_code(ExitCode::Usage, "these limits cannot be used")?;
     let file = file.clone();
     Ok(Some(Local { file, limits }))
+}
+
+/// What to do about a disk that has no room for what an agent writes on its start.
+pub fn no_room(error: &(dyn Error + 'static), data: &Path) -> Option<String> {
+    let mut chain = std::iter::successors(Some(error), |error| (*error).source());
+    let is_full = chain.any(|error| {
+        let io = error.downcast_ref::<io::Error>();
+        io.is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        })
+    });
+    let path = data.display();
+    is_full.then(|| format!("free space where {path} lies, and start it again; nothing is lost"))
 }
 
 /// Adds what to do where the data directory is one that others write to.
