@@ -135,7 +135,7 @@ impl<'a> Follower<'a> {
     /// Shows each status to `visit` until that breaks.
     pub async fn follow<T>(
         &mut self,
-        mut visit: impl FnMut(Status) -> Result<ControlFlow<T>>,
+        mut visit: impl FnMut(Picture) -> Result<ControlFlow<T>>,
     ) -> Result<T> {
         loop {
             match self.follow_one(&mut visit).await? {
@@ -164,7 +164,7 @@ impl<'a> Follower<'a> {
 
     async fn follow_one<T>(
         &mut self,
-        visit: &mut impl FnMut(Status) -> Result<ControlFlow<T>>,
+        visit: &mut impl FnMut(Picture) -> Result<ControlFlow<T>>,
     ) -> Result<End<T>> {
         let connection = self.other.as_ref().unwrap_or(self.first);
         let (to, mut from) = mpsc::channel::<Survey>(1);
@@ -207,7 +207,7 @@ impl<'a> Follower<'a> {
             if moved {
                 connection::remember(connection, self.realm, &picture.status);
             }
-            if let ControlFlow::Break(value) = visit(picture.status)? {
+            if let ControlFlow::Break(value) = visit(picture)? {
                 return Ok(End::Found(value));
             }
         }

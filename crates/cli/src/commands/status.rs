@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, convert::Infallible, ops::ControlFlow, time::Duration};
 
+use realm_agent::status::Picture;
 use realm_manifest::units::size_text;
 use realm_rpc::status::{Alarm, Component, Drift, Node, Status};
 
@@ -64,9 +65,9 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
 }
 
 async fn watch(args: &Args, follower: &mut Follower<'_>, output: &Output) -> Result<ExitCode> {
-    let show = |status: Status| -> Result<ControlFlow<Infallible>> {
+    let show = |now: Picture| -> Result<ControlFlow<Infallible>> {
         output.clear()?;
-        show(args, &status, output)?;
+        show(args, &now.status, output)?;
         Ok(ControlFlow::Continue(()))
     };
     match follower.follow(show).await? {}

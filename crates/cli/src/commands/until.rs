@@ -1,19 +1,17 @@
-//! Looks at the realm again and again until nothing is left to wait for.
+//! Follows the realm until nothing is left to wait for.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use realm_agent::status::Picture;
 
 use crate::{
-    commands::Session,
-    connection::{self, Connection},
+    commands::{Session, wait},
+    connection::Connection,
     error::{CliError, ExitCode, Result},
     realms::Realm,
-    survey,
+    survey::Follower,
 };
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
 /// How long another node is looked for when the one that is asked is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,37 +34,25 @@ impl Until {
         session: &Session,
     ) -> Result<ExitCode> {
         let mut found = Vec::new();
-        let nothing = async {
-            let mut other = None;
-            loop {
-                let asked = other.as_ref().unwrap_or(connection);
-                match survey::picture(asked, realm).await {
-                    Ok(picture) => found = left(&picture),
-                    // It is gone, or a change of the realm's nodes ended the connection.
-                    Err(error)
-                        if matches!(error.code, ExitCode::NoAgent | ExitCode::NotAuthorised) =>
-                    {
-                        tracing::debug!(%error, "looking for another node");
-                        let owner = connection.owner.clone();
-                        other = Some(connection::reopen(session, realm, owner, PATIENCE).await?);
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                }
-                if found.is_empty() {
-                    return Ok(());
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let done = tokio::time::timeout(self.timeout, nothing).await;
-        match done {
+        let mut follower = Follower::new(session, realm, connection, self.timeout.min(PATIENCE));
+        let nothing = follower.follow(|now| {
+            found = left(&now);
+            Ok(if found.is_empty() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        });
+        match tokio::time::timeout(self.timeout, nothing).await {
             Ok(done) => {
                 done?;
                 session.output.say(format!("✓ {}", self.done));
                 Ok(ExitCode::Ok)
             }
             Err(_) => {
+                if let Some(gone) = follower.gone() {
+                    return Err(wait::no_node(gone));
+                }
                 let timeout = humantime::format_duration(self.timeout);
                 let message = format!("{} after {timeout}: {}", self.late, found.join(", "));
                 Err(CliError::new(ExitCode::Partial, message).help(self.help))

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use realm_agent::status::Picture;
 use realm_manifest::ComponentName;
 use realm_rpc::status::{Cell, CellState, Component, NodeState, Status};
 
@@ -100,7 +101,7 @@ async fn watch(
 ) -> Result<ExitCode> {
     let mut judge = Judge::new(which);
     let mut progress = Progress::default();
-    let look = |status: Status| {
+    let look = |Picture { status, .. }: Picture| {
         let component = status
             .components
             .iter()
@@ -194,7 +195,7 @@ fn done(name: &ComponentName, status: &Status, which: Which, session: &Session) 
 }
 
 /// The time is over, and no node was left to ask.
-fn no_node(mut gone: CliError) -> CliError {
+pub fn no_node(mut gone: CliError) -> CliError {
     gone.code = ExitCode::NoAgent;
     gone.message = format!(
         "{}, and no other node could be reached in time",

@@ -1,17 +1,15 @@
 //! An intent of a later version: a node keeps it, says that it does not understand it, and goes on with what it did.
 
-use std::rc::Rc;
-
-use realm_identity::{Artifact, Body, Entry, Hash, SecretKey, Signed, Target, Timestamp};
+use realm_identity::{Artifact, Body, Entry, Hash, Signed, Target, Timestamp};
 use realm_planner::{State, fold};
-use realm_rpc::{ErrorCode, Limits};
+use realm_rpc::ErrorCode;
 use realm_store::{Ledger, Op};
 use realm_testkit::Cluster;
 use serde_json::Value;
 
 use crate::{
     cluster, guest,
-    liar::{owner, runtime},
+    liar::as_owner,
     picture::{cells_on, component},
 };
 
@@ -21,17 +19,7 @@ const PAYLOAD: &[u8] = b"of a later version";
 
 /// An intent of an unknown kind on the head that the node has.
 fn unknown(realm: &Cluster, address: &str) -> Signed<Entry> {
-    let owner = Rc::new(owner(realm));
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime(), async {
-        let guest = SecretKey::from_seed(&[78; 32]);
-        let at = [address.to_owned()];
-        let dialled = realm_p2p::dial_rpc(&at, None, &guest, realm_testkit::PATIENCE).await;
-        let mut transport = dialled.unwrap();
-        let client = realm_rpc::connect(transport.stream.take().unwrap(), Limits::default());
-        let graft = client.graft(owner.clone(), transport.peer, None).await;
-        let graft = graft.unwrap();
-        let operator = graft.operator.unwrap();
+    as_owner(realm, address, async |owner, realm, operator| {
         let head = operator.head().await.unwrap();
         let newest = Signed::<Entry>::from_wire(&head.entry).unwrap();
         let parent = State::decode(&head.parent_state).unwrap();
@@ -44,9 +32,8 @@ fn unknown(realm: &Cluster, address: &str) -> Signed<Entry> {
             issued_at: Timestamp(1),
             payload: Artifact::of(PAYLOAD),
         };
-        let realm = graft.info.realm.unwrap();
         let entry = Entry::new(realm, owner.public(), head.seq + 1, newest.hash(), body);
-        let Ok(signed) = Signed::sign(entry, &*owner);
+        let Ok(signed) = Signed::sign(entry, owner);
         let refused = operator.submit(&signed.to_wire(), PAYLOAD).await;
         let refused = refused.unwrap_err();
         assert_eq!(

@@ -12,7 +12,7 @@ use realm_manifest::report::{CellState, NodeReport};
 use realm_p2p::{Network, RpcServe, Services, Stream};
 use realm_rpc::{
     Control, ErrorCode, EventSink, Fork, Head, HeadId, Host, Intent, Limits, LogQuery, LogSink,
-    PendingNode, PublicInfo, RpcError, Sighting, Submitted, Survey, SurveySink, Upload,
+    Operator, PendingNode, PublicInfo, RpcError, Sighting, Submitted, Survey, SurveySink, Upload,
 };
 use realm_testkit::Cluster;
 use serde_json::Value;
@@ -216,6 +216,21 @@ pub fn owner(realm: &Cluster) -> SecretKey {
 
 /// What the node at `address` tells the realm's owner.
 pub fn listen_to(realm: &Cluster, address: &str, me: PublicKey) -> Told {
+    as_owner(realm, address, async |owner, realm, operator| Told {
+        head: operator.head().await.unwrap(),
+        survey: operator.survey().await.unwrap(),
+        realm,
+        owner: owner.public(),
+        me,
+    })
+}
+
+/// Asks the node at `address` with the realm's owner key, without the checks of the command line.
+pub fn as_owner<T>(
+    realm: &Cluster,
+    address: &str,
+    ask: impl AsyncFnOnce(&SecretKey, RealmId, Operator) -> T,
+) -> T {
     let owner = Rc::new(owner(realm));
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime(), async {
@@ -226,14 +241,7 @@ pub fn listen_to(realm: &Cluster, address: &str, me: PublicKey) -> Told {
         let client = realm_rpc::connect(transport.stream.take().unwrap(), Limits::default());
         let graft = client.graft(owner.clone(), transport.peer, None).await;
         let graft = graft.unwrap();
-        let operator = graft.operator.unwrap();
-        Told {
-            head: operator.head().await.unwrap(),
-            survey: operator.survey().await.unwrap(),
-            realm: graft.info.realm.unwrap(),
-            owner: owner.public(),
-            me,
-        }
+        ask(&owner, graft.info.realm.unwrap(), graft.operator.unwrap()).await
     })
 }
 

@@ -112,6 +112,26 @@ fn a_wait_outlives_the_node_that_was_asked() {
 }
 
 #[test]
+fn the_wait_for_a_node_goes_on_with_another_one() {
+    let mut realm = cluster();
+    for name in ["one", "two"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    let (panic, one) = (guest("panic.wasm"), realm.address("one"));
+    let ok = |args: &[&str]| realm.ok(&[args, &["--via", &one]].concat());
+    // What crashes again and again is never as asked.
+    ok(&["push", "crash", &panic, "--node", "two"]);
+    ok(&["nodes", "drain", "two"]);
+    let undrain = ["nodes", "undrain", "two", "--wait", "--via", &one];
+    let mut waiting = Following::start(&realm, &undrain);
+    waiting.hears("revision 3");
+    realm.kill("one");
+    waiting.hears("does not answer any more");
+    waiting.hears("going on with");
+}
+
+#[test]
 fn a_wait_that_finds_no_node_at_all_says_so() {
     let mut realm = cluster();
     realm.add_node("one", &[]);

@@ -106,6 +106,18 @@ async fn pair() -> (Node, Node, Proxy) {
     (a, b, proxy)
 }
 
+/// Waits for answers to pings; a connection that ends meanwhile fails the test.
+async fn is_answered(a: &mut Node) {
+    for _ in 0..ANSWERS {
+        a.wait("round trip", |event| match event {
+            NetworkEvent::Rtt { .. } => Some(()),
+            NetworkEvent::PeerDisconnected { .. } => panic!("it answers"),
+            _ => None,
+        })
+        .await;
+    }
+}
+
 struct Zeros;
 
 impl BlobSource for Zeros {
@@ -158,14 +170,7 @@ async fn a_connection_that_died_silently_is_closed_on_both_sides() {
 #[tokio::test]
 async fn a_connection_that_answers_stays() {
     let (mut a, b, proxy) = pair().await;
-    for _ in 0..ANSWERS {
-        a.wait("round trip", |event| match event {
-            NetworkEvent::Rtt { .. } => Some(()),
-            NetworkEvent::PeerDisconnected { .. } => panic!("it answers"),
-            _ => None,
-        })
-        .await;
-    }
+    is_answered(&mut a).await;
     assert_eq!(a.handle.peers().await.expect("runs")[0].key, b.key());
     drop(proxy);
 }
@@ -196,14 +201,7 @@ async fn a_node_that_is_behind_with_events_blames_nobody() {
     for _ in 0..4 {
         batch().await;
     }
-    for _ in 0..ANSWERS {
-        a.wait("round trip", |event| match event {
-            NetworkEvent::Rtt { .. } => Some(()),
-            NetworkEvent::PeerDisconnected { .. } => panic!("it answers"),
-            _ => None,
-        })
-        .await;
-    }
+    is_answered(&mut a).await;
     assert_eq!(b.handle.peers().await.expect("runs")[0].key, a.key());
     drop(proxy);
 }
