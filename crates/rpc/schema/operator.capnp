@@ -58,14 +58,12 @@ struct PendingNode {
 struct LogQuery {
   component @0 :Text;
   # Empty is every component.
-  node @1 :Text;
-  # Empty is every node.
-  tail @2 :UInt64;
+  tail @1 :UInt64;
   # Only the last so many lines; all ones is no bound.
-  since @3 :UInt64;
+  since @2 :UInt64;
   # Milliseconds since 1970; 0 is the beginning.
-  follow @4 :Bool;
-  previous @5 :Bool;
+  follow @3 :Bool;
+  previous @4 :Bool;
   # Lines of the run before the present one.
 }
 

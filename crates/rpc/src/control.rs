@@ -142,8 +142,6 @@ pub struct PendingNode {
 pub struct LogQuery {
     /// None is every component.
     pub component: Option<String>,
-    /// A node's name; None is every node.
-    pub node: Option<String>,
     /// Only the last so many lines.
     pub tail: Option<u64>,
     pub since: Option<Timestamp>,

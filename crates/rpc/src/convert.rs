@@ -170,7 +170,6 @@ pub(crate) fn read_pending(from: o::pending_node::Reader<'_>) -> Read<PendingNod
 
 pub(crate) fn write_query(mut to: o::log_query::Builder<'_>, query: &LogQuery) {
     to.set_component(query.component.as_deref().unwrap_or_default());
-    to.set_node(query.node.as_deref().unwrap_or_default());
     to.set_tail(query.tail.unwrap_or(NO_BOUND));
     to.set_since(query.since.map_or(0, Timestamp::as_millis));
     to.set_follow(query.follow);
@@ -181,7 +180,6 @@ pub(crate) fn read_query(from: o::log_query::Reader<'_>) -> Read<LogQuery> {
     let named = |text: String| (!text.is_empty()).then_some(text);
     Ok(LogQuery {
         component: named(text(from.get_component())?),
-        node: named(text(from.get_node())?),
         tail: Some(from.get_tail()).filter(|tail| *tail != NO_BOUND),
         since: Some(Timestamp(from.get_since())).filter(|since| since.as_millis() != 0),
         follow: from.get_follow(),

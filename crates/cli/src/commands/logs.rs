@@ -57,8 +57,6 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     let since = args.since.map(clock::ago).transpose()?;
     let query = LogQuery {
         component: args.name.as_ref().map(|name| name.as_str().to_owned()),
-        // Each node is asked for its own lines.
-        node: None,
         tail: args.tail,
         since,
         follow: args.follow,

@@ -99,7 +99,6 @@ mod tests {
     fn a_new_connection_repeats_no_line_and_loses_none() {
         let query = LogQuery {
             component: None,
-            node: None,
             tail: Some(5),
             since: None,
             follow: true,
