@@ -34,6 +34,7 @@ use crate::{
     trust::Trust,
 };
 
+mod changes;
 mod commands;
 mod dials;
 mod effects;
@@ -220,6 +221,9 @@ impl Core {
         self.supervisor.forget_lines(self.state.as_ref(), now.wall);
         self.supervisor.doubt_ends(self.state.as_ref());
         self.claims = self.node.claims().cloned().collect();
+        // Those were approved before this start: no news.
+        self.approved = self.approved_now();
+        self.tell_start(now);
         self.raise_floor(now);
         let known: Vec<_> = self
             .reports
@@ -305,6 +309,7 @@ impl Core {
             revision: head.seq,
             head: head.hash,
             approved: self.approved.contains_key(&self.key.public()),
+            nodes: self.approved.len(),
             incompatible: self.incompatible.is_some(),
             addresses: self.addresses.clone(),
             cells: self.supervisor.reports(),

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use realm_identity::{Entry, Hash, Kind, PublicKey, Signed, Target};
-use realm_manifest::payload::{Merge, Payload};
+use realm_manifest::{
+    gist,
+    payload::{Merge, Payload},
+};
 use realm_planner::{State, fold};
 use realm_rpc::{Fork, Intent};
 
@@ -103,53 +106,21 @@ impl Link {
 
     /// What the entry is about, for people.
     pub fn subject(&self) -> String {
-        match self.entry.body.as_ref().map(|body| &body.target) {
-            None => "?".to_owned(),
-            Some(Target::Realm) => "realm".to_owned(),
-            Some(Target::Component(name)) => name.clone(),
-            Some(Target::Node(key) | Target::Owner(key)) => key.to_string(),
-        }
+        gist::subject(&self.entry)
     }
 
     /// What it is about and what becomes of that, in one cell of a table.
     pub fn gist(&self) -> String {
-        match &self.payload {
-            Some(Payload::NodeApprove(node) | Payload::NodeSet(node)) => {
-                let tags: Vec<String> = node.tags.iter().map(ToString::to_string).collect();
-                let key = match self.entry.body.as_ref().map(|body| &body.target) {
-                    Some(Target::Node(key)) => key.short(),
-                    _ => self.subject(),
-                };
-                let mut gist = format!("{} {key}", node.name);
-                if !tags.is_empty() {
-                    gist.push_str(&format!(" [{}]", tags.join(",")));
-                }
-                if node.drain {
-                    gist.push_str(", drained");
-                }
-                gist
-            }
-            Some(Payload::Scale(scale)) => {
-                let count = scale
-                    .replicas
-                    .map_or("each".into(), |count| count.to_string());
-                format!("{}={count}", self.subject())
-            }
-            _ => self.subject(),
-        }
+        gist::gist(&self.entry, self.payload.as_ref())
     }
 
     pub fn kind_name(&self) -> &'static str {
-        self.entry.kind().map_or("unknown", Kind::name)
+        gist::kind_name(&self.entry)
     }
 
     /// The same for people: what was done with the program, where the kind leaves that open.
     pub fn verb(&self) -> &'static str {
-        match &self.payload {
-            Some(Payload::Run(run)) if run.run => "start",
-            Some(Payload::Run(_)) => "stop",
-            _ => self.kind_name(),
-        }
+        gist::verb(&self.entry, self.payload.as_ref())
     }
 
     /// Why it was done (`-m`).

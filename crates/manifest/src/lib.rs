@@ -3,6 +3,7 @@
 //! Pure: no async, clock, disk or socket. [`ComponentSpec`] is the full type from the
 //! start; what a node cannot do yet is refused by name ([`ComponentSpec::unsupported`]).
 
+pub mod gist;
 pub mod payload;
 pub mod report;
 pub mod units;

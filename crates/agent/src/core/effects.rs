@@ -156,6 +156,7 @@ impl Core {
             }
         };
         let before = self.state.replace(next);
+        let before_seq = before.as_ref().map_or(0, |before| before.revision);
         self.pin_artifacts();
         if let (Some(before), Some(after)) = (before, &self.state)
             && before.owner != after.owner
@@ -169,7 +170,7 @@ impl Core {
             self.events
                 .record(now.wall, "rotated", format!("revision {seq}"), message);
         }
-        tracing::info!(seq, "the log advanced");
+        self.tell_changes(before_seq, seq, now);
         self.raise_floor(now);
         self.approve(now).await;
     }

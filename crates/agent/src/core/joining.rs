@@ -1,11 +1,13 @@
 //! How this node comes into the realm, and who else is in it.
 
-use realm_identity::{Claim, Invite, Signed};
+use std::collections::BTreeMap;
+
+use realm_identity::{Claim, Invite, PublicKey, Signed};
 use realm_protocol::{Event, Now};
 
 use super::Core;
 use crate::{
-    approvals::{ByChain, approved, expulsions},
+    approvals::{Approval, ByChain, approved, expulsions},
     fold::chain,
 };
 
@@ -155,16 +157,23 @@ impl Core {
         }
     }
 
+    /// Who counts as approved by the log and the claims as they are.
+    pub(super) fn approved_now(&self) -> BTreeMap<PublicKey, Approval> {
+        self.state.as_ref().map_or_else(BTreeMap::new, |state| {
+            let chain = ByChain::of(state);
+            approved(state.realm, &state.owners(), &chain, &self.claims)
+        })
+    }
+
     /// Computes who is approved, and tells everyone who must know.
     pub(super) async fn approve(&mut self, now: Now) {
         let Some(state) = &self.state else {
             self.publish_view().await;
             return;
         };
-        let chain = ByChain::of(state);
         let expelled = expulsions(state);
-        let before = std::mem::take(&mut self.approved);
-        self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
+        let approved = self.approved_now();
+        let before = std::mem::replace(&mut self.approved, approved);
         let me = self.key.public();
         if !before.contains_key(&me) && self.approved.contains_key(&me) {
             self.member_since = now.mono;
