@@ -10,6 +10,8 @@ use realm_manifest::{
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
+use realm_protocol::report_every_ms;
+
 use crate::VERSION;
 use crate::metrics::Process;
 
@@ -25,13 +27,13 @@ const SHORT_CHARS: usize = 40;
 struct Pace {
     /// Between two reports that differ in what others act on.
     changed: u64,
-    /// Between two that differ in nothing but numbers, such as memory.
+    /// At least, between two that differ in nothing but numbers, such as memory.
     calm: u64,
 }
 
 const SMALL: Pace = Pace {
     changed: 0,
-    calm: 5_000,
+    calm: 0,
 };
 const LARGE: Pace = Pace {
     changed: 1_000,
@@ -45,6 +47,8 @@ pub struct Facts {
     pub revision: u64,
     pub head: Hash,
     pub approved: bool,
+    /// Approved nodes of the realm.
+    pub nodes: usize,
     pub incompatible: bool,
     pub addresses: Vec<String>,
     pub cells: Vec<CellReport>,
@@ -114,8 +118,9 @@ impl Reporter {
         now: Timestamp,
         anyway: bool,
     ) -> Option<(Signed<NodeReport>, Vec<u8>)> {
+        let calm = report_every_ms(facts.nodes);
         let mut report = self.report(key.public(), facts, now);
-        let due = |last| is_due(last, &report, now);
+        let due = |last| is_due(last, &report, calm, now);
         if !anyway && !self.last.as_ref().is_none_or(due) {
             return None;
         }
@@ -223,7 +228,7 @@ impl Reporter {
 }
 
 /// Whether it is time for the next report.
-fn is_due(last: &NodeReport, next: &NodeReport, now: Timestamp) -> bool {
+fn is_due(last: &NodeReport, next: &NodeReport, calm: u64, now: Timestamp) -> bool {
     let pace = if next.cells.len() > LARGE_CELLS {
         LARGE
     } else {
@@ -231,7 +236,7 @@ fn is_due(last: &NodeReport, next: &NodeReport, now: Timestamp) -> bool {
     };
     let age = now.millis_since(last.at);
     // A clock that was set back says nothing about how old the last one is.
-    last.at > now || age >= pace.calm || (age >= pace.changed && differs(last, next))
+    last.at > now || age >= calm.max(pace.calm) || (age >= pace.changed && differs(last, next))
 }
 
 /// Whether two reports differ in what others act on; numbers that always move do not count.
@@ -322,6 +327,7 @@ mod tests {
             revision: 1,
             head: Hash::of(b"head"),
             approved: true,
+            nodes: 1,
             incompatible: false,
             addresses: Vec::new(),
             cells,
@@ -423,15 +429,23 @@ mod tests {
 
     #[test]
     fn a_large_report_waits_with_its_numbers_and_gathers_changes() {
-        let cells = |count: u32, generation| {
-            let of = |index| CellReport {
-                generation,
-                ..calm("web", index)
+        let cases = [
+            (10, 1, 0, 5_000),
+            (10, 300, 0, 15_000),
+            (1_000, 300, 1_000, 30_000),
+        ];
+        for (count, nodes, changed, calm) in cases {
+            let cells = |count: u32, generation| {
+                let of = |index| CellReport {
+                    generation,
+                    ..super::tests::calm("web", index)
+                };
+                let cells = (0..count).map(of).collect();
+                Facts {
+                    nodes,
+                    ..facts(cells)
+                }
             };
-            facts((0..count).map(of).collect())
-        };
-        let cases = [(10, 0, 5_000), (1_000, 1_000, 30_000)];
-        for (count, changed, calm) in cases {
             let mut reporter = reporter();
             let mut made = |facts, after| {
                 let at = START.plus_millis(after);

@@ -14,6 +14,7 @@ pub mod limits;
 mod log;
 mod mutation;
 mod node;
+mod pace;
 mod refusal;
 mod swim;
 
@@ -28,5 +29,6 @@ pub use log::{Halt, Head, Inserted, Log};
 #[doc(hidden)]
 pub use mutation::Mutation;
 pub use node::{Config, Node, RestoreError};
+pub use pace::report_every_ms;
 pub use refusal::{Offence, Refusal};
 pub use swim::Member;

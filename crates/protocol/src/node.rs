@@ -32,8 +32,6 @@ use writes::Writes;
 const SYNC_EVERY_MS: u64 = 2_000;
 /// A question to join, or a claim, is repeated until it is settled.
 const ASK_AGAIN_MS: u64 = 5_000;
-/// How often a node announces a head that did not move.
-const ANNOUNCE_EVERY_MS: u64 = 10_000;
 /// How long a failed write waits before it is tried again.
 const RETRY_MS: u64 = 1_000;
 /// How long a hint to dial holds.

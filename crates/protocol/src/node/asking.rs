@@ -7,7 +7,7 @@ use super::{
     Node,
     status::{Age, Reports},
 };
-use crate::{Fold, Frame, MemberState, Now};
+use crate::{Fold, Frame, MemberState, Now, pace};
 
 /// After this long without an answer another one is asked.
 const ANSWER_MS: u64 = 1_000;
@@ -118,7 +118,9 @@ impl<F: Fold + Clone> Node<F> {
 
     /// Independent of gossip: a peer whose report is old is asked for a newer one.
     pub(super) fn ask_for_its_report(&mut self, peer: PublicKey, now: Now) {
-        if let Some(Age { boot_id, seq }) = self.reports.overdue(peer, now.mono) {
+        // Gossip may deliver nothing: then a report or two have been missed.
+        let old_ms = 2 * pace::report_every_ms(self.approved.len());
+        if let Some(Age { boot_id, seq }) = self.reports.overdue(peer, old_ms, now.mono) {
             let node = peer;
             self.send(peer, &Frame::GetReport { node, boot_id, seq });
         }

@@ -5,13 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use realm_identity::{PublicKey, Signed};
 use realm_manifest::report::{NodeReport, StatusDigest};
 
-use super::{ANNOUNCE_EVERY_MS, Node, asking::Asking};
+use super::{Node, asking::Asking};
 use crate::{
-    Effect, Fold, Frame, Halt, HeadAnnounce, Now, Offence, Point, Topic, Verdict, gossip, limits::*,
+    Effect, Fold, Frame, Halt, HeadAnnounce, Now, Offence, Point, Topic, Verdict, gossip,
+    limits::*, pace,
 };
-
-/// A peer whose report is older is asked for the next one: gossip may deliver nothing.
-const REPORT_OLD_MS: u64 = 10_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Reports {
@@ -67,11 +65,11 @@ impl Reports {
         self.slots.get(&node)?.report.as_ref().map(|(age, _)| age)
     }
 
-    /// What to ask `node` for where its last report is old: the next one.
-    pub fn overdue(&self, node: PublicKey, mono: u64) -> Option<Age> {
+    /// What to ask `node` for where its last report is older than `old_ms`: the next one.
+    pub fn overdue(&self, node: PublicKey, old_ms: u64, mono: u64) -> Option<Age> {
         let slot = self.slots.get(&node);
         match slot.and_then(|slot| Some((slot.report.as_ref()?.0, slot.came))) {
-            Some((_, came)) if mono < came + REPORT_OLD_MS => None,
+            Some((_, came)) if mono < came + old_ms => None,
             Some((age, _)) => Some(Age {
                 seq: age.seq.saturating_add(1),
                 ..age
@@ -107,7 +105,7 @@ impl<F: Fold + Clone> Node<F> {
 
     /// Tells everybody where the log on disk stands.
     pub(super) fn announce(&mut self, now: Now) {
-        self.next_announce = now.mono + ANNOUNCE_EVERY_MS;
+        self.next_announce = now.mono + pace::announce_every_ms(self.approved.len());
         let Some(log) = self
             .log
             .as_ref()
