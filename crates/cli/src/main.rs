@@ -22,17 +22,11 @@ mod signing_lock;
 mod sources;
 mod ssh_agent;
 mod survey;
+mod usage;
 
 use std::{ffi::OsString, path::Path};
 
-use clap::Parser as _;
-
-use crate::{
-    commands::{Cli, Color},
-    error::ExitCode,
-    log::Log,
-    output::Format,
-};
+use crate::{commands::Color, error::ExitCode, log::Log, output::Format};
 
 /// Gives back what is free: decision 0010.
 #[global_allocator]
@@ -51,7 +45,7 @@ fn main() -> std::process::ExitCode {
         args.insert(1, "agent".into());
     }
     completion::answer();
-    let cli = Cli::parse_from(args);
+    let cli = usage::parse(args);
     let log = Log::start(&cli.global, cli.command.is_agent());
     match cli.global.color {
         Color::Auto => {}
@@ -85,7 +79,7 @@ mod tests {
 
     #[test]
     fn the_grammar_holds_together() {
-        super::Cli::command().debug_assert();
+        crate::commands::Cli::command().debug_assert();
     }
 
     #[test]
