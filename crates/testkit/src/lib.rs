@@ -10,6 +10,7 @@
 
 mod here;
 mod skipped;
+pub mod strace;
 
 use std::{
     fs::{self, File},

@@ -8,11 +8,14 @@ mod faults;
 mod flips;
 mod full;
 mod kill;
+mod kill_blobs;
 mod ledger;
 mod rollback;
 mod room;
 #[path = "../../../testkit/src/skipped.rs"]
 mod skipped;
+#[path = "../../../testkit/src/strace.rs"]
+mod strace;
 mod upload;
 
 use realm_manifest::identity::{
