@@ -104,6 +104,15 @@ pub fn create(path: &Path, key: &SecretKey, passphrase: Option<&str>) -> Result<
     create_public(&path.with_extension("pub"), key.public())
 }
 
+/// Puts the public half beside a key where it is missing, as after a command that was cut short.
+pub fn complete(path: &Path, public: PublicKey) -> Result<()> {
+    let beside = path.with_extension("pub");
+    if beside.exists() || protection(path)? == Protection::SshAgent {
+        return Ok(());
+    }
+    create_public(&beside, public)
+}
+
 /// Keeps the public half only: the ssh-agent has the private one.
 pub fn create_for_agent(path: &Path, public: PublicKey) -> Result<()> {
     let line = format::write_public(&public, Format::OpenSsh, "realm-owner")

@@ -34,7 +34,8 @@ pub fn strace(program: impl AsRef<OsStr>, point: &Point<'_>) -> Command {
         Fault::Error(error) => format!("error={error}"),
     };
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null"]);
+    // The process stays the caller's own child, to be waited for and ended as ever.
+    command.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
     if let Some(path) = point.path {
         command.arg("-P").arg(path);
     }
