@@ -162,3 +162,20 @@ fn a_bit_that_turned_over_in_the_mark_or_the_owner_is_damage() {
     }
     assert_eq!(realm.mark().unwrap(), 90);
 }
+
+#[test]
+fn a_bit_that_turned_over_in_the_genesis_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let realms = Realms::new(dir.path());
+    let home = realms.add(realm("home", 1)).unwrap();
+    let path = home.dir.join("genesis");
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() * 8 {
+        let mut flipped = whole.clone();
+        flipped[at / 8] ^= 1 << (at % 8);
+        std::fs::write(&path, flipped).unwrap();
+        let error = realms.find(None).unwrap_err();
+        assert!(error.message.contains("genesis"), "bit {at}: {error}");
+        assert!(error.help.unwrap().contains("realm adopt"), "bit {at}");
+    }
+}
