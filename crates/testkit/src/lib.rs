@@ -11,6 +11,7 @@
 mod here;
 mod skipped;
 pub mod strace;
+pub mod synced;
 
 use std::{
     fs::{self, File},

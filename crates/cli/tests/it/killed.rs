@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use realm_testkit::{
     Cluster, Printed, below,
     strace::{Fault, Point, has_strace},
+    synced::{traced, unsafe_names},
 };
 
 use crate::{cluster, guest};
@@ -24,6 +25,10 @@ pub const CALLS: [&str; 7] = [
 const MAX_CALLS: u32 = 200;
 /// Asks for every point where this test takes every so many.
 const ALL: &str = "REALM_TEST_ALL_POINTS";
+
+pub fn all_points() -> bool {
+    std::env::var_os(ALL).is_some()
+}
 
 pub fn missing() -> bool {
     if !has_strace() {
@@ -49,11 +54,7 @@ pub fn at_every_call(
     step: u32,
     mut killed: impl FnMut(&Point<'_>, &str) -> bool,
 ) -> u32 {
-    let step = if std::env::var_os(ALL).is_some() {
-        1
-    } else {
-        step
-    };
+    let step = if all_points() { 1 } else { step };
     let mut points = BTreeMap::new();
     for call in calls {
         for nth in (1..MAX_CALLS).step_by(step as usize) {
@@ -250,4 +251,44 @@ fn a_rotation_that_was_killed_is_finished_by_running_it_again() {
     });
     assert!(points > 10, "{points} are too few to mean much");
     realm.ok(&["history", "verify", "--via", &via]);
+}
+
+/// A kill leaves what was written in the page cache; a power cut does not.
+#[test]
+fn what_a_command_keeps_is_synced_before_it_ends() {
+    if missing() {
+        return;
+    }
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let via = realm.address("one");
+    let token = realm.ok(&["invite", "--quiet", "--name", "two"]);
+    let home = realm.path().join("fresh");
+    let data = home.join("data").display().to_string();
+    let (config, state) = (home.join("new/config"), home.join("new/state"));
+    let fresh = [("REALM_CONFIG_DIR", &config), ("REALM_STATE_DIR", &state)];
+    for (args, fresh) in [
+        (&["init"][..], &fresh[..]),
+        (&["enroll", token.trim(), "--data", &data], &[]),
+        (&["push", "hello", &guest("hello.wasm"), "--via", &via], &[]),
+        (&["stop", "hello", "--via", &via], &[]),
+        (&["key", "rotate", "--yes", "--via", &via], &[]),
+    ] {
+        let trace = realm.path().join("trace");
+        let plain = realm.command();
+        let mut command = traced(plain.get_program(), &trace);
+        for (key, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        let done = printed(command.args(args).envs(fresh.iter().copied()));
+        assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
+        let trace = fs::read_to_string(trace).unwrap();
+        // Who holds a lock is a courtesy.
+        let found = unsafe_names(&trace, realm.path(), &["lock", "mark.lock"]);
+        assert!(found.is_empty(), "{args:?}: {found:#?}");
+    }
 }

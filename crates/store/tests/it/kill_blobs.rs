@@ -14,6 +14,7 @@ use realm_store::{Blobs, DataDir};
 use super::{
     blobs::bytes,
     strace::{Fault, Point, has_strace, strace},
+    synced::{traced, unsafe_names},
 };
 
 const DIR: &str = "REALM_TEST_BLOBS_DIR";
@@ -294,4 +295,35 @@ fn a_disk_that_fails_once_while_it_keeps_artifacts() {
     let full = ["pwrite64", "ftruncate", "fallocate", "mkdir"];
     let full = at_every(&full, Fault::Error("ENOSPC"));
     assert!(failed > 20 && full > 20, "{failed} and {full} are too few");
+}
+
+/// A kill leaves what was written in the page cache; a power cut does not.
+#[test]
+fn what_is_kept_is_synced_before_it_is_acknowledged() {
+    if !has_strace() {
+        crate::skipped::skipped("strace is not installed");
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let source = Blobs::open(&temp.path().join("source"), u64::MAX).unwrap();
+    source.import(&content(PULLED)[..], u64::MAX).unwrap();
+    let trace = temp.path().join("trace");
+    let status = traced(std::env::current_exe().unwrap(), &trace)
+        .args(["--exact", "kill_blobs::child_that_keeps_artifacts"])
+        .env(DIR, temp.path())
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+    let trace = std::fs::read_to_string(trace).unwrap();
+    // Who holds the lock is a courtesy.
+    let found = unsafe_names(&trace, &temp.path().join("data"), &["lock"]);
+    assert!(found.is_empty(), "{found:#?}");
+    // The check sees something at all.
+    let without: String = trace
+        .lines()
+        .filter(|line| !line.contains("fsync("))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let found = unsafe_names(&without, &temp.path().join("data"), &["lock"]);
+    assert!(found.len() > 10, "{found:#?}");
 }

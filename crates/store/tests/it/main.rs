@@ -16,6 +16,8 @@ mod room;
 mod skipped;
 #[path = "../../../testkit/src/strace.rs"]
 mod strace;
+#[path = "../../../testkit/src/synced.rs"]
+mod synced;
 mod upload;
 
 use realm_manifest::identity::{
