@@ -9,7 +9,7 @@ use std::{
 };
 
 use realm_manifest::identity::Artifact;
-use realm_store::{Blobs, DataDir};
+use realm_store::{Blobs, DataDir, StateFile};
 
 use super::{
     blobs::bytes,
@@ -246,7 +246,7 @@ fn check(dir: &Path, said: &BTreeMap<String, BTreeSet<u64>>, context: &str) {
         return;
     }
     check_artifacts(&data, said, context);
-    let floor = DataDir::open(&data).unwrap().state_file("floor");
+    let floor = StateFile::new(data.join("floor"));
     let known = floor.read();
     let known = known.unwrap_or_else(|error| panic!("{context}: {error}"));
     let known = known.map_or(0, number);
