@@ -47,17 +47,18 @@ pub fn printed(command: &mut Command) -> Printed {
     }
 }
 
-/// Each call in turn, as long as `killed` says that there was one; every `step`th only, unless
-/// all are asked for.
+/// Each call in turn, as long as `killed` says that there was one: the first, and then the one that
+/// `next` names, or every one where all are asked for.
 pub fn at_every_call(
     calls: &[&'static str],
-    step: u32,
+    next: fn(u32) -> u32,
     mut killed: impl FnMut(&Point<'_>, &str) -> bool,
 ) -> u32 {
-    let step = if all_points() { 1 } else { step };
+    let next = if all_points() { |nth| nth + 1 } else { next };
     let mut points = BTreeMap::new();
     for call in calls {
-        for nth in (1..MAX_CALLS).step_by(step as usize) {
+        let mut nth = 1;
+        while nth < MAX_CALLS {
             let point = Point {
                 call,
                 nth,
@@ -68,6 +69,7 @@ pub fn at_every_call(
                 break;
             }
             *points.entry(call).or_insert(0) += 1;
+            nth = next(nth);
         }
     }
     eprintln!("killed at {points:?}");
@@ -110,57 +112,61 @@ fn an_init_that_was_killed_is_done_again() {
         return;
     }
     let realm = cluster();
-    let points = at_every_call(&CALLS, 1, |point, context| {
-        let home = tempfile::tempdir().unwrap();
-        let mut plain = realm.command();
-        plain
-            .env("REALM_CONFIG_DIR", home.path().join("new/config"))
-            .env("REALM_STATE_DIR", home.path().join("new/state"));
-        let key = home.path().join("new/config/owner.key");
-        let run = |args: &[&str]| {
-            let mut command = Command::new(plain.get_program());
-            for (name, value) in plain.get_envs() {
-                match value {
-                    Some(value) => command.env(name, value),
-                    None => command.env_remove(name),
-                };
+    let points = at_every_call(
+        &CALLS,
+        |nth| nth + 1,
+        |point, context| {
+            let home = tempfile::tempdir().unwrap();
+            let mut plain = realm.command();
+            plain
+                .env("REALM_CONFIG_DIR", home.path().join("new/config"))
+                .env("REALM_STATE_DIR", home.path().join("new/state"));
+            let key = home.path().join("new/config/owner.key");
+            let run = |args: &[&str]| {
+                let mut command = Command::new(plain.get_program());
+                for (name, value) in plain.get_envs() {
+                    match value {
+                        Some(value) => command.env(name, value),
+                        None => command.env_remove(name),
+                    };
+                }
+                printed(command.args(args))
+            };
+            let first = printed(below(&plain, point).args(["init", "-o", "json"]));
+            let killed = was_killed(&first, context);
+            let public = key.exists().then(|| run(&["key", "show"]).stdout);
+            let again = run(&["init"]);
+            let words = format!("{context}: {}{}", again.stdout, again.stderr);
+            let kept = again.stderr.contains("already");
+            assert!(again.code == 0 || kept, "{words}");
+            if !killed {
+                assert!(kept, "{words}");
+                return false;
             }
-            printed(command.args(args))
-        };
-        let first = printed(below(&plain, point).args(["init", "-o", "json"]));
-        let killed = was_killed(&first, context);
-        let public = key.exists().then(|| run(&["key", "show"]).stdout);
-        let again = run(&["init"]);
-        let words = format!("{context}: {}{}", again.stdout, again.stderr);
-        let kept = again.stderr.contains("already");
-        assert!(again.code == 0 || kept, "{words}");
-        if !killed {
-            assert!(kept, "{words}");
-            return false;
-        }
-        // The key that was there is the one that is used.
-        let shown = run(&["key", "show"]);
-        assert_eq!(shown.code, 0, "{words}{}", shown.stderr);
-        assert!(
-            public.is_none_or(|public| public == shown.stdout),
-            "{words}"
-        );
-        let listed = run(&["ls", "-o", "json"]);
-        let listed: Vec<serde_json::Value> =
-            serde_json::from_str::<serde_json::Value>(&listed.stdout)
-                .map(|realms| realms.as_array().cloned().unwrap_or_else(|| vec![realms]))
-                .unwrap();
-        assert_eq!(listed.len(), 1, "{words}");
-        let invited = run(&["invite", "--quiet", "--name", "one"]);
-        assert_eq!(invited.code, 0, "{words}{}", invited.stderr);
-        assert!(
-            !invited.stderr.contains("left out"),
-            "{words}{}",
-            invited.stderr
-        );
-        assert_eq!(left(&home.path().join("new/config")), [""; 0], "{words}");
-        true
-    });
+            // The key that was there is the one that is used.
+            let shown = run(&["key", "show"]);
+            assert_eq!(shown.code, 0, "{words}{}", shown.stderr);
+            assert!(
+                public.is_none_or(|public| public == shown.stdout),
+                "{words}"
+            );
+            let listed = run(&["ls", "-o", "json"]);
+            let listed: Vec<serde_json::Value> =
+                serde_json::from_str::<serde_json::Value>(&listed.stdout)
+                    .map(|realms| realms.as_array().cloned().unwrap_or_else(|| vec![realms]))
+                    .unwrap();
+            assert_eq!(listed.len(), 1, "{words}");
+            let invited = run(&["invite", "--quiet", "--name", "one"]);
+            assert_eq!(invited.code, 0, "{words}{}", invited.stderr);
+            assert!(
+                !invited.stderr.contains("left out"),
+                "{words}{}",
+                invited.stderr
+            );
+            assert_eq!(left(&home.path().join("new/config")), [""; 0], "{words}");
+            true
+        },
+    );
     assert!(points > 10, "{points} are too few to mean much");
 }
 
@@ -185,23 +191,27 @@ fn a_command_that_was_killed_signs_nothing_twice() {
     let via = realm.address("one");
     realm.ok(&["push", "hello", &guest("hello.wasm"), "--via", &via]);
     let mut verbs = ["stop", "start"].into_iter().cycle();
-    let points = at_every_call(&CALLS, 2, |point, context| {
-        let before = revision(&realm, context);
-        let verb = verbs.next().unwrap();
-        let args = [verb, "hello", "--via", &via];
-        let first = printed(below(&realm.command(), point).args(args));
-        let killed = was_killed(&first, context);
-        let said = first.stderr.contains("durable on");
-        // Whatever became of it, the next one is taken: what was signed is handed in before.
-        let verb = verbs.next().unwrap();
-        let next = realm.run(&[verb, "hello", "--via", &via]);
-        assert_eq!(next.code, 0, "{context}: {}", next.stderr);
-        let made = revision(&realm, context) - before;
-        // One that was not signed leaves nothing to change for its opposite.
-        let expected = if said { 2..=2 } else { 0..=2 };
-        assert!(expected.contains(&made) && made != 1, "{context}: {made}");
-        killed
-    });
+    let points = at_every_call(
+        &CALLS,
+        |nth| nth + 2,
+        |point, context| {
+            let before = revision(&realm, context);
+            let verb = verbs.next().unwrap();
+            let args = [verb, "hello", "--via", &via];
+            let first = printed(below(&realm.command(), point).args(args));
+            let killed = was_killed(&first, context);
+            let said = first.stderr.contains("durable on");
+            // Whatever became of it, the next one is taken: what was signed is handed in before.
+            let verb = verbs.next().unwrap();
+            let next = realm.run(&[verb, "hello", "--via", &via]);
+            assert_eq!(next.code, 0, "{context}: {}", next.stderr);
+            let made = revision(&realm, context) - before;
+            // One that was not signed leaves nothing to change for its opposite.
+            let expected = if said { 2..=2 } else { 0..=2 };
+            assert!(expected.contains(&made) && made != 1, "{context}: {made}");
+            killed
+        },
+    );
     assert!(points > 6, "{points} are too few to mean much");
     realm.ok(&["history", "verify", "--via", &via]);
     // What was kept for a second node is forgotten once it has it.
@@ -223,32 +233,36 @@ fn a_rotation_that_was_killed_is_finished_by_running_it_again() {
     realm.ok(&["push", "hello", &guest("hello.wasm"), "--via", &via]);
     let key = realm.path().join("config/owner.key");
     let mut verbs = ["stop", "start"].into_iter().cycle();
-    let points = at_every_call(&CALLS, 2, |point, context| {
-        let rotate = ["key", "rotate", "--yes", "--via", &via];
-        let first = printed(below(&realm.command(), point).args(rotate));
-        let killed = was_killed(&first, context);
-        // There is a key at any moment, and what lies beside it is its own public half.
-        assert!(key.exists(), "{context}: the key is gone");
-        let shown = realm.ok(&["key", "show"]);
-        if let Ok(beside) = fs::read_to_string(key.with_extension("pub")) {
-            fs::remove_file(key.with_extension("pub")).unwrap();
-            assert_eq!(realm.ok(&["key", "show"]), shown, "{context}");
-            fs::write(key.with_extension("pub"), beside).unwrap();
-        }
-        if killed {
+    let points = at_every_call(
+        &CALLS,
+        |nth| nth + 2,
+        |point, context| {
+            let rotate = ["key", "rotate", "--yes", "--via", &via];
+            let first = printed(below(&realm.command(), point).args(rotate));
+            let killed = was_killed(&first, context);
+            // There is a key at any moment, and what lies beside it is its own public half.
+            assert!(key.exists(), "{context}: the key is gone");
+            let shown = realm.ok(&["key", "show"]);
+            if let Ok(beside) = fs::read_to_string(key.with_extension("pub")) {
+                fs::remove_file(key.with_extension("pub")).unwrap();
+                assert_eq!(realm.ok(&["key", "show"]), shown, "{context}");
+                fs::write(key.with_extension("pub"), beside).unwrap();
+            }
+            if killed {
+                let next = realm.run(&[verbs.next().unwrap(), "hello", "--via", &via]);
+                let told = next.stderr.contains("finish it: realm key rotate");
+                assert!(next.code == 0 || told, "{context}: {}", next.stderr);
+                let again = realm.run(&rotate);
+                assert_eq!(again.code, 0, "{context}: {}", again.stderr);
+                assert!(!realm.path().join("config/owner-next.key").exists());
+                assert!(key.with_extension("pub").exists(), "{context}");
+            }
             let next = realm.run(&[verbs.next().unwrap(), "hello", "--via", &via]);
-            let told = next.stderr.contains("finish it: realm key rotate");
-            assert!(next.code == 0 || told, "{context}: {}", next.stderr);
-            let again = realm.run(&rotate);
-            assert_eq!(again.code, 0, "{context}: {}", again.stderr);
-            assert!(!realm.path().join("config/owner-next.key").exists());
-            assert!(key.with_extension("pub").exists(), "{context}");
-        }
-        let next = realm.run(&[verbs.next().unwrap(), "hello", "--via", &via]);
-        assert_eq!(next.code, 0, "{context}: {}", next.stderr);
-        revision(&realm, context);
-        killed
-    });
+            assert_eq!(next.code, 0, "{context}: {}", next.stderr);
+            revision(&realm, context);
+            killed
+        },
+    );
     assert!(points > 10, "{points} are too few to mean much");
     realm.ok(&["history", "verify", "--via", &via]);
 }
