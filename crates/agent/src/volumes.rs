@@ -19,6 +19,8 @@ const MARK: &str = ".cell-";
 pub struct Volumes {
     path: PathBuf,
     cells: BTreeMap<ComponentName, BTreeSet<u32>>,
+    /// Cells of these whose mark is not on disk yet.
+    unmarked: BTreeSet<(ComponentName, u32)>,
 }
 
 impl Volumes {
@@ -41,16 +43,39 @@ impl Volumes {
                 }
             }
         }
-        Ok(Self { path, cells })
+        Ok(Self {
+            path,
+            cells,
+            unmarked: BTreeSet::new(),
+        })
     }
 
-    /// A cell has started with its volumes.
+    /// A cell has started with its volumes. What a disk did not take is tried again at each call,
+    /// and told of once.
     pub fn note(&mut self, component: &ComponentName, index: u32) -> io::Result<()> {
         let known = self.cells.entry(component.clone()).or_default();
-        if known.insert(index) {
-            let component = self.path.join(component.as_str());
-            fs::create_dir_all(&component)?;
-            fs::File::create(component.join(format!("{MARK}{index}")))?;
+        let is_new = known.insert(index);
+        let cell = (component.clone(), index);
+        if !is_new && !self.unmarked.contains(&cell) {
+            return Ok(());
+        }
+        match self.mark(component, index) {
+            Ok(()) => {
+                self.unmarked.remove(&cell);
+                Ok(())
+            }
+            Err(error) if self.unmarked.insert(cell) => Err(error),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Durable, with the directories that lead to it: the guest syncs only what it writes.
+    fn mark(&self, component: &ComponentName, index: u32) -> io::Result<()> {
+        let component = self.path.join(component.as_str());
+        fs::create_dir_all(&component)?;
+        fs::File::create(component.join(format!("{MARK}{index}")))?;
+        for dir in [&component, &self.path] {
+            fs::File::open(dir)?.sync_all()?;
         }
         Ok(())
     }
@@ -65,6 +90,7 @@ impl Volumes {
             return Ok(());
         };
         known.remove(&index);
+        self.unmarked.remove(&(component.clone(), index));
         let mark = format!("{MARK}{index}");
         match fs::remove_file(self.path.join(component.as_str()).join(mark)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -143,5 +169,22 @@ mod tests {
         }
         assert_eq!(held(&volumes), both(1), "the data is still there");
         assert_eq!(held(&open()), both(1));
+    }
+
+    #[test]
+    fn a_mark_that_a_disk_did_not_take_is_written_when_it_does() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("volumes");
+        let web = "web".parse().expect("a name");
+        let mut volumes = Volumes::open(path.clone()).expect("readable");
+        // A file where the directory should be stands for a disk that takes nothing.
+        fs::write(&path, "").expect("writable");
+        volumes.note(&web, 1).expect_err("told of");
+        volumes.note(&web, 1).expect("once");
+        assert_eq!(held(&volumes), [("web".to_owned(), 1)]);
+        fs::remove_file(&path).expect("removable");
+        volumes.note(&web, 1).expect("writable");
+        let again = Volumes::open(path).expect("readable");
+        assert_eq!(held(&again), [("web".to_owned(), 1)]);
     }
 }

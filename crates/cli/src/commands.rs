@@ -288,9 +288,27 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
     let session = Session::open(cli, log)?;
     let code = match &cli.command {
         Command::Run(args) => return run::run(args, &session),
-        command => dispatch(command, &session)?,
+        command => dispatch(command, &session).map_err(|error| with_rights(error, &session))?,
     };
     Ok(code as u8)
+}
+
+/// A key may have lost its rights to one that lies beside it.
+fn with_rights(error: CliError, session: &Session) -> CliError {
+    if error.code != ExitCode::NotAuthorised {
+        return error;
+    }
+    match (
+        rotate::unfinished(&session.settings.key_path()),
+        &error.help,
+    ) {
+        (Some(unfinished), Some(help)) => {
+            let help = format!("{help}; but {unfinished}");
+            error.help(help)
+        }
+        (Some(unfinished), None) => error.help(unfinished),
+        (None, _) => error,
+    }
 }
 
 fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {

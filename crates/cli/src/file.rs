@@ -3,48 +3,133 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::Path,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
+
+use rustix::io::Errno;
 
 /// Replaces `path` in one step: readers see the old bytes or the new, also after a crash.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;
     create_dir(dir)?;
-    let name = path
-        .file_name()
-        .ok_or_else(|| io::Error::other("a path without a file name"))?;
-    let temporary = dir.join(format!(
-        ".{}.{}.new",
-        name.to_string_lossy(),
-        std::process::id()
-    ));
-    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // The first error is the one to report; a leftover temporary file harms nobody.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
+    let beside = Beside::write(path, bytes)?;
+    fs::rename(&beside.path, path).or_else(|error| beside.discard(error))?;
     sync_dir(dir)
 }
 
-/// Renames within one directory, durably.
+/// Renames durably.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    sync_dir(parent(to)?)
+    // The new name first: after a crash in between both are there, and not neither.
+    sync_dir(parent(to)?)?;
+    sync_dir(parent(from)?)
 }
 
 /// Writes a file that must not exist yet; never overwrites.
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;
     create_dir(dir)?;
-    let temporary = dir.join(format!(".new.{}", std::process::id()));
-    write_synced(&temporary, bytes)?;
-    // A hard link fails where the name is taken, and the file appears whole.
-    let linked = fs::hard_link(&temporary, path);
-    fs::remove_file(&temporary)?;
-    linked?;
+    let beside = Beside::write(path, bytes)?;
+    name(&beside.path, path).or_else(|error| beside.discard(error))?;
     sync_dir(dir)
+}
+
+/// Gives a file the name `to`, which must be free.
+fn name(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // Network file systems cannot do it in one step.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link(from, to),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A hard link fails where the name is taken, and the file appears whole.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to)?;
+    fs::remove_file(from)
+}
+
+/// A file that is written before it gets its name. There is one such name beside each path, so that
+/// what a crash leaves there is used by the next write and does not pile up; who writes holds its
+/// lock, so that commands that run at once take turns.
+struct Beside {
+    path: PathBuf,
+    /// Holds the lock.
+    _file: File,
+}
+
+impl Beside {
+    fn write(path: &Path, bytes: &[u8]) -> io::Result<Self> {
+        let path = Self::name(path)?;
+        let mut file = Self::take(&path)?;
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.write_all(bytes))
+            .and_then(|()| file.sync_all());
+        let beside = Self { path, _file: file };
+        match written {
+            Ok(()) => Ok(beside),
+            Err(error) => beside.discard(error),
+        }
+    }
+
+    fn take(path: &Path) -> io::Result<File> {
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path)?;
+            file.lock()?;
+            let ours = file.metadata()?;
+            let named = match fs::symlink_metadata(path) {
+                Ok(named) => named,
+                // Whoever had the lock before gave the file its name.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if (named.dev(), named.ino()) != (ours.dev(), ours.ino()) {
+                continue;
+            }
+            if named.nlink() == 1 {
+                return Ok(file);
+            }
+            // A crash between the two steps of a link: these bytes have their name already, and
+            // must not be written over.
+            fs::remove_file(path)?;
+        }
+    }
+
+    fn name(path: &Path) -> io::Result<PathBuf> {
+        let name = path
+            .file_name()
+            .ok_or_else(|| io::Error::other("a path without a file name"))?;
+        Ok(parent(path)?.join(format!(".{}.new", name.to_string_lossy())))
+    }
+
+    /// The first error is the one to report; what stays is used by the next write.
+    fn discard<T>(&self, error: io::Error) -> io::Result<T> {
+        let _ = fs::remove_file(&self.path);
+        Err(error)
+    }
+}
+
+/// Removes what a crash left of a write to `path`; an error while another command writes there.
+pub fn forget(path: &Path) -> io::Result<()> {
+    let beside = Beside::name(path)?;
+    match File::open(&beside) {
+        Ok(file) => {
+            file.try_lock()?;
+            fs::remove_file(beside)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads a whole file of at most `max` bytes; None when there is none.
@@ -62,22 +147,19 @@ pub fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
+/// Makes a directory and those above it, durably: what is synced in a directory is lost with its name.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let above = parent(dir)?;
+    create_dir(above)?;
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        // Another command was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_dir(above),
+    }
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
@@ -118,5 +200,57 @@ mod tests {
         assert_eq!(read(&path, 5).unwrap().unwrap(), b"three");
         assert!(read(&path, 4).is_err());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_used_by_the_next_write_and_ends_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let beside = dir.path().join(".key.new");
+        fs::write(&beside, b"of a command that was killed").unwrap();
+        create(&path, b"one").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert!(!beside.exists());
+        // Killed between the two steps of a link: both names are one file.
+        fs::hard_link(&path, &beside).unwrap();
+        assert!(create(&path, b"two").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        fs::hard_link(&path, &beside).unwrap();
+        replace(&path, b"three").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn where_a_name_cannot_be_given_in_one_step_it_is_never_taken_from_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, b"one").unwrap();
+        link(&from, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"one");
+        assert!(!from.exists());
+        fs::write(&from, b"two").unwrap();
+        let taken = link(&from, &to).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&to).unwrap(), b"one");
+    }
+
+    #[test]
+    fn many_at_once_leave_one_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mark");
+        std::thread::scope(|scope| {
+            for writer in 0..8u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        replace(path, &[writer; 1000]).unwrap();
+                    }
+                });
+            }
+        });
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes.len() == 1000 && bytes.iter().all(|byte| *byte == bytes[0]));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

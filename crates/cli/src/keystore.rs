@@ -80,6 +80,9 @@ pub fn load_public(path: &Path, passphrase: &PassphraseSource) -> Result<PublicK
     if let Ok(public) = format::read_public(&text) {
         return Ok(public);
     }
+    if let Ok(secret) = format::read_secret(&text, None) {
+        return Ok(secret.public());
+    }
     // An encrypted file keeps its public half beside it, in the open.
     let beside = path.with_extension("pub");
     if let Some(bytes) = file::read(&beside, MAX_BYTES).context("cannot read the public key")?
@@ -102,6 +105,15 @@ pub fn create(path: &Path, key: &SecretKey, passphrase: Option<&str>) -> Result<
     .context("cannot write the key as text")?;
     keep(path, text.as_bytes())?;
     create_public(&path.with_extension("pub"), key.public())
+}
+
+/// Puts the public half beside a key where it is missing, as after a command that was cut short.
+pub fn complete(path: &Path, public: PublicKey) -> Result<()> {
+    let beside = path.with_extension("pub");
+    if beside.exists() || protection(path)? == Protection::SshAgent {
+        return Ok(());
+    }
+    create_public(&beside, public)
 }
 
 /// Keeps the public half only: the ssh-agent has the private one.
@@ -276,4 +288,45 @@ fn encryption_nonce() -> Result<EncryptionNonce> {
         salt: random()?,
         check: u32::from_le_bytes(random()?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn no_bit_that_turns_over_makes_another_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("owner.key");
+        let key = SecretKey::from_seed(&[7; 32]);
+        create(&path, &key, None).unwrap();
+        let source = PassphraseSource::default();
+        let (mut same, mut refused) = (0, 0);
+        for file in [path.clone(), path.with_extension("pub")] {
+            let whole = std::fs::read(&file).unwrap();
+            for at in 0..whole.len() * 8 {
+                let mut flipped = whole.clone();
+                flipped[at / 8] ^= 1 << (at % 8);
+                std::fs::write(&file, flipped).unwrap();
+                match load_public(&path, &source) {
+                    Ok(public) => assert_eq!(public, key.public(), "bit {at}"),
+                    Err(error) => {
+                        let name = path.display().to_string();
+                        assert!(error.message.contains(&name), "bit {at}: {error}");
+                    }
+                }
+                match load(&path, &source) {
+                    Ok(loaded) => {
+                        assert_eq!(Signer::public(&loaded), key.public(), "bit {at}");
+                        same += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+            std::fs::write(&file, whole).unwrap();
+        }
+        assert!(same > 100 && refused > 100, "{same} {refused}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod chain;
+mod checked;
 mod clock;
 mod commands;
 mod completion;

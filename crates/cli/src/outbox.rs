@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteVec;
+use realm_identity::{Artifact, Entry, Signed};
 
 use crate::{
     error::{CliError, Context as _, Result},
@@ -125,19 +126,38 @@ fn read(path: &Path) -> Result<Option<Sealed>> {
     let Some(bytes) = file::read(path, MAX_BYTES).context(described())? else {
         return Ok(None);
     };
-    let decoded: std::result::Result<(ByteVec, ByteVec), _> = minicbor::decode(&bytes);
-    let (entry, payload) = decoded
-        .context(described())
-        .map_err(|error: CliError| {
-            error.help(format!(
-                "the file is damaged. It held an intent that may have reached no node: look for it in realm history, and run its command again if it is not there. First: rm {}",
-                path.display()
-            ))
-        })?;
-    Ok(Some(Sealed {
+    let intent = decode(&bytes).context(described()).map_err(|error: CliError| {
+        error.help(format!(
+            "the file is damaged. It held an intent that may have reached no node: look for it in realm history, and run its command again if it is not there. First: rm {}",
+            path.display()
+        ))
+    })?;
+    Ok(Some(intent))
+}
+
+/// What was written: bytes that changed on disk would be refused by every node, as if somebody else
+/// had been faster, and be dropped for it.
+fn decode(bytes: &[u8]) -> std::result::Result<Sealed, Damage> {
+    let (entry, payload): (ByteVec, ByteVec) = minicbor::decode(bytes)?;
+    let signed = Signed::<Entry>::from_wire(&entry)?;
+    let body = signed.body.as_ref();
+    if body.is_none_or(|body| body.payload != Artifact::of(&payload)) {
+        return Err(Damage::Payload);
+    }
+    Ok(Sealed {
         entry: entry.into(),
         payload: payload.into(),
-    }))
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error("it is not made of an intent and its payload")]
+    Form(#[from] minicbor::decode::Error),
+    #[error(transparent)]
+    Entry(#[from] realm_identity::VerifyError),
+    #[error("its payload is not the one that was signed")]
+    Payload,
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -153,12 +173,27 @@ fn remove(path: &Path) -> Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use realm_identity::{Body, Genesis, Hash, Kind, SecretKey, Target, Timestamp};
+
     use super::*;
 
     fn intent(text: &str) -> Sealed {
+        let owner = SecretKey::from_seed(&[1; 32]);
+        let genesis = Genesis::new(owner.public(), "home".into(), [0; 32]);
+        let realm = Signed::sign(genesis, &owner).unwrap().realm_id();
+        let payload = text.as_bytes().to_vec();
+        let body = Body {
+            state: Hash::of(b"state"),
+            kind: Kind::Push.number(),
+            target: Target::Component("web".into()),
+            not_after: None,
+            issued_at: Timestamp(1),
+            payload: Artifact::of(&payload),
+        };
+        let entry = Entry::new(realm, owner.public(), 1, realm, body);
         Sealed {
-            entry: text.as_bytes().to_vec(),
-            payload: b"payload".to_vec(),
+            entry: Signed::sign(entry, &owner).unwrap().to_wire(),
+            payload,
         }
     }
 
@@ -202,5 +237,22 @@ mod tests {
         let path = dir.path().join("outbox").display().to_string();
         assert!(error.message.contains(&path), "{error}");
         assert!(error.help.unwrap().contains("rm "));
+    }
+
+    #[test]
+    fn a_bit_that_turned_over_is_damage_and_not_another_intent() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::new(dir.path());
+        outbox.put(&intent("a")).unwrap();
+        outbox.keep(1).unwrap();
+        let path = dir.path().join("kept/1");
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            std::fs::write(&path, flipped).unwrap();
+            let error = outbox.kept().unwrap_err();
+            assert!(error.message.contains("kept/1"), "bit {at}: {error}");
+        }
     }
 }

@@ -15,6 +15,7 @@ use std::{
 use realm_identity::{Genesis, PublicKey, RealmId, Signed, Timestamp};
 
 use crate::{
+    checked,
     error::{CliError, Context as _, ExitCode, Result},
     file,
     outbox::Outbox,
@@ -67,7 +68,25 @@ impl Realms {
             _ => {}
         }
         self.select(&realm)?;
+        self.tidy();
         Ok(realm)
+    }
+
+    /// Removes what is left of realms that were never kept because a command was cut short.
+    fn tidy(&self) {
+        let dir = self.dir.join("realms");
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let begun = entry.path();
+            let is_realm = entry
+                .file_name()
+                .to_string_lossy()
+                .parse::<RealmId>()
+                .is_ok();
+            // Nothing depends on it: what cannot be removed stays, and is passed over.
+            if is_realm && is_begun(&begun) && file::forget(&begun.join("genesis")).is_ok() {
+                let _ = std::fs::remove_dir(begun);
+            }
+        }
     }
 
     /// Makes `realm` the one in use.
@@ -101,7 +120,8 @@ impl Realms {
             let name = entry
                 .context(format!("cannot read {}", dir.display()))?
                 .file_name();
-            ids.extend(name.to_string_lossy().parse::<RealmId>());
+            let id = name.to_string_lossy().parse::<RealmId>().ok();
+            ids.extend(id.filter(|id| !is_begun(&self.realm_dir(id))));
         }
         Ok(ids)
     }
@@ -180,6 +200,16 @@ impl Realms {
     }
 }
 
+/// Whether a realm was about to be kept here and never was: nothing has a name yet.
+fn is_begun(dir: &Path) -> bool {
+    let Ok(mut entries) = std::fs::read_dir(dir) else {
+        return false;
+    };
+    entries.all(|entry| {
+        entry.is_ok_and(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
+    })
+}
+
 fn ambiguous(asked: &str) -> CliError {
     CliError::new(
         ExitCode::Usage,
@@ -218,9 +248,8 @@ impl Realm {
         else {
             return Ok(0);
         };
-        let text = String::from_utf8_lossy(&bytes);
-        let mark = text.trim().parse().context(described());
-        mark.map_err(|error| error.help(help))
+        let mark = checked::unseal(&bytes).and_then(|mark| mark.parse().ok());
+        mark.ok_or_else(|| CliError::failed(format!("{}: it is damaged", described())).help(help))
     }
 
     /// Raises the mark, durably; never lowers it.
@@ -244,7 +273,7 @@ impl Realm {
 
     fn write_mark(&self, revision: u64) -> Result<()> {
         let path = self.dir.join("mark");
-        file::replace(&path, revision.to_string().as_bytes())
+        file::replace(&path, checked::seal(&revision.to_string()).as_bytes())
             .context(format!("cannot write {}", path.display()))
     }
 
@@ -268,9 +297,9 @@ impl Realm {
         let Some(bytes) = file::read(&path, MAX_BYTES).context(described())? else {
             return Ok(self.genesis.owner());
         };
-        let text = String::from_utf8_lossy(&bytes);
-        text.trim().parse().context(described()).map_err(|error| {
-            error.help(format!(
+        let owner = checked::unseal(&bytes).and_then(|owner| owner.parse().ok());
+        owner.ok_or_else(|| {
+            CliError::failed(format!("{}: it is damaged", described())).help(format!(
                 "remove it; the next command that asks a node writes it anew: rm {}",
                 path.display()
             ))
@@ -282,7 +311,8 @@ impl Realm {
         if self.owner().is_ok_and(|known| known == owner) {
             return Ok(());
         }
-        file::replace(&self.dir.join("owner"), owner.to_string().as_bytes())
+        let sealed = checked::seal(&owner.to_string());
+        file::replace(&self.dir.join("owner"), sealed.as_bytes())
             .context("cannot remember who owns this realm")
     }
 

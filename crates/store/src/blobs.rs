@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::SystemTime,
@@ -28,6 +29,7 @@ mod disk;
 mod error;
 mod files;
 mod import;
+mod mend;
 mod partial;
 mod room;
 #[cfg(test)]
@@ -156,15 +158,32 @@ impl Blobs {
                 "it is not inside the artifact, or too long".into(),
             ));
         };
-        let path = self.path(sha256);
+        let encoded = match self.encode(&artifact, offset..end) {
+            Err(error) => {
+                tracing::debug!(%error, "a range could not be proven");
+                self.mend(&artifact)?;
+                self.encode(&artifact, offset..end)?
+            }
+            encoded => encoded?,
+        };
+        Ok(Some(encoded))
+    }
+
+    fn encode(&self, artifact: &Artifact, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let path = self.path(&artifact.sha256);
         let io_error = BlobError::at(&path);
         let data = File::open(&path).map_err(&io_error)?;
         let tree = File::open(with(&path, "bao")).map_err(&io_error)?;
-        let board = board(&artifact, tree);
-        let mut encoded = Vec::with_capacity(len as usize + len as usize / 64);
-        encode_ranges_validated(&data, &board, &chunks(offset..end), &mut encoded)
-            .map_err(|error| range_error(error.to_string()))?;
-        Ok(Some(encoded))
+        let board = board(artifact, tree);
+        let len = range.end.saturating_sub(range.start) as usize;
+        let mut encoded = Vec::with_capacity(len + len / 64);
+        encode_ranges_validated(&data, &board, &chunks(range), &mut encoded).map_err(|error| {
+            BlobError::Range {
+                sha256: artifact.sha256,
+                reason: error.to_string(),
+            }
+        })?;
+        Ok(encoded)
     }
 
     /// Moves what is whole at `from` to its place, after checking its size and SHA-256.
@@ -187,13 +206,12 @@ impl Blobs {
             });
         }
         let to = self.path(&artifact.sha256);
-        let (shards, parent) = (self.dir.join("blobs"), to.parent().unwrap_or(&self.dir));
-        if create_private(parent).map_err(&io_error)? {
-            // The shard's own name must last as well.
-            sync_dir(&shards).map_err(&io_error)?;
-        }
+        let parent = to.parent().unwrap_or(&self.dir);
+        create_private(parent).map_err(&io_error)?;
         write_meta(&with(&to, "meta"), artifact).map_err(&io_error)?;
         fs::rename(with(from, "bao"), with(&to, "bao")).map_err(&io_error)?;
+        // Names of one directory may reach the disk in any order.
+        sync_dir(parent).map_err(&io_error)?;
         // Last: the bytes under their name are what says that all of it is here.
         fs::rename(with(from, "data"), &to).map_err(&io_error)?;
         sync_dir(parent).map_err(&io_error)?;

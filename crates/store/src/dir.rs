@@ -194,17 +194,13 @@ const STICKY: u32 = 0o1000;
 /// Refuses to follow a link that someone put where our file should be.
 pub(crate) const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
-/// Makes the directory for the owner alone; one that is there and open to others is closed to
-/// them. True where it was made.
-pub(crate) fn create_private(path: &Path) -> io::Result<bool> {
-    let made = !path.try_exists()?;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
+/// Makes the directory for the owner alone, and those above it; one that is there and open to others
+/// is closed to them.
+pub(crate) fn create_private(path: &Path) -> io::Result<()> {
+    create_synced(path)?;
     let mode = fs::metadata(path)?.mode() & 0o7777;
     if mode & OTHERS == 0 {
-        return Ok(made);
+        return Ok(());
     }
     if mode & STICKY != 0 {
         return Err(io::Error::new(
@@ -217,8 +213,25 @@ pub(crate) fn create_private(path: &Path) -> io::Result<bool> {
         mode = format!("{mode:04o}"),
         "others could look into this directory of the agent: its mode is 0700 now"
     );
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    Ok(made)
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+/// What is synced inside a directory lasts only as long as the directory's own name, so that is
+/// synced too.
+fn create_synced(path: &Path) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let above = match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    create_synced(above)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else was faster.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_dir(above),
+    }
 }
 
 /// The name under which a file is made before it replaces `path`: no two files share one.

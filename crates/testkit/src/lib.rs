@@ -10,6 +10,8 @@
 
 mod here;
 mod skipped;
+pub mod strace;
+pub mod synced;
 
 use std::{
     fs::{self, File},
@@ -230,35 +232,13 @@ impl Cluster {
 
     /// Starts a node's agent, again where it ran before.
     pub fn start(&mut self, name: &str) {
-        let data = self.data(name);
-        let info = data.join("agent.json");
-        // What a killed agent left would be taken for the new one's.
-        let _ = fs::remove_file(&info);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.path().join(format!("{name}.log")))
-            .unwrap();
-        let mut command = self.command();
-        let listen = self.listen;
+        self.spawn(name, None);
+        let info = self.data(name).join("agent.json");
         let node = self
             .nodes
             .iter_mut()
             .find(|node| node.name == name)
             .unwrap();
-        command
-            .args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"])
-            .arg(&data);
-        if node.listen.is_empty() {
-            command.args(["--listen", listen]);
-        }
-        for address in &node.listen {
-            let address = address.split("/p2p/").next().unwrap();
-            command.args(["--listen", address]);
-        }
-        command.args(&node.args).envs(node.env.iter().cloned());
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        node.child = Some(command.spawn().unwrap());
         let child = node.child.as_mut().unwrap();
         let listen = wait_for(&format!("{name} listens"), || {
             if let Some(status) = child.try_wait().unwrap() {
@@ -278,6 +258,56 @@ impl Cluster {
             .find(|node| node.name == name)
             .unwrap();
         node.listen = listen;
+    }
+
+    /// Starts a node's agent where it ran before, below strace, which kills it or lets its disk fail at
+    /// one call. Whether it comes so far as to listen is the test's business.
+    pub fn start_at(&mut self, name: &str, point: &strace::Point<'_>) {
+        self.spawn(name, Some(point));
+    }
+
+    fn spawn(&mut self, name: &str, point: Option<&strace::Point<'_>>) {
+        let data = self.data(name);
+        // What a killed agent left would be taken for the new one's.
+        let _ = fs::remove_file(data.join("agent.json"));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path().join(format!("{name}.log")))
+            .unwrap();
+        let mut command = self.command();
+        if let Some(point) = point {
+            command = below(&command, point);
+        }
+        let listen = self.listen;
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
+        command
+            .args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"])
+            .arg(&data);
+        if node.listen.is_empty() {
+            command.args(["--listen", listen]);
+        }
+        for address in &node.listen {
+            let address = address.split("/p2p/").next().unwrap();
+            command.args(["--listen", address]);
+        }
+        command.args(&node.args).envs(node.env.iter().cloned());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        node.child = Some(command.spawn().unwrap());
+    }
+
+    /// Whether the process of a node that was started has ended by itself.
+    pub fn has_ended(&mut self, name: &str) -> bool {
+        let node = self
+            .nodes
+            .iter_mut()
+            .find(|node| node.name == name)
+            .unwrap();
+        node.child.as_mut().unwrap().try_wait().unwrap().is_some()
     }
 
     /// kill -9.
@@ -362,6 +392,19 @@ impl Cluster {
             nodes.len() == count && nodes.iter().all(|node| node["state"] == "ready")
         });
     }
+}
+
+/// `plain` with its environment below strace; its arguments are added by the caller.
+pub fn below(plain: &Command, point: &strace::Point<'_>) -> Command {
+    let mut command = strace::strace(plain.get_program(), point);
+    for (key, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    command.stdin(Stdio::null());
+    command
 }
 
 impl Drop for Cluster {

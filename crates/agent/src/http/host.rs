@@ -73,27 +73,35 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// The token of a data directory; a new one where there is none.
 pub fn token(dir: &Path, random: impl FnOnce() -> io::Result<[u8; 32]>) -> io::Result<Arc<str>> {
     let path = dir.join(TOKEN_FILE);
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     match std::fs::File::open(&path) {
         Ok(file) => {
             let most = u64::try_from(TOKEN_LETTERS).unwrap_or(u64::MAX) + 1;
-            file.take(most).read_to_string(&mut text)?;
+            file.take(most).read_to_end(&mut bytes)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    if text.trim_end().len() == TOKEN_LETTERS {
-        return Ok(text.trim_end().into());
+    let text = bytes.trim_ascii_end();
+    if text.len() == TOKEN_LETTERS && text.iter().all(u8::is_ascii_hexdigit) {
+        return Ok(String::from_utf8_lossy(text).into());
     }
-    // A file that was cut short is no token: whoever used it is told so by the answer.
+    // A file that was cut short or changed is no token: whoever used it is told so by the answer.
     let token: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let new = dir.join(format!("{TOKEN_FILE}.new"));
+    // What a crash left may have another mode.
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = std::fs::OpenOptions::new()
-        .create(true)
+        .create_new(true)
         .write(true)
-        .truncate(true)
         .mode(0o600)
-        .open(&path)?;
+        .open(&new)?;
     file.write_all(format!("{token}\n").as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, &path)?;
     Ok(token.into())
 }
 
@@ -116,7 +124,36 @@ fn is_local(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_local;
+    use super::{TOKEN_FILE, TOKEN_LETTERS, is_local, token};
+
+    #[test]
+    fn a_damaged_token_is_made_anew_and_a_good_one_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(TOKEN_FILE);
+        let seven = || token(dir.path(), || Ok([7; 32])).expect("a token");
+        let good = "07".repeat(32);
+        assert_eq!(&*seven(), good);
+        let kept = std::fs::read(&path).expect("it is kept");
+        // A file of a crash in the middle does not keep it from being made.
+        std::fs::write(dir.path().join("http.token.new"), "cut").expect("writes");
+        let other = "0a".repeat(32);
+        std::fs::write(&path, &other).expect("writes");
+        assert_eq!(&*seven(), other, "a good one stays");
+        for cut in 0..TOKEN_LETTERS {
+            std::fs::write(&path, &kept[..cut]).expect("writes");
+            assert_eq!(&*seven(), good, "cut to {cut}");
+        }
+        for at in 0..TOKEN_LETTERS * 8 {
+            let mut flipped = kept.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            std::fs::write(&path, &flipped).expect("writes");
+            // The agent starts, with that file's token or a new one.
+            let token = seven();
+            assert!(*token == *good || token.as_bytes() == &flipped[..TOKEN_LETTERS]);
+            assert_eq!(token.len(), TOKEN_LETTERS);
+        }
+        assert!(!dir.path().join("http.token.new").exists());
+    }
 
     #[test]
     fn only_addresses_and_localhost_are_hosts() {

@@ -60,6 +60,7 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
         );
     }
     let key = keystore::load(&path, &session.passphrase)?;
+    keystore::complete(&path, key.public())?;
     let genesis = Genesis::new(key.public(), args.name.clone(), keystore::random()?);
     let genesis = Signed::sign(genesis, &key)
         .context("cannot sign the realm's first entry")

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use realm_identity::{PublicKey, SecretKey, Signer as _, Target};
+use realm_identity::{PublicKey, SecretKey, Signer as _, Target, format};
 use realm_manifest::payload::{Note, Payload};
 use realm_planner::State;
+use zeroize::Zeroizing;
 
 use crate::{
     commands::{Session, lifecycle},
@@ -75,6 +76,11 @@ async fn rotate(args: &Args, realm: &Realm, session: &Session) -> Result<ExitCod
         // The log has it already; only the files were not exchanged.
         return exchange(&path, &next, realm, session);
     }
+    if !made && finished_but_for_its_name(&path, &next, session)? {
+        move_public(&next, &path)?;
+        let new = keystore::load_public(&path, &session.passphrase)?;
+        return tell(&path, new, session);
+    }
     let name = &realm.genesis.name;
     confirm(args.yes, &format!("replace the owner key of realm {name}")).await?;
     if !made {
@@ -130,13 +136,15 @@ async fn owns(path: &Path, realm: &Realm, session: &Session) -> Result<bool> {
     }
 }
 
-/// Puts the new key where the old one was. The old one stays beside it.
+/// Puts the new key where the old one was. The old one stays beside it. At every moment there is
+/// a key, and a public half beside it is its own.
 fn exchange(path: &Path, next: &Path, realm: &Realm, session: &Session) -> Result<ExitCode> {
     let new = keystore::load_public(next, &session.passphrase)?;
     if path.exists() {
         let old = keystore::load_public(path, &session.passphrase)?;
         let kept = beside(path, &old.short().replace(':', "-"));
-        rename_key(path, &kept)?;
+        keep(path, &kept)?;
+        move_public(path, &kept)?;
         let others = others_of(old, realm, session)?;
         if !others.is_empty() {
             session.output.say(format!(
@@ -146,11 +154,46 @@ fn exchange(path: &Path, next: &Path, realm: &Realm, session: &Session) -> Resul
             ));
         }
     }
-    rename_key(next, path)?;
+    file::rename(next, path).context(format!("cannot put the new key in {}", path.display()))?;
+    move_public(next, path)?;
+    keystore::complete(path, new)?;
+    tell(path, new, session)
+}
+
+fn tell(path: &Path, new: PublicKey, session: &Session) -> Result<ExitCode> {
     session
         .output
         .say(format!("✓ owner key  {}  {new}", path.display()));
     Ok(ExitCode::Ok)
+}
+
+/// A second copy of a key, which may be there from a try that was interrupted.
+fn keep(path: &Path, kept: &Path) -> Result<()> {
+    let described = || format!("cannot keep the old key in {}", kept.display());
+    let read = |path| file::read(path, keystore::MAX_BYTES).context(described());
+    let bytes = Zeroizing::new(read(path)?.unwrap_or_default());
+    match file::create(kept, &bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let there = Zeroizing::new(read(kept)?.unwrap_or_default());
+            if *there == *bytes {
+                return Ok(());
+            }
+            Err(error).context(described())
+        }
+        kept => kept.context(described()),
+    }
+}
+
+/// The public half of the key that the realm has, where only it has not got its name yet.
+fn finished_but_for_its_name(path: &Path, next: &Path, session: &Session) -> Result<bool> {
+    let left = next.with_extension("pub");
+    let described = || format!("cannot read {}", left.display());
+    let left = file::read(&left, keystore::MAX_BYTES).context(described())?;
+    let left = left.and_then(|text| format::read_public(&String::from_utf8_lossy(&text)).ok());
+    let Some(left) = left.filter(|_| !path.with_extension("pub").exists()) else {
+        return Ok(false);
+    };
+    Ok(keystore::load_public(path, &session.passphrase)? == left)
 }
 
 /// Other realms that were made with `old`.
@@ -163,16 +206,28 @@ fn others_of(old: PublicKey, realm: &Realm, session: &Session) -> Result<Vec<Str
         .collect())
 }
 
-/// Renames a key file and its public half.
-fn rename_key(from: &Path, to: &Path) -> Result<()> {
-    let described = || format!("cannot rename {} to {}", from.display(), to.display());
-    match std::fs::rename(from.with_extension("pub"), to.with_extension("pub")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).context(described());
-        }
-        _ => {}
+/// Renames the public half of a key, where there is one.
+fn move_public(from: &Path, to: &Path) -> Result<()> {
+    let (from, to) = (from.with_extension("pub"), to.with_extension("pub"));
+    match file::rename(&from, &to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(format!(
+            "cannot rename {} to {}",
+            from.display(),
+            to.display()
+        )),
+        _ => Ok(()),
     }
-    file::rename(from, to).context(described())
+}
+
+/// What helps who uses a key that lost its rights because its rotation was cut short.
+pub fn unfinished(path: &Path) -> Option<String> {
+    let next = beside(path, "next");
+    next.exists().then(|| {
+        format!(
+            "{} holds the key of a rotation that was cut short; finish it: realm key rotate",
+            next.display()
+        )
+    })
 }
 
 /// `owner.key` becomes `owner-next.key`.

@@ -110,3 +110,72 @@ fn saved_peers_keep_the_latest_first_and_stay_few() {
     std::fs::write(realm.dir.join("peers"), text).unwrap();
     assert_eq!(realm.peers().unwrap(), [at(4)]);
 }
+
+#[test]
+fn a_realm_that_was_never_kept_is_no_damaged_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let realms = Realms::new(dir.path());
+    let home = realms.add(realm("home", 1)).unwrap();
+    let cut_short = realms.unsaved(realm("shop", 2));
+    std::fs::create_dir(&cut_short.dir).unwrap();
+    for file in [".genesis.new", "mark"] {
+        std::fs::write(cut_short.dir.join(file), "").unwrap();
+        let known = realms.ids().unwrap();
+        // One with a mark has been in use.
+        let expected = if file == "mark" { 2 } else { 1 };
+        assert_eq!(known.len(), expected, "{file}");
+        assert!(known.contains(&home.id));
+        realms.add(realm("home", 1)).unwrap();
+        // What was never in use goes when another one is made.
+        assert_eq!(cut_short.dir.exists(), file == "mark");
+        std::fs::create_dir_all(&cut_short.dir).unwrap();
+    }
+}
+
+#[test]
+fn a_bit_that_turned_over_in_the_mark_or_the_owner_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+    realm.raise_mark(90).unwrap();
+    realm
+        .remember_owner(SecretKey::from_seed(&[8; 32]).public())
+        .unwrap();
+    let damaged = |name: &str| {
+        let read = match name {
+            "mark" => realm.mark().map(drop),
+            _ => realm.owner().map(drop),
+        };
+        let error = read.unwrap_err();
+        assert!(error.message.contains(name), "{error}");
+        assert!(error.help.unwrap().contains("rm "));
+    };
+    for name in ["mark", "owner"] {
+        let path = realm.dir.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            std::fs::write(&path, flipped).unwrap();
+            damaged(name);
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert_eq!(realm.mark().unwrap(), 90);
+}
+
+#[test]
+fn a_bit_that_turned_over_in_the_genesis_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let realms = Realms::new(dir.path());
+    let home = realms.add(realm("home", 1)).unwrap();
+    let path = home.dir.join("genesis");
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() * 8 {
+        let mut flipped = whole.clone();
+        flipped[at / 8] ^= 1 << (at % 8);
+        std::fs::write(&path, flipped).unwrap();
+        let error = realms.find(None).unwrap_err();
+        assert!(error.message.contains("genesis"), "bit {at}: {error}");
+        assert!(error.help.unwrap().contains("realm adopt"), "bit {at}");
+    }
+}

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent_flags;
+mod agent_killed;
 mod alone;
 mod approve;
 mod bootstrap;
+mod clock;
 mod completion;
 mod damage;
 mod debian;
@@ -21,6 +23,7 @@ mod incompatible;
 mod interrupted;
 mod joining;
 mod json;
+mod killed;
 mod layers;
 mod liar;
 mod listen;

@@ -215,7 +215,8 @@ impl Blobs {
         (self.measure)(&self.dir).is_some_and(|room| room.free < reserve(room.total))
     }
 
-    /// Removes what ended with an earlier process: imports, and pulls nobody went on with.
+    /// Removes what ended with an earlier process: imports, what is left of an artifact, and pulls
+    /// nobody went on with.
     pub(super) fn tidy(&self) -> io::Result<()> {
         for file in fs::read_dir(self.dir.join("partial"))? {
             let file = file?;
@@ -223,6 +224,7 @@ impl Blobs {
                 remove(&file.path())?;
             }
         }
+        self.drop_orphans()?;
         self.drop_stale(&mut self.desk())
     }
 

@@ -150,14 +150,10 @@ fn bytes_that_rot_on_disk_are_neither_used_nor_served() {
     let (temp, blobs) = store();
     let artifact = blobs.import(bytes(100_000, 5).as_slice(), BUDGET).unwrap();
     let path = blobs.open_path(&artifact).unwrap();
-    let mut content = std::fs::read(&path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let mut content = whole.clone();
     content[77_000] ^= 1;
     std::fs::write(&path, &content).unwrap();
-    assert!(
-        blobs
-            .encode_range(&artifact.sha256, 65_536, 32_768)
-            .is_err()
-    );
     assert!(matches!(
         blobs.open_path(&artifact),
         Err(BlobError::Digest { .. })
@@ -166,7 +162,73 @@ fn bytes_that_rot_on_disk_are_neither_used_nor_served() {
         !blobs.has(&artifact),
         "what rotted is gone, so that it is pulled again"
     );
+    // Also where a peer is the first to notice.
+    assert_eq!(blobs.import(&whole[..], BUDGET).unwrap(), artifact);
+    blobs.open_path(&artifact).unwrap();
+    std::fs::write(&path, &content).unwrap();
+    let served = blobs.encode_range(&artifact.sha256, 65_536, 32_768);
+    assert!(matches!(served, Err(BlobError::Digest { .. })));
+    assert!(!blobs.has(&artifact));
     drop(temp);
+}
+
+/// Of each byte of the tree and of the description one bit, and each file cut short or gone.
+#[test]
+fn a_tree_that_rots_is_made_again_and_a_description_is_fetched_again() {
+    let (temp, blobs) = store();
+    let whole = bytes(100_000, 5);
+    let artifact = blobs.import(&whole[..], BUDGET).unwrap();
+    let path = blobs.open_path(&artifact).unwrap();
+    for kind in ["bao", "meta"] {
+        let file = path.with_extension(kind);
+        let good = std::fs::read(&file).unwrap();
+        let flipped = (0..good.len()).map(|at| {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            Some(bad)
+        });
+        let cut = [
+            Some(good[..good.len() / 2].to_vec()),
+            Some(Vec::new()),
+            None,
+        ];
+        for bad in flipped.chain(cut) {
+            match &bad {
+                Some(bad) => std::fs::write(&file, bad).unwrap(),
+                None => std::fs::remove_file(&file).unwrap(),
+            }
+            let served = blobs.encode_range(&artifact.sha256, 0, 100_000);
+            if kind == "bao" {
+                assert!(served.unwrap().is_some(), "{bad:?}");
+                assert_eq!(std::fs::read(&file).unwrap(), good);
+                continue;
+            }
+            assert!(!matches!(served, Ok(Some(_))), "{bad:?}");
+            assert!(!blobs.has(&artifact), "{bad:?}");
+            assert_eq!(blobs.import(&whole[..], BUDGET).unwrap(), artifact);
+            assert_eq!(std::fs::read(&file).unwrap(), good);
+        }
+        assert_eq!(blobs.open_path(&artifact).unwrap(), path);
+    }
+    let left = std::fs::read_dir(temp.path().join("partial")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn what_a_crash_left_of_an_artifact_goes_at_the_next_start() {
+    let (temp, blobs) = store();
+    let artifact = blobs.import(&b"an artifact"[..], BUDGET).unwrap();
+    let path = blobs.open_path(&artifact).unwrap();
+    // Killed before its bytes had their name, or after they were removed.
+    let shard = path.parent().unwrap();
+    let orphan = shard.join(Hash::of(b"another").to_string());
+    std::fs::write(orphan.with_extension("bao"), "tree").unwrap();
+    std::fs::write(orphan.with_extension("meta"), "meta").unwrap();
+    drop(blobs);
+    let blobs = Blobs::open(temp.path(), BUDGET).unwrap();
+    assert_eq!(std::fs::read_dir(shard).unwrap().count(), 3);
+    assert!(blobs.has(&artifact));
+    blobs.open_path(&artifact).unwrap();
 }
 
 #[test]

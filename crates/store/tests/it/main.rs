@@ -8,11 +8,16 @@ mod faults;
 mod flips;
 mod full;
 mod kill;
+mod kill_blobs;
 mod ledger;
 mod rollback;
 mod room;
 #[path = "../../../testkit/src/skipped.rs"]
 mod skipped;
+#[path = "../../../testkit/src/strace.rs"]
+mod strace;
+#[path = "../../../testkit/src/synced.rs"]
+mod synced;
 mod upload;
 
 use realm_manifest::identity::{
