@@ -73,32 +73,37 @@ impl OperatorServer {
         Err(RpcError::new(ErrorCode::NotAuthorised, message).help("connect again"))
     }
 
-    /// Runs one call within its deadline, if the authority still stands.
-    async fn within<T>(
-        &self,
-        call: impl Future<Output = Result<T, RpcError>>,
-    ) -> Result<T, RpcError> {
+    /// Begins one call if the authority still stands, and runs it within its deadline.
+    ///
+    /// A call is not even begun before that was checked: what it does at once would be done.
+    async fn within<T, F>(&self, call: impl FnOnce() -> F) -> Result<T, RpcError>
+    where
+        F: Future<Output = Result<T, RpcError>>,
+    {
         self.within_time(self.limits.call, call).await
     }
 
-    async fn within_time<T>(
+    async fn within_time<T, F>(
         &self,
         time: Duration,
-        call: impl Future<Output = Result<T, RpcError>>,
-    ) -> Result<T, RpcError> {
+        call: impl FnOnce() -> F,
+    ) -> Result<T, RpcError>
+    where
+        F: Future<Output = Result<T, RpcError>>,
+    {
         self.check_epoch()?;
-        let answered = tokio::time::timeout(time, call).await;
+        let answered = tokio::time::timeout(time, call()).await;
         answered.unwrap_or_else(|_| Err(RpcError::deadline()))
     }
 
-    /// Runs a call that may last, until it ends or the authority does.
-    async fn while_it_stands(
-        &self,
-        call: impl Future<Output = Result<(), RpcError>>,
-    ) -> Result<(), RpcError> {
+    /// Begins a call that may last, and runs it until it ends or the authority does.
+    async fn while_it_stands<F>(&self, call: impl FnOnce() -> F) -> Result<(), RpcError>
+    where
+        F: Future<Output = Result<(), RpcError>>,
+    {
         self.check_epoch()?;
         tokio::select! {
-            done = call => done,
+            done = call() => done,
             () = self.host.epoch_ended(self.epoch) => self.check_epoch(),
         }
     }
@@ -135,7 +140,7 @@ impl operator::Server for OperatorServer {
         _: operator::HeadParams,
         mut results: operator::HeadResults,
     ) -> Answered {
-        let head = answer!(results, self.within(self.control.head()).await);
+        let head = answer!(results, self.within(|| self.control.head()).await);
         convert::write_head(results.get().init_head(), &head);
         Ok(())
     }
@@ -145,7 +150,7 @@ impl operator::Server for OperatorServer {
         _: operator::HeadsParams,
         mut results: operator::HeadsResults,
     ) -> Answered {
-        let heads = answer!(results, self.within(self.control.heads()).await);
+        let heads = answer!(results, self.within(|| self.control.heads()).await);
         list!(
             results.get().init_heads(convert::length(&heads)),
             &heads,
@@ -163,7 +168,7 @@ impl operator::Server for OperatorServer {
         let (entry, payload) = (params.get_entry()?.to_vec(), params.get_payload()?.to_vec());
         let submitted = answer!(
             results,
-            self.within(self.control.submit(entry, payload)).await
+            self.within(|| self.control.submit(entry, payload)).await
         );
         results.get().set_seq(submitted.seq);
         results.get().set_durable_on(submitted.durable_on);
@@ -176,8 +181,9 @@ impl operator::Server for OperatorServer {
         mut results: operator::SurveyResults,
     ) -> Answered {
         let mut sink = SurveySink::new(params.get()?.get_sink()?, self.limits);
-        let survey = async {
-            let survey = self.control.survey().await?;
+        let control = &self.control;
+        let survey = move || async move {
+            let survey = control.survey().await?;
             let sent = sink.send(&survey).await;
             sent.map_err(|error| RpcError::new(ErrorCode::Disconnected, error.to_string()))
         };
@@ -191,7 +197,7 @@ impl operator::Server for OperatorServer {
         mut results: operator::WatchResults,
     ) -> Answered {
         let sink = SurveySink::new(params.get()?.get_sink()?, self.limits);
-        let watch = self.control.watch(sink);
+        let watch = || self.control.watch(sink);
         answer!(results, self.while_it_stands(watch).await);
         Ok(())
     }
@@ -204,7 +210,7 @@ impl operator::Server for OperatorServer {
         let params = params.get()?;
         let sink = LogSink::new(params.get_sink()?, self.limits);
         let query = answer!(results, convert::read_query(params.get_query()?));
-        let logs = self.control.logs(query, sink);
+        let logs = || self.control.logs(query, sink);
         answer!(results, self.while_it_stands(logs).await);
         Ok(())
     }
@@ -216,9 +222,8 @@ impl operator::Server for OperatorServer {
     ) -> Answered {
         let params = params.get()?;
         let sink = EventSink::new(params.get_sink()?, self.limits);
-        let events = self
-            .control
-            .events(params.get_after(), params.get_follow(), sink);
+        let (after, follow) = (params.get_after(), params.get_follow());
+        let events = || self.control.events(after, follow, sink);
         answer!(results, self.while_it_stands(events).await);
         Ok(())
     }
@@ -230,9 +235,8 @@ impl operator::Server for OperatorServer {
     ) -> Answered {
         let params = params.get()?;
         let max = self.limits.content_bytes();
-        let history = self
-            .control
-            .history(params.get_from(), params.get_to(), max);
+        let (from, to) = (params.get_from(), params.get_to());
+        let history = || self.control.history(from, to, max);
         let mut intents = answer!(results, self.within(history).await);
         truncate(&mut intents, max);
         list!(
@@ -248,7 +252,7 @@ impl operator::Server for OperatorServer {
         _: operator::ForksParams,
         mut results: operator::ForksResults,
     ) -> Answered {
-        let forks = answer!(results, self.within(self.control.forks()).await);
+        let forks = answer!(results, self.within(|| self.control.forks()).await);
         list!(
             results.get().init_forks(convert::length(&forks)),
             &forks,
@@ -267,7 +271,7 @@ impl operator::Server for OperatorServer {
             convert::read_artifact(params.get()?.get_artifact()?)
         );
         let slot = answer!(results, self.uploads.take());
-        let upload = answer!(results, self.within(self.control.upload(artifact)).await);
+        let upload = answer!(results, self.within(|| self.control.upload(artifact)).await);
         results.get().set_received(upload.received());
         let server = UploadServer {
             operator: self,
@@ -284,7 +288,7 @@ impl operator::Server for OperatorServer {
         mut results: operator::ClaimResults,
     ) -> Answered {
         let claim = params.get()?.get_claim()?.to_vec();
-        let witnessed = answer!(results, self.within(self.control.claim(claim)).await);
+        let witnessed = answer!(results, self.within(|| self.control.claim(claim)).await);
         results.get().set_witnessed(&witnessed);
         Ok(())
     }
@@ -294,7 +298,7 @@ impl operator::Server for OperatorServer {
         _: operator::PendingParams,
         mut results: operator::PendingResults,
     ) -> Answered {
-        let nodes = answer!(results, self.within(self.control.pending()).await);
+        let nodes = answer!(results, self.within(|| self.control.pending()).await);
         list!(
             results.get().init_nodes(convert::length(&nodes)),
             &nodes,
@@ -309,7 +313,10 @@ impl operator::Server for OperatorServer {
         mut results: operator::PeerAddResults,
     ) -> Answered {
         let address = answer!(results, convert::text(params.get()?.get_address()));
-        answer!(results, self.within(self.control.peer_add(address)).await);
+        answer!(
+            results,
+            self.within(|| self.control.peer_add(address)).await
+        );
         Ok(())
     }
 
@@ -319,7 +326,7 @@ impl operator::Server for OperatorServer {
         mut results: operator::AdoptResults,
     ) -> Answered {
         let genesis = params.get()?.get_genesis()?.to_vec();
-        answer!(results, self.within(self.control.adopt(genesis)).await);
+        answer!(results, self.within(|| self.control.adopt(genesis)).await);
         Ok(())
     }
 
@@ -328,7 +335,7 @@ impl operator::Server for OperatorServer {
         _: operator::StandingParams,
         mut results: operator::StandingResults,
     ) -> Answered {
-        let claims = answer!(results, self.within(self.control.standing()).await);
+        let claims = answer!(results, self.within(|| self.control.standing()).await);
         let mut list = results.get().init_claims(convert::length(&claims));
         for (index, claim) in (0..).zip(&claims) {
             list.set(index, claim);
@@ -368,8 +375,9 @@ impl upload::Server for UploadServer {
             return Ok(());
         }
         let mut upload = answer!(results, self.take());
-        let write = upload.write(params.get_offset(), bytes.to_vec());
-        let received = answer!(results, self.operator.within(write).await);
+        let (writing, offset, bytes) = (&mut upload, params.get_offset(), bytes.to_vec());
+        let write = self.operator.within(move || writing.write(offset, bytes));
+        let received = answer!(results, write.await);
         *self.upload.borrow_mut() = Some(upload);
         results.get().set_received(received);
         Ok(())
@@ -381,9 +389,9 @@ impl upload::Server for UploadServer {
         mut results: upload::FinishResults,
     ) -> Answered {
         let mut upload = answer!(results, self.take());
-        let finish = upload.finish();
-        let time = self.operator.limits.finish;
-        answer!(results, self.operator.within_time(time, finish).await);
+        let (ending, time) = (&mut upload, self.operator.limits.finish);
+        let finish = self.operator.within_time(time, move || ending.finish());
+        answer!(results, finish.await);
         Ok(())
     }
 }

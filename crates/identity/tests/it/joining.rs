@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use realm_identity::{
     Claim, ClaimError, Consent, Genesis, Hash, Invite, InviteError, InviteToken, ParseTokenError,
-    Signed, Timestamp, VerifiedClaim, WitnessedClaim, invite::MAX_TOKEN_BYTES,
+    Signed, Timestamp, VerifiedClaim, WitnessedClaim, canonical, claim::MAX_CLAIM_BYTES,
+    invite::MAX_TOKEN_BYTES,
 };
 
 use crate::scene::{
@@ -387,4 +388,28 @@ proptest! {
 #[test]
 fn the_scene_is_sound() {
     assert_eq!(invite().genesis().unwrap(), genesis());
+}
+
+#[test]
+fn the_claim_of_the_largest_invite_is_read_and_no_more() {
+    let large = Invite {
+        tags: (10..42)
+            .map(|tag| format!("{tag}{}", "x".repeat(168)))
+            .collect(),
+        ..plain_invite()
+    };
+    let invite = sign(large, &owner());
+    assert!(InviteToken::new(invite.clone(), invite_key()).is_ok());
+    let claim = Claim::sign(&invite, &invite_key(), &node(), NOW).unwrap();
+    let verified = VerifiedClaim::new(claim, realm(), &[owner().public()]).unwrap();
+    let wire = verified.witness(&witness(), NOW).unwrap().to_wire();
+    assert!(wire.len() > MAX_CLAIM_BYTES / 2, "{} bytes", wire.len());
+    assert!(verify(&WitnessedClaim::from_wire(&wire).unwrap()).is_ok());
+    // The bound is part of the protocol: nodes that differ in it would disagree about who is in.
+    let more = vec![0; 12 * 1024 + 1];
+    let refused = WitnessedClaim::from_wire(&more);
+    let Err(ClaimError::Malformed(canonical::Error::TooLarge { max, .. })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(max, 12_288);
 }

@@ -96,7 +96,7 @@ fn no_message_is_left_out() {
     assert_eq!(read, covered);
 }
 
-fn sources(dir: &Path, look: &mut impl FnMut(&str)) {
+pub fn sources(dir: &Path, look: &mut impl FnMut(&str)) {
     for path in fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())

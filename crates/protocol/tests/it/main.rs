@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../agent/src/approvals.rs"]
+mod approvals;
+mod authority;
 #[path = "../../../manifest/tests/it/cbor.rs"]
 mod cbor;
 mod claims;
@@ -11,6 +14,7 @@ mod faults;
 mod fold;
 mod forged;
 mod forger;
+mod forgeries;
 mod frames;
 mod invariants;
 mod joins;
@@ -20,6 +24,8 @@ mod membership;
 mod net;
 mod newcomer;
 mod node;
+#[path = "../../../agent/src/fold.rs"]
+mod planner_fold;
 mod reports;
 mod sim;
 mod wire_page;

@@ -1,6 +1,7 @@
 //! A client and a node over a pipe in memory.
 #![allow(clippy::unwrap_used)]
 
+mod authority;
 mod calls;
 mod floods;
 mod follow;

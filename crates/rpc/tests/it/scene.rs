@@ -326,8 +326,12 @@ pub(crate) fn node() -> Rc<Node> {
 }
 
 pub(crate) fn scene(limits: Limits) -> Scene {
+    connected(node(), limits)
+}
+
+/// One more connection to `node`.
+pub(crate) fn connected(node: Rc<Node>, limits: Limits) -> Scene {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let node = node();
     let served = tokio::task::spawn_local(serve(far.compat(), node.clone(), limits));
     let client = connect(near.compat(), Limits::default());
     Scene {
