@@ -9,6 +9,7 @@
 )]
 
 mod here;
+mod net;
 mod skipped;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use net::{Host, Net};
 pub use skipped::skipped;
 
 use here::Here;
@@ -48,6 +50,8 @@ struct NodeProcess {
     listen: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    /// None is this machine itself, on loopback.
+    host: Option<Host>,
     child: Option<Child>,
 }
 
@@ -92,10 +96,27 @@ impl Cluster {
 
     /// `realm` with this person's directories, to be started by the test.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.realm);
+        self.command_on(None)
+    }
+
+    /// The same as on a node's machine.
+    pub fn command_at(&self, name: &str) -> Command {
+        self.command_on(self.node(name).host.as_ref())
+    }
+
+    fn command_on(&self, host: Option<&Host>) -> Command {
+        let mut command = match host {
+            Some(host) => host.command(&self.realm),
+            None => Command::new(&self.realm),
+        };
+        // What a machine's own agent leaves for commands on that machine.
+        let run = match host {
+            Some(host) => format!("run-{}", host.v4()),
+            None => "run".into(),
+        };
         command
             .env("HOME", self.path())
-            .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env("XDG_RUNTIME_DIR", self.path().join(run))
             .env("REALM_CONFIG_DIR", self.path().join("config"))
             .env("REALM_STATE_DIR", self.path().join("state"))
             .env("NO_COLOR", "1")
@@ -117,16 +138,13 @@ impl Cluster {
     /// Runs `realm` with these arguments and environment variables.
     pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Printed {
         let mut command = self.command();
-        let output = command
-            .args(args)
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
-        Printed {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        printed(command.args(args).envs(env.iter().copied()))
+    }
+
+    /// Runs `realm` with these arguments on a node's machine, and asks its agent.
+    pub fn run_at(&self, name: &str, args: &[&str]) -> Printed {
+        let mut command = self.command_at(name);
+        printed(command.args(args).args(["--via", &self.address(name)]))
     }
 
     /// Runs `realm`, which must succeed; answers with its standard output.
@@ -160,6 +178,7 @@ impl Cluster {
             listen,
             args: Vec::new(),
             env: Vec::new(),
+            host: None,
             child: None,
         });
     }
@@ -195,71 +214,90 @@ impl Cluster {
 
     /// Starts an agent with exactly these arguments beside those for its addresses and its data.
     pub fn add_agent(&mut self, name: &str, args: &[&str]) {
-        let args = args.iter().map(ToString::to_string).collect();
+        self.keep(name, None, args);
+        self.start(name);
+    }
+
+    /// An agent on a host of its own, which listens and looks for others as an agent does by
+    /// default. It is not started, for many are to start at once.
+    pub fn add_agent_on(&mut self, host: &Host, name: &str, args: &[&str]) {
+        self.keep(name, Some(host.clone()), args);
+    }
+
+    fn keep(&mut self, name: &str, host: Option<Host>, args: &[&str]) {
         self.nodes.push(NodeProcess {
             name: name.into(),
             listen: Vec::new(),
-            args,
+            args: args.iter().map(ToString::to_string).collect(),
             env: Vec::new(),
+            host,
             child: None,
         });
-        self.start(name);
+    }
+
+    fn node(&self, name: &str) -> &NodeProcess {
+        self.nodes.iter().find(|node| node.name == name).unwrap()
+    }
+
+    fn node_mut(&mut self, name: &str) -> &mut NodeProcess {
+        let mut nodes = self.nodes.iter_mut();
+        nodes.find(|node| node.name == name).unwrap()
     }
 
     /// Starts a node's agent where it ran before, with other arguments than its first ones.
     pub fn start_with(&mut self, name: &str, args: &[&str]) {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         node.args = args.iter().map(ToString::to_string).collect();
         self.start(name);
     }
 
     /// Environment variables of a node's agent, from its next start on.
     pub fn set_env(&mut self, name: &str, env: &[(&str, &str)]) {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         node.env = env.iter().map(owned).collect();
     }
 
     /// Starts a node's agent, again where it ran before.
     pub fn start(&mut self, name: &str) {
+        self.spawn(name);
+        self.wait_listens(name);
+    }
+
+    /// Starts a node's agent, and waits for nothing.
+    pub fn spawn(&mut self, name: &str) {
         let data = self.data(name);
-        let info = data.join("agent.json");
         // What a killed agent left would be taken for the new one's.
-        let _ = fs::remove_file(&info);
+        let _ = fs::remove_file(data.join("agent.json"));
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.path().join(format!("{name}.log")))
             .unwrap();
-        let mut command = self.command();
-        let listen = self.listen;
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node(name);
+        let mut command = self.command_on(node.host.as_ref());
         command
-            .args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"])
+            .args(["agent", "--http", "127.0.0.1:0", "--data"])
             .arg(&data);
-        if node.listen.is_empty() {
-            command.args(["--listen", listen]);
-        }
-        for address in &node.listen {
-            let address = address.split("/p2p/").next().unwrap();
-            command.args(["--listen", address]);
+        if node.host.is_none() {
+            command.arg("--no-mdns");
+            if node.listen.is_empty() {
+                command.args(["--listen", self.listen]);
+            }
+            for address in &node.listen {
+                let address = address.split("/p2p/").next().unwrap();
+                command.args(["--listen", address]);
+            }
         }
         command.args(&node.args).envs(node.env.iter().cloned());
         command.stdout(log.try_clone().unwrap()).stderr(log);
-        node.child = Some(command.spawn().unwrap());
-        let child = node.child.as_mut().unwrap();
+        self.node_mut(name).child = Some(command.spawn().unwrap());
+    }
+
+    /// Waits until an agent that was started says where it listens.
+    pub fn wait_listens(&mut self, name: &str) {
+        let info = self.data(name).join("agent.json");
+        let child = self.node_mut(name).child.as_mut().unwrap();
         let listen = wait_for(&format!("{name} listens"), || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the agent of {name} ended at once: {status}");
@@ -272,21 +310,12 @@ impl Cluster {
                 .collect();
             (!addresses.is_empty()).then_some(addresses)
         });
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
-        node.listen = listen;
+        self.node_mut(name).listen = listen;
     }
 
     /// kill -9.
     pub fn kill(&mut self, name: &str) {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         let mut child = node.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -301,18 +330,13 @@ impl Cluster {
 
     /// The process of an agent that runs.
     pub fn pid(&self, name: &str) -> u32 {
-        let node = self.nodes.iter().find(|node| node.name == name).unwrap();
-        node.child.as_ref().unwrap().id()
+        self.node(name).child.as_ref().unwrap().id()
     }
 
     /// SIGTERM, and waits for the orderly end; answers with the exit code.
     pub fn stop(&mut self, name: &str) -> i32 {
         self.signal(name, "TERM");
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         let mut child = node.child.take().unwrap();
         let status = wait_for(&format!("{name} stops"), || child.try_wait().unwrap());
         status.code().unwrap_or(-1)
@@ -320,12 +344,7 @@ impl Cluster {
 
     /// An address of a running node.
     pub fn address(&self, name: &str) -> String {
-        self.nodes
-            .iter()
-            .find(|node| node.name == name)
-            .unwrap()
-            .listen[0]
-            .clone()
+        self.node(name).listen[0].clone()
     }
 
     /// What the node's agent wrote, for failures.
@@ -335,7 +354,7 @@ impl Cluster {
 
     /// The status as `name` sees it.
     pub fn status(&self, name: &str) -> Option<Value> {
-        let printed = self.run(&["status", "-o", "json", "--via", &self.address(name)]);
+        let printed = self.run_at(name, &["status", "-o", "json"]);
         (printed.code == 0).then(|| serde_json::from_str(&printed.stdout).unwrap())
     }
 
@@ -378,6 +397,15 @@ impl Drop for Cluster {
                 let _ = child.wait();
             }
         }
+    }
+}
+
+fn printed(command: &mut Command) -> Printed {
+    let output = command.output().unwrap();
+    Printed {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
