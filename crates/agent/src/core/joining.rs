@@ -5,7 +5,7 @@ use realm_protocol::{Event, Now};
 
 use super::Core;
 use crate::{
-    approvals::{ByChain, approved, expulsions},
+    approvals::{ByChain, expulsions},
     fold::chain,
 };
 
@@ -164,7 +164,8 @@ impl Core {
         let chain = ByChain::of(state);
         let expelled = expulsions(state);
         let before = std::mem::take(&mut self.approved);
-        self.approved = approved(state.realm, &state.owners(), &chain, &self.claims);
+        let (realm, owners) = (state.realm, state.owners());
+        self.approved = self.checked.approved(realm, &owners, &chain, &self.claims);
         let me = self.key.public();
         if !before.contains_key(&me) && self.approved.contains_key(&me) {
             self.member_since = now.mono;
