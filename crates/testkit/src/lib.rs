@@ -10,6 +10,7 @@
 
 mod here;
 mod net;
+mod relay;
 mod skipped;
 
 use std::{
@@ -23,6 +24,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use net::{Host, Net};
+pub use relay::{Faults, Kind, Relay};
 pub use skipped::skipped;
 
 use here::Here;
@@ -276,11 +278,9 @@ impl Cluster {
             .unwrap();
         let node = self.node(name);
         let mut command = self.command_on(node.host.as_ref());
-        command
-            .args(["agent", "--http", "127.0.0.1:0", "--data"])
-            .arg(&data);
+        command.args(["agent", "--data"]).arg(&data);
         if node.host.is_none() {
-            command.arg("--no-mdns");
+            command.args(["--no-mdns", "--http", "127.0.0.1:0"]);
             if node.listen.is_empty() {
                 command.args(["--listen", self.listen]);
             }
@@ -410,16 +410,18 @@ fn printed(command: &mut Command) -> Printed {
 }
 
 /// Looks until there is an answer, or patience ends.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, look)
+}
+
+/// Looks until there is an answer, at most for so long.
+pub fn wait_within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(
-            started.elapsed() < PATIENCE,
-            "{what}: not within {PATIENCE:?}"
-        );
+        assert!(started.elapsed() < time, "{what}: not within {time:?}");
         std::thread::sleep(LOOK);
     }
 }

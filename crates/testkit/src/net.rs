@@ -87,12 +87,27 @@ impl Host {
         assert!(done.unwrap().success());
     }
 
-    fn lines(&self) -> String {
-        let (n, v4, v6) = (self.number, self.v4(), self.v6());
-        // Multicast needs a route. No address is doubted: the realm has no time for that.
+    /// Of its network card.
+    fn mac(&self) -> String {
+        format!("02:00:00:00:00:{:02x}", self.number)
+    }
+
+    /// What a shell makes it of. It knows the others' cards from the start: what the kernel finds out itself
+    /// is counted for all namespaces together, and there is no room for what fifty know of each other.
+    fn lines(&self, others: &[Host]) -> String {
+        let (n, v4, v6, mac) = (self.number, self.v4(), self.v6(), self.mac());
+        let known: String = others
+            .iter()
+            .filter(|other| *other != self)
+            .flat_map(|other| {
+                [other.v4().to_string(), other.v6().to_string()].map(|at| (at, other.mac()))
+            })
+            .map(|(at, mac)| format!("neigh add {at} lladdr {mac} dev eth0 nud permanent\n"))
+            .collect();
+        // Multicast needs a route. Whether an address is free is not asked for a second or two.
         format!(
             "ip netns add h{n}
-ip link add p{n} type veth peer name eth0 netns h{n}
+ip link add p{n} type veth peer name eth0 address {mac} netns h{n}
 ip link set p{n} master br0 up
 ip -n h{n} -batch - <<end
 link set lo up
@@ -100,7 +115,7 @@ addr add {v4}/24 dev eth0
 addr add {v6}/64 dev eth0 nodad
 link set eth0 up
 route add default dev eth0
-end
+{known}end
 "
         )
     }
@@ -135,7 +150,11 @@ impl Net {
                 place: PathBuf::from(&place).join(format!("h{number}")),
             })
             .collect();
-        let lines: String = net.hosts.iter().map(Host::lines).collect();
+        let lines: String = net
+            .hosts
+            .iter()
+            .map(|host| host.lines(&net.hosts))
+            .collect();
         let input = net.anchor.stdin.as_mut().unwrap();
         let _ = input.write_all(format!("{lines}echo ready\n").as_bytes());
         let mut said = String::new();
@@ -271,8 +290,8 @@ mod tests {
         assert_eq!(through(&two, &three), [100, 100]);
         net.heal();
         net.one_way(&[one.clone()], &[two.clone()]);
-        // The kernel asks for an address before it sends, and has no answer.
         assert_eq!(through(&one, &two), [0, 0]);
+        assert_eq!(through(&two, &one), [100, 100]);
         net.heal();
         assert_eq!(through(&two, &one), [100, 100]);
         net.lose(50);
