@@ -16,6 +16,7 @@ mod floor;
 mod history;
 mod host_volumes;
 mod hostile;
+mod hosts;
 mod http;
 mod incompatible;
 mod interrupted;
