@@ -1,8 +1,8 @@
 //! Which nodes count as approved: those the owner's log names, and those that took up an invite.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use realm_identity::{PublicKey, RealmId, VerifiedClaim, WitnessedClaim};
+use realm_identity::{Hash, PublicKey, RealmId, VerifiedClaim, WitnessedClaim};
 use realm_manifest::{NodeName, Tag};
 use realm_planner::{Standing, State};
 use realm_protocol::Expulsion;
@@ -72,12 +72,57 @@ pub fn approved(
     chain: &ByChain,
     claims: &[WitnessedClaim],
 ) -> BTreeMap<PublicKey, Approval> {
-    let verified: Vec<(&WitnessedClaim, VerifiedClaim)> = claims
-        .iter()
-        .filter(|claim| !claims.iter().any(|other| claim.contradicts(other)))
-        .filter_map(|claim| Some((claim, claim.verify(realm, owners, |_| true).ok()?)))
-        .collect();
+    Checked::default().approved(realm, owners, chain, claims)
+}
 
+/// What was found of claims, each checked once: every new one changes who is in, and a node that comes
+/// into a large realm learns of hundreds.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    realm: Option<RealmId>,
+    owners: Vec<PublicKey>,
+    /// By the claim and its witness; None did not verify.
+    found: BTreeMap<(Hash, Hash), Option<VerifiedClaim>>,
+}
+
+impl Checked {
+    /// Who is approved, as [`approved`] says.
+    pub fn approved(
+        &mut self,
+        realm: RealmId,
+        owners: &[PublicKey],
+        chain: &ByChain,
+        claims: &[WitnessedClaim],
+    ) -> BTreeMap<PublicKey, Approval> {
+        if (self.realm, self.owners.as_slice()) != (Some(realm), owners) {
+            (self.realm, self.owners) = (Some(realm), owners.to_vec());
+            self.found.clear();
+        }
+        let id = |claim: &WitnessedClaim| (claim.claim.hash(), claim.witness.hash());
+        for claim in claims {
+            let verify = || claim.verify(realm, owners, |_| true).ok();
+            self.found.entry(id(claim)).or_insert_with(verify);
+        }
+        let mut users: HashMap<PublicKey, HashSet<PublicKey>> = HashMap::new();
+        for claim in claims {
+            users
+                .entry(claim.claim.key)
+                .or_default()
+                .insert(claim.claim.node);
+        }
+        let sound = claims
+            .iter()
+            .filter(|claim| users[&claim.claim.key].len() == 1);
+        let sound = sound.filter_map(|claim| Some((claim, self.found[&id(claim)].as_ref()?)));
+        by_claims(chain, &sound.collect::<Vec<_>>())
+    }
+}
+
+/// The set that grows from the chain's nodes.
+fn by_claims(
+    chain: &ByChain,
+    verified: &[(&WitnessedClaim, &VerifiedClaim)],
+) -> BTreeMap<PublicKey, Approval> {
     let mut approved = chain.approved.clone();
     let may_witness = |approved: &BTreeMap<_, _>, node| {
         approved.contains_key(node) || chain.expelled.contains_key(node)
@@ -89,7 +134,7 @@ pub fn approved(
     }
     loop {
         let before = approved.len();
-        for (claim, verified) in &verified {
+        for (claim, verified) in verified {
             if may_witness(&approved, &claim.witness.node) {
                 approved
                     .entry(claim.claim.node)
@@ -213,6 +258,23 @@ pub(crate) mod tests {
             names(&chain, &[third, second]).is_empty(),
             "nobody vouches for the witness"
         );
+    }
+
+    #[test]
+    fn what_was_checked_before_counts_only_under_the_same_owners() {
+        let (realm, chain) = (genesis().realm_id(), ByChain::default());
+        let (owner, other) = ([key(1).public()], [key(2).public()]);
+        let claims = [claim(50, 10, 10, NOW), claim(51, 11, 10, NOW)];
+        let twice = [&claims[..], &[claim(51, 12, 10, NOW)]].concat();
+        let mut checked = Checked::default();
+        let mut count = |owners: &[PublicKey], claims: &[WitnessedClaim]| {
+            checked.approved(realm, owners, &chain, claims).len()
+        };
+        assert_eq!(count(&owner, &claims[..1]), 1);
+        assert_eq!(count(&owner, &claims), 2);
+        assert_eq!(count(&other, &claims), 0);
+        assert_eq!(count(&owner, &claims), 2);
+        assert_eq!(count(&owner, &twice), 1, "one invite, two nodes");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    approvals::{Approval, served},
+    approvals::{Approval, Checked, served},
     clock::Clock,
     events::Events,
     fold::PlannerFold,
@@ -46,9 +46,11 @@ mod placement;
 mod relays;
 mod seen;
 mod told;
+mod vouching;
 
 pub use commands::Command;
 pub(crate) use seen::Seen;
+pub(crate) use vouching::Vouching;
 
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
@@ -93,11 +95,14 @@ pub(crate) struct Core {
     /// The folded state; None before there is a realm.
     pub state: Option<State>,
     pub claims: Vec<WitnessedClaim>,
+    /// What was found of them.
+    pub checked: Checked,
     pub approved: BTreeMap<PublicKey, Approval>,
     pub reports: BTreeMap<PublicKey, Seen>,
     pub submits: HashMap<Token, commands::Reply<Submitted>>,
     /// Who waits for a witnessed claim, with the node it is about.
     pub claimants: Vec<(PublicKey, commands::Reply<Vec<u8>>)>,
+    pub vouching: Vouching,
     /// Who waits until the realm that was brought is on disk.
     pub adopters: Vec<commands::Reply<()>>,
     pub pending_since: BTreeMap<PublicKey, Timestamp>,
@@ -166,6 +171,7 @@ impl Core {
             }
             let due = self.node.next_timeout().min(housekeeping);
             let due = self.presence.next().map_or(due, |next| due.min(next));
+            let due = self.vouching.next().map_or(due, |next| due.min(next));
             let due = self.clock.at(due);
             let input = tokio::select! {
                 () = inputs.cancel.cancelled() => Input::Stop,
@@ -201,6 +207,7 @@ impl Core {
             }
             Input::Tick => {
                 self.node.handle(Event::Tick, now);
+                self.vouch_late(now);
                 self.replan |= self.presence.take_due(now.mono);
             }
             Input::Stop => {}

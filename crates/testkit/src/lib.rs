@@ -9,6 +9,8 @@
 )]
 
 mod here;
+mod net;
+mod relay;
 mod skipped;
 pub mod strace;
 pub mod synced;
@@ -23,6 +25,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use net::{Host, Net};
+pub use relay::{Faults, Kind, Relay};
 pub use skipped::skipped;
 
 use here::Here;
@@ -50,6 +54,8 @@ struct NodeProcess {
     listen: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    /// None is this machine itself, on loopback.
+    host: Option<Host>,
     child: Option<Child>,
 }
 
@@ -94,10 +100,27 @@ impl Cluster {
 
     /// `realm` with this person's directories, to be started by the test.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.realm);
+        self.command_on(None)
+    }
+
+    /// The same as on a node's machine.
+    pub fn command_at(&self, name: &str) -> Command {
+        self.command_on(self.node(name).host.as_ref())
+    }
+
+    fn command_on(&self, host: Option<&Host>) -> Command {
+        let mut command = match host {
+            Some(host) => host.command(&self.realm),
+            None => Command::new(&self.realm),
+        };
+        // What a machine's own agent leaves for commands on that machine.
+        let run = match host {
+            Some(host) => format!("run-{}", host.v4()),
+            None => "run".into(),
+        };
         command
             .env("HOME", self.path())
-            .env("XDG_RUNTIME_DIR", self.path().join("run"))
+            .env("XDG_RUNTIME_DIR", self.path().join(run))
             .env("REALM_CONFIG_DIR", self.path().join("config"))
             .env("REALM_STATE_DIR", self.path().join("state"))
             .env("NO_COLOR", "1")
@@ -119,16 +142,13 @@ impl Cluster {
     /// Runs `realm` with these arguments and environment variables.
     pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Printed {
         let mut command = self.command();
-        let output = command
-            .args(args)
-            .envs(env.iter().copied())
-            .output()
-            .unwrap();
-        Printed {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        printed(command.args(args).envs(env.iter().copied()))
+    }
+
+    /// Runs `realm` with these arguments on a node's machine, and asks its agent.
+    pub fn run_at(&self, name: &str, args: &[&str]) -> Printed {
+        let mut command = self.command_at(name);
+        printed(command.args(args).args(["--via", &self.address(name)]))
     }
 
     /// Runs `realm`, which must succeed; answers with its standard output.
@@ -162,6 +182,7 @@ impl Cluster {
             listen,
             args: Vec::new(),
             env: Vec::new(),
+            host: None,
             child: None,
         });
     }
@@ -197,49 +218,95 @@ impl Cluster {
 
     /// Starts an agent with exactly these arguments beside those for its addresses and its data.
     pub fn add_agent(&mut self, name: &str, args: &[&str]) {
-        let args = args.iter().map(ToString::to_string).collect();
+        self.keep(name, None, args);
+        self.start(name);
+    }
+
+    /// An agent on a host of its own, which listens and looks for others as an agent does by
+    /// default. It is not started, for many are to start at once.
+    pub fn add_agent_on(&mut self, host: &Host, name: &str, args: &[&str]) {
+        self.keep(name, Some(host.clone()), args);
+    }
+
+    fn keep(&mut self, name: &str, host: Option<Host>, args: &[&str]) {
         self.nodes.push(NodeProcess {
             name: name.into(),
             listen: Vec::new(),
-            args,
+            args: args.iter().map(ToString::to_string).collect(),
             env: Vec::new(),
+            host,
             child: None,
         });
-        self.start(name);
+    }
+
+    fn node(&self, name: &str) -> &NodeProcess {
+        self.nodes.iter().find(|node| node.name == name).unwrap()
+    }
+
+    fn node_mut(&mut self, name: &str) -> &mut NodeProcess {
+        let mut nodes = self.nodes.iter_mut();
+        nodes.find(|node| node.name == name).unwrap()
     }
 
     /// Starts a node's agent where it ran before, with other arguments than its first ones.
     pub fn start_with(&mut self, name: &str, args: &[&str]) {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         node.args = args.iter().map(ToString::to_string).collect();
         self.start(name);
     }
 
     /// Environment variables of a node's agent, from its next start on.
     pub fn set_env(&mut self, name: &str, env: &[(&str, &str)]) {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         node.env = env.iter().map(owned).collect();
     }
 
     /// Starts a node's agent, again where it ran before.
     pub fn start(&mut self, name: &str) {
-        self.spawn(name, None);
-        let info = self.data(name).join("agent.json");
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
+        self.spawn(name);
+        self.wait_listens(name);
+    }
+
+    /// Starts a node's agent, and waits for nothing.
+    pub fn spawn(&mut self, name: &str) {
+        self.spawn_at(name, None);
+    }
+
+    fn spawn_at(&mut self, name: &str, point: Option<&strace::Point<'_>>) {
+        let data = self.data(name);
+        // What a killed agent left would be taken for the new one's.
+        let _ = fs::remove_file(data.join("agent.json"));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path().join(format!("{name}.log")))
             .unwrap();
-        let child = node.child.as_mut().unwrap();
+        let node = self.node(name);
+        let mut command = self.command_on(node.host.as_ref());
+        if let Some(point) = point {
+            command = below(&command, point);
+        }
+        command.args(["agent", "--data"]).arg(&data);
+        if node.host.is_none() {
+            command.args(["--no-mdns", "--http", "127.0.0.1:0"]);
+            if node.listen.is_empty() {
+                command.args(["--listen", self.listen]);
+            }
+            for address in &node.listen {
+                let address = address.split("/p2p/").next().unwrap();
+                command.args(["--listen", address]);
+            }
+        }
+        command.args(&node.args).envs(node.env.iter().cloned());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.node_mut(name).child = Some(command.spawn().unwrap());
+    }
+
+    /// Waits until an agent that was started says where it listens.
+    pub fn wait_listens(&mut self, name: &str) {
+        let info = self.data(name).join("agent.json");
+        let child = self.node_mut(name).child.as_mut().unwrap();
         let listen = wait_for(&format!("{name} listens"), || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the agent of {name} ended at once: {status}");
@@ -252,71 +319,24 @@ impl Cluster {
                 .collect();
             (!addresses.is_empty()).then_some(addresses)
         });
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
-        node.listen = listen;
+        self.node_mut(name).listen = listen;
     }
 
     /// Starts a node's agent where it ran before, below strace, which kills it or lets its disk fail at
     /// one call. Whether it comes so far as to listen is the test's business.
     pub fn start_at(&mut self, name: &str, point: &strace::Point<'_>) {
-        self.spawn(name, Some(point));
-    }
-
-    fn spawn(&mut self, name: &str, point: Option<&strace::Point<'_>>) {
-        let data = self.data(name);
-        // What a killed agent left would be taken for the new one's.
-        let _ = fs::remove_file(data.join("agent.json"));
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.path().join(format!("{name}.log")))
-            .unwrap();
-        let mut command = self.command();
-        if let Some(point) = point {
-            command = below(&command, point);
-        }
-        let listen = self.listen;
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
-        command
-            .args(["agent", "--no-mdns", "--http", "127.0.0.1:0", "--data"])
-            .arg(&data);
-        if node.listen.is_empty() {
-            command.args(["--listen", listen]);
-        }
-        for address in &node.listen {
-            let address = address.split("/p2p/").next().unwrap();
-            command.args(["--listen", address]);
-        }
-        command.args(&node.args).envs(node.env.iter().cloned());
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        node.child = Some(command.spawn().unwrap());
+        self.spawn_at(name, Some(point));
     }
 
     /// Whether the process of a node that was started has ended by itself.
     pub fn has_ended(&mut self, name: &str) -> bool {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
-        node.child.as_mut().unwrap().try_wait().unwrap().is_some()
+        let child = self.node_mut(name).child.as_mut().unwrap();
+        child.try_wait().unwrap().is_some()
     }
 
     /// kill -9.
     pub fn kill(&mut self, name: &str) {
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         let mut child = node.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -331,18 +351,13 @@ impl Cluster {
 
     /// The process of an agent that runs.
     pub fn pid(&self, name: &str) -> u32 {
-        let node = self.nodes.iter().find(|node| node.name == name).unwrap();
-        node.child.as_ref().unwrap().id()
+        self.node(name).child.as_ref().unwrap().id()
     }
 
     /// SIGTERM, and waits for the orderly end; answers with the exit code.
     pub fn stop(&mut self, name: &str) -> i32 {
         self.signal(name, "TERM");
-        let node = self
-            .nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .unwrap();
+        let node = self.node_mut(name);
         let mut child = node.child.take().unwrap();
         let status = wait_for(&format!("{name} stops"), || child.try_wait().unwrap());
         status.code().unwrap_or(-1)
@@ -350,12 +365,7 @@ impl Cluster {
 
     /// An address of a running node.
     pub fn address(&self, name: &str) -> String {
-        self.nodes
-            .iter()
-            .find(|node| node.name == name)
-            .unwrap()
-            .listen[0]
-            .clone()
+        self.node(name).listen[0].clone()
     }
 
     /// What the node's agent wrote, for failures.
@@ -365,7 +375,7 @@ impl Cluster {
 
     /// The status as `name` sees it.
     pub fn status(&self, name: &str) -> Option<Value> {
-        let printed = self.run(&["status", "-o", "json", "--via", &self.address(name)]);
+        let printed = self.run_at(name, &["status", "-o", "json"]);
         (printed.code == 0).then(|| serde_json::from_str(&printed.stdout).unwrap())
     }
 
@@ -424,17 +434,28 @@ impl Drop for Cluster {
     }
 }
 
+fn printed(command: &mut Command) -> Printed {
+    let output = command.output().unwrap();
+    Printed {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
 /// Looks until there is an answer, or patience ends.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, look)
+}
+
+/// Looks until there is an answer, at most for so long.
+pub fn wait_within<T>(time: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(
-            started.elapsed() < PATIENCE,
-            "{what}: not within {PATIENCE:?}"
-        );
+        assert!(started.elapsed() < time, "{what}: not within {time:?}");
         std::thread::sleep(LOOK);
     }
 }

@@ -223,7 +223,7 @@ impl Core {
             return;
         }
         match Signed::<Claim>::from_wire(wire) {
-            Ok(claim) => self.witness(claim, now),
+            Ok(claim) => self.vouch(claim, now),
             Err(error) => tracing::warn!(%from, error = chain(&error), "a claim does not verify"),
         }
     }
@@ -303,6 +303,7 @@ impl Core {
         let node = claim.claim.node;
         self.trust.floor.saw(claim.witness.at, now.wall);
         self.claims.push(claim);
+        tracing::debug!(claims = self.claims.len(), "a claim was added");
         self.approve(now).await;
         let (waiting, rest) = std::mem::take(&mut self.claimants)
             .into_iter()

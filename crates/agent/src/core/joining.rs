@@ -7,7 +7,7 @@ use realm_protocol::{Event, Now};
 
 use super::Core;
 use crate::{
-    approvals::{Approval, ByChain, approved, expulsions},
+    approvals::{Approval, ByChain, expulsions},
     fold::chain,
 };
 
@@ -158,11 +158,13 @@ impl Core {
     }
 
     /// Who counts as approved by the log and the claims as they are.
-    pub(super) fn approved_now(&self) -> BTreeMap<PublicKey, Approval> {
-        self.state.as_ref().map_or_else(BTreeMap::new, |state| {
-            let chain = ByChain::of(state);
-            approved(state.realm, &state.owners(), &chain, &self.claims)
-        })
+    pub(super) fn approved_now(&mut self) -> BTreeMap<PublicKey, Approval> {
+        let Some(state) = &self.state else {
+            return BTreeMap::new();
+        };
+        let (chain, owners) = (ByChain::of(state), state.owners());
+        self.checked
+            .approved(state.realm, &owners, &chain, &self.claims)
     }
 
     /// Computes who is approved, and tells everyone who must know.

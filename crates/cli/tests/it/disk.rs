@@ -42,7 +42,11 @@ impl Drop for SmallDisk {
 
 /// A module that does nothing, and is as large as wanted.
 fn large_module(bytes: u32) -> Vec<u8> {
-    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    enlarged(b"\0asm\x01\0\0\0".to_vec(), bytes)
+}
+
+/// The same program with so much more that nobody reads.
+pub fn enlarged(mut module: Vec<u8>, bytes: u32) -> Vec<u8> {
     // A custom section without a name, its size as five bytes of LEB128.
     module.push(0);
     let size = bytes + 1;

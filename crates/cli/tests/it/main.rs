@@ -18,6 +18,7 @@ mod floor;
 mod history;
 mod host_volumes;
 mod hostile;
+mod hosts;
 mod http;
 mod incompatible;
 mod interrupted;
