@@ -1,5 +1,5 @@
 # A thin list: what needs logic is Rust in xtask, or a script.
-.PHONY: help build release demo test ci fmt lint check
+.PHONY: help build release demo test soak ci fmt lint check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,10 @@ test: lint check ## Run every test; installs what it needs
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --locked; \
 	else cargo test --workspace --locked; fi
 	cargo test --workspace --locked --doc --quiet
+
+soak: ## Every attack at once on two agents, for SOAK_MINUTES (10)
+	SOAK_MINUTES=$${SOAK_MINUTES:-10} \
+	cargo nextest run -p realm --locked -E 'test(/^flood::soak::/)' --run-ignored all --no-capture
 
 ci: ## What CI runs
 	.ci/run
