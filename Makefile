@@ -1,5 +1,5 @@
 # A thin list: what needs logic is Rust in xtask, or a script.
-.PHONY: help build release demo test ci fmt lint check mutants
+.PHONY: help build release demo test soak mutants ci fmt lint check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,6 +37,10 @@ test: lint check ## Run every test; installs what it needs
 mutants: ## Change the verify path in every small way: each change has to fail a test (hours)
 	@cargo mutants --version >/dev/null 2>&1 || cargo install --locked cargo-mutants
 	cargo mutants --output target $(MUTANTS)
+
+soak: ## Every attack at once on two agents, for SOAK_MINUTES (10)
+	SOAK_MINUTES=$${SOAK_MINUTES:-10} \
+	cargo nextest run -p realm --locked -E 'test(/^flood::soak::/)' --run-ignored all --no-capture
 
 ci: ## What CI runs
 	.ci/run

@@ -102,8 +102,11 @@ impl Shared {
             frames_dropped: stats.frames_dropped,
             gossip_in: stats.gossip_in,
             gossip_rejected: stats.gossip_rejected,
+            gossip_dropped: stats.gossip_dropped,
             malformed: stats.malformed,
             refused: stats.refused,
+            calls_refused: stats.rpc_refused,
+            ranges_refused: stats.blobs_refused,
         };
         let (blobs, data) = (self.blobs.clone(), self.data.clone());
         snapshot.disk = blocking(move || disk(&blobs, &data)).await?;

@@ -5,7 +5,7 @@ mod shares;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -118,10 +118,11 @@ impl Fetcher {
         let blobs = self.blobs.clone();
         let mut partial = blocking(move || Ok(blobs.begin(artifact)?)).await?;
         let mut empty = 0;
+        let mut liars = HashSet::new();
         let mut sources = self.sources.clone();
         while !partial.missing().is_empty() {
             let before = partial.received();
-            partial = self.round(artifact, partial).await?;
+            partial = self.round(artifact, partial, &mut liars).await?;
             if partial.received() > before {
                 empty = 0;
                 continue;
@@ -139,9 +140,17 @@ impl Fetcher {
     }
 
     /// Asks every source for a share of what is missing, the least busy one first; a source that
-    /// fails is left out. What a slow one still owes at the end is asked of another too.
-    async fn round(&self, artifact: Artifact, mut partial: Partial) -> Result<Partial, PullError> {
-        let mut shares = Shares::new(self.sources.borrow().clone(), partial.missing());
+    /// fails is left out, and one that lied in all rounds that follow. What a slow one still owes at
+    /// the end is asked of another too.
+    async fn round(
+        &self,
+        artifact: Artifact,
+        mut partial: Partial,
+        liars: &mut HashSet<PublicKey>,
+    ) -> Result<Partial, PullError> {
+        let mut sources = self.sources.borrow().clone();
+        sources.retain(|source| !liars.contains(source));
+        let mut shares = Shares::new(sources, partial.missing());
         let mut under_way = FuturesUnordered::new();
         loop {
             while let Some((source, range)) = shares.next() {
@@ -171,12 +180,24 @@ impl Fetcher {
             match written {
                 Ok(()) => shares.done(&range),
                 Err(BlobError::Range { .. }) => {
-                    tracing::warn!(%source, digest = %artifact.sha256, "a peer sent bytes that do not verify");
+                    if liars.insert(source) {
+                        self.tell_liar(source, artifact.sha256);
+                    }
                     shares.failed(source, range);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Whoever answers with anything but what was asked for knows better.
+    fn tell_liar(&self, source: PublicKey, sha256: Hash) {
+        let message = format!(
+            "{source}: sent bytes of {} that do not verify",
+            sha256.short()
+        );
+        self.events
+            .record(clock::wall(), "refused", source.short(), message);
     }
 
     async fn range(

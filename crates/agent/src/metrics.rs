@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub links: BTreeMap<&'static str, u64>,
     /// What was recorded since the start, by kind.
     pub events: BTreeMap<&'static str, u64>,
+    /// What peers did that they must not, since the start, by name.
+    pub offences: BTreeMap<&'static str, u64>,
     pub process: Process,
     pub disk: Disk,
     pub network: Traffic,
@@ -51,8 +53,11 @@ pub struct Traffic {
     pub frames_dropped: u64,
     pub gossip_in: u64,
     pub gossip_rejected: u64,
+    pub gossip_dropped: u64,
     pub malformed: u64,
     pub refused: u64,
+    pub calls_refused: u64,
+    pub ranges_refused: u64,
 }
 
 /// One cell of this node; its counters go on over restarts.
@@ -211,6 +216,11 @@ impl Page {
                 traffic.gossip_rejected,
             ),
             (
+                "gossip_dropped",
+                "Gossip messages that this node had no time for.",
+                traffic.gossip_dropped,
+            ),
+            (
                 "malformed",
                 "Messages that could not be read.",
                 traffic.malformed,
@@ -220,7 +230,23 @@ impl Page {
                 "Connections that a limit or a ban refused.",
                 traffic.refused,
             ),
+            (
+                "calls_refused",
+                "Streams of calls beyond what their peer may have at once.",
+                traffic.calls_refused,
+            ),
+            (
+                "ranges_refused",
+                "Requests for parts of programs that were refused, or put off.",
+                traffic.ranges_refused,
+            ),
         ];
+        self.counter(
+            "realm_offences_total",
+            "What peers did that they must not, by its name.",
+            &["node", "offence"],
+            by(node, &of.offences),
+        )?;
         counters.into_iter().try_for_each(|(name, help, value)| {
             let name = format!("realm_network_{name}_total");
             self.counter(&name, help, &["node"], [(vec![node], value as f64)])

@@ -23,12 +23,21 @@ const BAN_AT: u64 = 60_000;
 const FORGIVEN_PER_MS: u64 = 1;
 /// A peer is told of once in this time; what it did meanwhile is counted.
 const TELL_EVERY_MS: u64 = 60_000;
+/// Strangers told of in that time, all together: whoever has many keys would push all else out of the
+/// list of events, and fill the log.
+const STRANGERS_TOLD: u64 = 16;
 /// Peers remembered; the one that weighs least makes room.
 const MAX_OFFENDERS: usize = 1024;
 
 #[derive(Debug, Default)]
 pub struct Offenders {
     peers: BTreeMap<PublicKey, Offender>,
+    /// Strangers told of since `told_since`, and those that were left out.
+    told: u64,
+    untold: u64,
+    told_since: u64,
+    /// All since the start, by their name.
+    counts: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +59,8 @@ pub enum Sentence {
     Counted,
     /// The owner should know of these.
     Told { count: u64 },
-    /// The peer is to be kept out for [`BAN`].
-    Banned { count: u64 },
+    /// The peer is to be kept out for [`BAN`]; whether the owner should know of it.
+    Banned { count: u64, told: bool },
 }
 
 /// How much an offence weighs.
@@ -69,10 +78,52 @@ pub fn weight(offence: &Offence) -> u64 {
     }
 }
 
-/// What breaking the framing of a stream weighs.
+/// What breaking the framing of a stream weighs, and its name among the offences.
 pub const FRAMING: u64 = GRAVE;
+pub const FRAMING_NAME: &str = "framing";
 
 impl Offenders {
+    /// Counts an offence by its name.
+    pub fn count(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// How often each was seen since the start.
+    pub const fn counts(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counts
+    }
+
+    /// How many strangers were not told of, for there were too many; asked once, at the end of their time.
+    pub fn untold(&mut self, mono: u64) -> Option<u64> {
+        let over = mono >= self.told_since.saturating_add(TELL_EVERY_MS);
+        let untold = self.untold;
+        (over && untold > 0).then(|| {
+            self.begin_telling(mono);
+            untold
+        })
+    }
+
+    fn begin_telling(&mut self, mono: u64) {
+        (self.told, self.untold, self.told_since) = (0, 0, mono);
+    }
+
+    /// Whether one more stranger may be told of.
+    fn may_tell(&mut self, approved: bool, mono: u64) -> bool {
+        if approved {
+            return true;
+        }
+        if self.untold == 0 && mono >= self.told_since.saturating_add(TELL_EVERY_MS) {
+            self.begin_telling(mono);
+        }
+        let may = self.told < STRANGERS_TOLD;
+        *(if may {
+            &mut self.told
+        } else {
+            &mut self.untold
+        }) += 1;
+        may
+    }
+
     /// Counts an offence of this weight at `mono`.
     pub fn note(&mut self, peer: PublicKey, approved: bool, weight: u64, mono: u64) -> Sentence {
         if !self.peers.contains_key(&peer) {
@@ -91,17 +142,23 @@ impl Offenders {
                 banned_until: mono.saturating_add(BAN_MS),
                 ..Offender::default()
             };
-            return Sentence::Banned { count };
+            let told = self.may_tell(approved, mono);
+            return Sentence::Banned { count, told };
         }
         let due = offender
             .told_at
             .is_none_or(|at| mono >= at.saturating_add(TELL_EVERY_MS));
-        if due {
-            offender.told_at = Some(mono);
-            offender.count = 0;
-            return Sentence::Told { count };
+        if !due {
+            return Sentence::Counted;
         }
-        Sentence::Counted
+        offender.told_at = Some(mono);
+        if !self.may_tell(approved, mono) {
+            return Sentence::Counted;
+        }
+        if let Some(offender) = self.peers.get_mut(&peer) {
+            offender.count = 0;
+        }
+        Sentence::Told { count }
     }
 
     fn make_room(&mut self, mono: u64) {
@@ -148,7 +205,13 @@ mod tests {
         for _ in 0..6 {
             assert_eq!(note(false), Sentence::Counted);
         }
-        assert_eq!(note(false), Sentence::Banned { count: 7 });
+        assert_eq!(
+            note(false),
+            Sentence::Banned {
+                count: 7,
+                told: true
+            }
+        );
         assert_eq!(note(false), Sentence::Counted, "it was under way");
         assert_eq!(note(true), Sentence::Told { count: 1 });
         for _ in 0..1_000 {
@@ -176,6 +239,32 @@ mod tests {
             matches!(sentence, Sentence::Banned { .. })
         });
         assert_eq!(flood, Some(59));
+    }
+
+    #[test]
+    fn a_swarm_of_strangers_fills_no_list_and_is_told_of_as_one() {
+        let mut offenders = Offenders::default();
+        let grave = weight(&Offence::MalformedFrame);
+        let mut told = 0;
+        for index in 0..500 {
+            for _ in 0..8 {
+                let sentence = offenders.note(peer(index), false, grave, 5);
+                told += u64::from(matches!(
+                    sentence,
+                    Sentence::Told { .. } | Sentence::Banned { told: true, .. }
+                ));
+            }
+        }
+        assert_eq!(told, STRANGERS_TOLD);
+        // One of ours is told of all the same.
+        let ours = offenders.note(peer(501), true, grave, 5);
+        assert_eq!(ours, Sentence::Told { count: 1 });
+        assert_eq!(offenders.untold(6), None, "not yet");
+        // Each of them was to be told of when it began, and when it was shut out.
+        assert_eq!(offenders.untold(5 + TELL_EVERY_MS), Some(1000 - told));
+        assert_eq!(offenders.untold(5 + TELL_EVERY_MS), None, "once");
+        let next = offenders.note(peer(502), false, grave, 6 + TELL_EVERY_MS);
+        assert_eq!(next, Sentence::Told { count: 1 });
     }
 
     #[test]

@@ -67,8 +67,9 @@ pub struct NetLimits {
     pub streams: usize,
     /// Largest frame, in bytes.
     pub frame: usize,
-    /// Frames waiting for one peer.
+    /// Frames waiting for one peer, and their bytes.
     pub frame_queue: usize,
+    pub frame_queue_bytes: usize,
     /// Bytes of received frames that nobody has dropped yet, of one peer and of all.
     pub frame_bytes_per_peer: usize,
     pub frame_bytes: usize,
@@ -107,6 +108,7 @@ impl Default for NetLimits {
             streams: 128,
             frame: 1024 * 1024,
             frame_queue: 256,
+            frame_queue_bytes: 4 * 1024 * 1024,
             frame_bytes_per_peer: 4 * 1024 * 1024,
             frame_bytes: 32 * 1024 * 1024,
             frame_time: Duration::from_secs(30),

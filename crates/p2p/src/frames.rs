@@ -123,10 +123,17 @@ impl AsRef<[u8]> for Held {
     }
 }
 
+/// A frame that waits for its peer, counted until it is written or dropped.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub frame: Bytes,
+    pub _permit: OwnedSemaphorePermit,
+}
+
 /// The frames to one peer, in order, over one stream that is opened again when it breaks.
 pub(crate) struct Writer {
     pub to: PublicKey,
-    pub queue: mpsc::Receiver<Bytes>,
+    pub queue: mpsc::Receiver<Queued>,
     pub reports: mpsc::Sender<Report>,
     /// Ends a pause: the peer has just connected.
     pub connected: Rc<Notify>,
@@ -136,8 +143,8 @@ impl Writer {
     pub async fn run(mut self) {
         let mut stream = None;
         let mut pause = BACKOFF_FIRST;
-        while let Ok(Some(frame)) = timeout(QUEUE_IDLE, self.queue.recv()).await {
-            match self.deliver(&mut stream, &frame).await {
+        while let Ok(Some(queued)) = timeout(QUEUE_IDLE, self.queue.recv()).await {
+            match self.deliver(&mut stream, &queued.frame).await {
                 Ok(()) => pause = BACKOFF_FIRST,
                 Err(reason) => {
                     if !self.drop_queued(reason).await {

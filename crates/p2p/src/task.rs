@@ -113,7 +113,9 @@ struct Connection {
 
 /// The way to one peer's [`frames::Writer`].
 struct Outgoing {
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<frames::Queued>,
+    /// Bytes that there is room for.
+    room: Arc<Semaphore>,
     connected: Rc<Notify>,
     task: AbortHandle,
     /// A frame was dropped since the last tick, because the queue was full.
@@ -322,7 +324,7 @@ impl Task {
             return;
         }
         self.stats.malformed += 1;
-        tracing::warn!(%from, %error, "cutting off a peer that breaks the framing");
+        tracing::debug!(%from, %error, "cutting off a peer that breaks the framing");
         self.tell(NetworkEvent::Malformed {
             from,
             reason: error.to_string(),

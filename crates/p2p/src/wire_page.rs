@@ -115,6 +115,7 @@ fn limits() -> Vec<(&'static str, String)> {
         streams,
         frame,
         frame_queue,
+        frame_queue_bytes,
         frame_bytes_per_peer,
         frame_bytes,
         frame_time,
@@ -141,6 +142,7 @@ fn limits() -> Vec<(&'static str, String)> {
         ("limits.streams", streams.to_string()),
         ("limits.frame", bytes(frame as u64)),
         ("limits.frame_queue", frame_queue.to_string()),
+        ("limits.frame_queue_bytes", bytes(frame_queue_bytes as u64)),
         (
             "limits.frame_bytes_per_peer",
             bytes(frame_bytes_per_peer as u64),

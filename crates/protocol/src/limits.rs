@@ -52,6 +52,14 @@ pub const MAX_EFFECTS: usize = 8192;
 /// Frames an approved peer may send at once, and then per second.
 pub const APPROVED_BURST: u32 = 512;
 pub const APPROVED_PER_SECOND: u32 = 256;
-/// The same for a peer that is not approved.
+/// Gossip messages that one peer may hand over at once, and then per second: each has a signature to
+/// check. In a realm of 1,000 nodes a message comes from a few peers, and each node has one in some seconds.
+pub const GOSSIP_BURST: u32 = 2048;
+pub const GOSSIP_PER_SECOND: u32 = 512;
+/// Messages of one author that are handed on at once, and then per second: whoever hands them on must not
+/// be taken for the one that floods. Nodes that are connected to the author hear it themselves.
+pub const AUTHOR_BURST: u32 = 64;
+pub const AUTHOR_PER_SECOND: u32 = 16;
+/// Frames that a peer may send which is not approved.
 pub const STRANGER_BURST: u32 = 16;
 pub const STRANGER_PER_SECOND: u32 = 2;

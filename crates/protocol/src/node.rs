@@ -24,7 +24,7 @@ use claims::Claims;
 use expelled::Record;
 use joins::Joins;
 use newcomer::Newcomer;
-use peers::Peer;
+use peers::{Peer, Spent};
 use status::Reports;
 use writes::Writes;
 
@@ -79,6 +79,10 @@ pub struct Node<F> {
     /// None once this node has caught up with the realm.
     newcomer: Option<Newcomer>,
     peers: BTreeMap<PublicKey, Peer>,
+    /// Connected peers that have entries, and when they may be asked for them.
+    ask_later: BTreeMap<PublicKey, u64>,
+    /// How much gossip of each approved node was handed on.
+    authors: BTreeMap<PublicKey, Spent>,
     /// Where the approved nodes said their durable logs stand.
     heads: BTreeMap<PublicKey, (status::Age, Point)>,
     swim: Swim,
@@ -128,6 +132,8 @@ impl<F: Fold + Clone> Node<F> {
             told_revoked: None,
             newcomer: is_new.then(Newcomer::default),
             peers: BTreeMap::new(),
+            ask_later: BTreeMap::new(),
+            authors: BTreeMap::new(),
             heads: BTreeMap::new(),
             swim: Swim::new(me, now.wall.as_millis(), seed),
             claims: Claims::default(),
@@ -199,6 +205,8 @@ impl<F: Fold + Clone> Node<F> {
                 false => self.next_ask,
             });
         let own = self.reports.next_ask().map_or(own, |due| due.min(own));
+        let late = self.ask_later.values().min().copied();
+        let own = late.map_or(own, |due| due.min(own));
         self.swim.next_timeout().map_or(own, |due| due.min(own))
     }
 
@@ -263,6 +271,7 @@ impl<F: Fold + Clone> Node<F> {
             self.announce(now);
         }
         self.ask_others_for_reports(now);
+        self.ask_for_late_entries(now);
         if self.next_retry.is_some_and(|due| due <= now.mono) {
             self.next_retry = None;
             self.retry_writes();

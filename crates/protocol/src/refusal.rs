@@ -101,3 +101,22 @@ pub enum Offence {
     #[error("bad membership packet")]
     BadSwim,
 }
+
+impl Offence {
+    /// A stable name for counters.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::MalformedFrame => "malformed_frame",
+            Self::MalformedGossip => "malformed_gossip",
+            Self::Entry(refusal) => refusal.name(),
+            Self::BadCheckpoint => "bad_checkpoint",
+            Self::Impersonation => "impersonation",
+            Self::NotApproved => "not_approved",
+            Self::RateLimited => "rate_limited",
+            Self::BadClaim => "bad_claim",
+            Self::BadReport => "bad_report",
+            Self::BadJoin => "bad_join",
+            Self::BadSwim => "bad_swim",
+        }
+    }
+}

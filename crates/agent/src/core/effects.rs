@@ -88,8 +88,8 @@ impl Core {
             Effect::ClaimConflict { .. } => self.approve(now).await,
             Effect::Dial { peer } => self.connect(peer),
             Effect::Warn { peer, what } => {
-                let weight = offenders::weight(&what);
-                self.offence(peer, weight, &what.to_string(), now).await;
+                let offence = (what.name(), offenders::weight(&what));
+                self.offence(peer, offence, &what.to_string(), now).await;
             }
         }
     }

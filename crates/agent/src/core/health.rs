@@ -15,6 +15,7 @@ impl Core {
         self.begin_realm(now);
         self.ask_late(now).await;
         self.tell_alarms(now);
+        self.tell_untold(now);
         self.find_relays(now);
         if let Err(error) = self.trust.floor.keep(now.mono) {
             tracing::error!(

@@ -11,9 +11,16 @@ use crate::offenders::{self, Sentence};
 const MAX_NEIGHBOURS: usize = 256;
 
 impl Core {
-    /// Holds against a peer what it did.
-    pub(super) async fn offence(&mut self, peer: PublicKey, weight: u64, what: &str, now: Now) {
+    /// Holds against a peer what it did, and counts it by its name.
+    pub(super) async fn offence(
+        &mut self,
+        peer: PublicKey,
+        (name, weight): (&'static str, u64),
+        what: &str,
+        now: Now,
+    ) {
         tracing::debug!(%peer, what, "a peer misbehaved");
+        self.offenders.count(name);
         let approved = self.approved.contains_key(&peer);
         match self.offenders.note(peer, approved, weight, now.mono) {
             Sentence::Counted => {}
@@ -25,17 +32,30 @@ impl Core {
                 self.events
                     .record(now.wall, "refused", self.node_name(&peer), message);
             }
-            Sentence::Banned { count } => {
+            Sentence::Banned { count, told } => {
                 let minutes = offenders::BAN.as_secs() / 60;
                 let message = format!(
                     "{peer} is kept out for {minutes} minutes after {count} more offences, the last: {what}"
                 );
-                self.events
-                    .record(now.wall, "banned", peer.short(), message);
+                if told {
+                    self.events
+                        .record(now.wall, "banned", peer.short(), message);
+                }
                 if self.network.ban(peer, offenders::BAN).await.is_err() {
                     tracing::warn!("the network has stopped");
                 }
             }
+        }
+    }
+
+    /// Strangers of whom there were too many to name.
+    pub(super) fn tell_untold(&mut self, now: Now) {
+        if let Some(count) = self.offenders.untold(now.mono) {
+            let message = format!(
+                "{count} more offences of strangers that are not named here: realm_offences_total has them all"
+            );
+            self.events
+                .record(now.wall, "refused", "strangers".to_owned(), message);
         }
     }
 
@@ -99,7 +119,8 @@ impl Core {
                 self.connect(key);
             }
             NetworkEvent::Malformed { from, reason } => {
-                self.offence(from, offenders::FRAMING, &reason, now).await;
+                let framing = (offenders::FRAMING_NAME, offenders::FRAMING);
+                self.offence(from, framing, &reason, now).await;
             }
             NetworkEvent::Reachability(Reachability::Private) => {
                 tracing::info!("not reachable from outside: looking for a relay");

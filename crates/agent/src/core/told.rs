@@ -43,6 +43,7 @@ impl Core {
             ready: self.unready().is_none(),
             process: self.reporter.process(),
             cells: self.supervisor.metrics(),
+            offences: self.offenders.counts().clone(),
             problems: self.problems.iter().map(|one| one.code.clone()).collect(),
             ..Snapshot::default()
         };

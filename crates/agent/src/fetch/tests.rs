@@ -183,6 +183,16 @@ async fn a_slow_source_and_a_liar_do_not_hold_up_a_pull() {
         (1..=super::PER_SOURCE as u64).contains(&lies),
         "dropped after {lies}"
     );
+    let told: Vec<_> = scene.fetcher.events.after(0);
+    let told: Vec<_> = told
+        .iter()
+        .filter(|event| event.kind == "refused")
+        .collect();
+    let [told] = &told[..] else {
+        panic!("told of once: {told:?}");
+    };
+    let liar = scene.sources[1].1.key().to_string();
+    assert!(told.message.starts_with(&liar), "{told:?}");
     let ranges = SIZE.div_ceil(MIB);
     assert!(
         (ranges - 1..=ranges).contains(&scene.answers(2)),

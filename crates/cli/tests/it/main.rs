@@ -14,6 +14,7 @@ mod demo;
 mod disk;
 mod doctor;
 mod drains;
+mod flood;
 mod floor;
 mod history;
 mod host_volumes;

@@ -253,6 +253,26 @@ async fn frames_that_nobody_takes_are_bounded_for_each_peer() {
 }
 
 #[tokio::test]
+async fn frames_for_a_peer_that_does_not_read_are_bounded_in_bytes() {
+    const FRAME: usize = 64 * 1024;
+    const SENT: u64 = 200;
+    let mut settings = config(1, TCP);
+    settings.limits.frame_queue_bytes = 4 * FRAME;
+    let mut node = Node::start(settings).await;
+    let mut hostile = Hostile::connect(&node).await;
+    let _unread = hostile.control.accept(LOG).unwrap();
+    assert_eq!(node.connected().await, hostile.key);
+    for _ in 0..SENT {
+        let frame = Bytes::from_static(&[7; FRAME]);
+        node.handle.send_frame(hostile.key, frame).await.unwrap();
+    }
+    // Those that wait, and those that lie in the windows of the connection.
+    let taken = node.handle.stats().await.unwrap().frames_out;
+    assert!((1..=SENT / 4).contains(&taken), "{taken} were taken");
+    assert_serves(&mut node).await;
+}
+
+#[tokio::test]
 async fn a_stranger_that_opens_streams_without_end_has_four_of_rpc() {
     let mut settings = config(1, TCP);
     settings.limits.streams = 32;

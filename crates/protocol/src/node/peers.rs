@@ -14,9 +14,8 @@ use crate::{
 /// What is kept for one connected peer.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
-    /// Thousandths of frames sent beyond what the rate gives back.
-    spent: u64,
-    spent_at: u64,
+    frames: Spent,
+    gossip: Spent,
     /// When it was last asked for what is missing here.
     pub asked_at: Option<u64>,
     /// When it was last asked for claims that it named.
@@ -27,23 +26,39 @@ pub(super) struct Peer {
     pub ignores: bool,
 }
 
+/// A leaky bucket: bursts, then so many per second.
+#[derive(Debug, Default)]
+pub(super) struct Spent {
+    /// Thousandths of messages beyond what the rate gave back by then.
+    thousandths: u64,
+    at: u64,
+}
+
+impl Spent {
+    pub fn allow(&mut self, burst: u32, per_second: u32, mono: u64) -> bool {
+        let passed = mono.saturating_sub(self.at);
+        let given_back = passed.saturating_mul(u64::from(per_second));
+        self.thousandths = self.thousandths.saturating_sub(given_back);
+        self.at = mono;
+        let allowed = self.thousandths < u64::from(burst) * 1000;
+        if allowed {
+            self.thousandths += 1000;
+        }
+        allowed
+    }
+}
+
 impl Peer {
-    /// A leaky bucket: bursts, then so many per second.
     pub fn allow(&mut self, approved: bool, mono: u64) -> bool {
-        let (burst, rate) = match approved {
+        let (burst, per_second) = match approved {
             true => (APPROVED_BURST, APPROVED_PER_SECOND),
             false => (STRANGER_BURST, STRANGER_PER_SECOND),
         };
-        let given_back = mono
-            .saturating_sub(self.spent_at)
-            .saturating_mul(u64::from(rate));
-        self.spent = self.spent.saturating_sub(given_back);
-        self.spent_at = mono;
-        let allowed = self.spent < u64::from(burst) * 1000;
-        if allowed {
-            self.spent += 1000;
-        }
-        allowed
+        self.frames.allow(burst, per_second, mono)
+    }
+
+    pub fn may_gossip(&mut self, mono: u64) -> bool {
+        self.gossip.allow(GOSSIP_BURST, GOSSIP_PER_SECOND, mono)
     }
 }
 
@@ -73,6 +88,7 @@ impl<F: Fold + Clone> Node<F> {
         // Whoever asks to join and leaves asks again when it is back: its place is free.
         self.joins.remove(&peer);
         self.no_longer_told(peer);
+        self.ask_later.remove(&peer);
         if self.peers.remove(&peer).is_some() {
             self.swim.disconnected(peer, now.mono);
             self.dial(peer, now);
@@ -109,6 +125,7 @@ impl<F: Fold + Clone> Node<F> {
         self.swim.set_approved(&members, now.mono);
         let before = std::mem::replace(&mut self.approved, nodes);
         self.heads.retain(|node, _| self.approved.contains(node));
+        self.authors.retain(|node, _| self.approved.contains(node));
         self.dialled.retain(|node, _| self.approved.contains(node));
         self.reports.retain(&self.approved);
         self.joins.settle(&self.approved);

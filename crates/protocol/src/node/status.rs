@@ -150,6 +150,13 @@ impl<F: Fold + Clone> Node<F> {
         if self.log.is_none() || self.effects.len() > MAX_EFFECTS {
             return Verdict::Ignore;
         }
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return Verdict::Ignore;
+        };
+        if !peer.may_gossip(now.mono) {
+            self.warn(from, Offence::RateLimited);
+            return Verdict::Ignore;
+        }
         let verdict = match topic {
             _ if bytes.len() > max => Verdict::Reject,
             Topic::Heads => self.head_announced(from, bytes, now),
@@ -200,7 +207,16 @@ impl<F: Fold + Clone> Node<F> {
                 None => self.dial(node, now),
             }
         }
-        Verdict::Accept
+        self.hand_on(node, now)
+    }
+
+    /// What is new of an approved `node` goes on to others, unless there is too much of it.
+    fn hand_on(&mut self, node: PublicKey, now: Now) -> Verdict {
+        let spent = self.authors.entry(node).or_default();
+        match spent.allow(AUTHOR_BURST, AUTHOR_PER_SECOND, now.mono) {
+            true => Verdict::Accept,
+            false => Verdict::Ignore,
+        }
     }
 
     fn status(&mut self, from: PublicKey, bytes: &[u8], now: Now) -> Verdict {
@@ -227,7 +243,7 @@ impl<F: Fold + Clone> Node<F> {
         if age.is_newer_than(slot.report.as_ref().map(|(age, _)| age)) {
             self.ask_for_report(node, from, now);
         }
-        Verdict::Accept
+        self.hand_on(node, now)
     }
 
     pub(super) fn own_report(&mut self, wire: Vec<u8>, digest: Vec<u8>, now: Now) {

@@ -8,7 +8,7 @@ use crate::{
     Refusal, Token, limits::*,
 };
 
-/// A peer is not asked again sooner, unless it said that there is more.
+/// A peer is not asked again sooner, unless what it was asked for came.
 const ASK_EVERY_MS: u64 = 200;
 
 impl<F: Fold + Clone> Node<F> {
@@ -98,21 +98,32 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    /// Tells `peer` where this log stands, so that it sends what is missing.
+    /// Tells `peer` where this log stands, so that it sends what is missing: now, or as soon as it
+    /// may be asked again.
     pub(super) fn ask_for_entries(&mut self, peer: PublicKey, now: Now) {
         let Some(state) = self.peers.get_mut(&peer) else {
             return;
         };
-        if state
-            .asked_at
-            .is_some_and(|at| now.mono < at + ASK_EVERY_MS)
-        {
+        let next = state.asked_at.map_or(0, |at| at + ASK_EVERY_MS);
+        if now.mono < next {
+            self.ask_later.insert(peer, next);
             return;
         }
         state.asked_at = Some(now.mono);
+        self.ask_later.remove(&peer);
         if let Some(log) = &self.log {
             let frame = log.locator();
             self.send(peer, &frame);
+        }
+    }
+
+    /// Asks those whose turn it is by now.
+    pub(super) fn ask_for_late_entries(&mut self, now: Now) {
+        let due = self.ask_later.iter().filter(|(_, at)| **at <= now.mono);
+        let due: Vec<_> = due.map(|(peer, _)| *peer).collect();
+        for peer in due {
+            self.ask_later.remove(&peer);
+            self.ask_for_entries(peer, now);
         }
     }
 
@@ -143,12 +154,14 @@ impl<F: Fold + Clone> Node<F> {
             };
             return self.warn(from, Offence::Entry(refusal));
         }
-        let progress = self.take(from, items, now);
-        if more && progress {
+        // Only the owner can make something new: whoever brings it may be asked again at once.
+        if self.take(from, items, now) {
             if let Some(peer) = self.peers.get_mut(&from) {
                 peer.asked_at = None;
             }
-            self.ask_for_entries(from, now);
+            if more || self.ask_later.contains_key(&from) {
+                self.ask_for_entries(from, now);
+            }
         }
     }
 

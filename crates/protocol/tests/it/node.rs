@@ -37,6 +37,30 @@ fn an_answer_waits_for_the_disk() {
 }
 
 #[test]
+fn what_is_signed_in_quick_succession_arrives_at_once() {
+    let mut net = Net::new(2);
+    for _ in 0..5 {
+        let hash = net.submit(b"x");
+        assert_eq!(net.nodes[1].durable_head().hash, hash);
+    }
+    assert_eq!(net.mono, 0, "no time has passed");
+}
+
+#[test]
+fn a_peer_that_may_not_be_asked_yet_is_asked_as_soon_as_it_may() {
+    let mut net = Net::new(2);
+    net.run(3_000);
+    // The question is lost, so that the next one has to wait.
+    net.cut.insert((1, 0));
+    net.submit(b"x");
+    net.cut.clear();
+    let hash = net.submit(b"y");
+    assert_ne!(net.nodes[1].durable_head().hash, hash);
+    net.run(200);
+    assert_eq!(net.nodes[1].durable_head().hash, hash);
+}
+
+#[test]
 fn a_full_disk_refuses_and_loses_nothing() {
     let mut net = Net::new(1);
     net.disk_works = false;
@@ -182,6 +206,62 @@ fn gossip_is_judged_before_it_is_forwarded() {
         let judged = net.nodes[0].handle_gossip(name(1), Topic::Status, &wire, now);
         assert_eq!(judged, verdict, "{} bytes", wire.len());
     }
+}
+
+#[test]
+fn an_author_without_end_is_heard_and_not_handed_on() {
+    let mut net = Net::new(2);
+    net.run(10_000);
+    let heads = |net: &mut Net, count: std::ops::Range<u64>| {
+        let now = net.now();
+        let judge = |count| {
+            let announce = HeadAnnounce {
+                v: 1,
+                node: name(1),
+                realm: genesis().realm_id(),
+                seq: count,
+                head: Hash::of(b"x"),
+                tips: vec![],
+                boot_id: u64::MAX,
+                count,
+            };
+            let Ok(signed) = Signed::sign(announce, &key(0, 1));
+            net.nodes[0].handle_gossip(name(1), Topic::Heads, &signed.to_wire(), now)
+        };
+        let verdicts: Vec<_> = count.map(judge).collect();
+        let accepted = verdicts.iter().filter(|one| **one == Verdict::Accept);
+        let rejected = verdicts.iter().filter(|one| **one == Verdict::Reject);
+        assert_eq!(rejected.count(), 0);
+        accepted.count() as u32
+    };
+    // One was its own, a moment ago.
+    assert_eq!(heads(&mut net, 1..200), limits::AUTHOR_BURST - 1);
+    let heard = |net: &Net| net.nodes[0].heads().find(|(node, _)| *node == name(1));
+    assert_eq!(heard(&net).unwrap().1.seq, 199, "the newest all the same");
+    net.mono += 1_000;
+    assert_eq!(heads(&mut net, 200..300), limits::AUTHOR_PER_SECOND);
+}
+
+#[test]
+fn a_peer_that_gossips_without_end_is_not_listened_to() {
+    let mut net = Net::new(2);
+    net.run(10_000);
+    let heard = |net: &mut Net| {
+        let now = net.now();
+        let mut gossip = || net.nodes[0].handle_gossip(name(1), Topic::Status, b"x", now);
+        let verdicts: Vec<_> = (0..2 * limits::GOSSIP_BURST).map(|_| gossip()).collect();
+        let judged = verdicts.iter().take_while(|one| **one == Verdict::Reject);
+        let judged = judged.count();
+        assert!(verdicts[judged..].iter().all(|one| *one == Verdict::Ignore));
+        net.drain(0);
+        judged as u32
+    };
+    // One was honest, a moment ago.
+    assert_eq!(heard(&mut net), limits::GOSSIP_BURST - 1);
+    net.mono += 1_000;
+    assert_eq!(heard(&mut net), limits::GOSSIP_PER_SECOND);
+    let limited = |effect: &Effect| matches!(effect, Effect::Warn { what: Offence::RateLimited, peer } if *peer == name(1));
+    assert!(net.saw(limited) > 0, "and it is held against it");
 }
 
 #[test]

@@ -57,6 +57,10 @@ fn the_page_has_the_numbers_of_the_code() {
         MAX_EFFECTS,
         APPROVED_BURST,
         APPROVED_PER_SECOND,
+        AUTHOR_BURST,
+        AUTHOR_PER_SECOND,
+        GOSSIP_BURST,
+        GOSSIP_PER_SECOND,
         STRANGER_BURST,
         STRANGER_PER_SECOND,
     ];

@@ -1,0 +1,205 @@
+//! Whole agents, as processes, while hostile peers do what they can to be in the way.
+
+mod delivery;
+mod foe;
+mod lies;
+mod member;
+mod scene;
+mod siege;
+mod soak;
+mod strangers;
+mod web;
+
+use std::time::{Duration, Instant};
+
+use realm_testkit::wait_for;
+
+use delivery::{Deliveries, Latencies};
+use scene::{Gauge, Scene};
+use siege::{Attack, Siege};
+
+use crate::guest;
+
+const MIB: u64 = 1024 * 1024;
+/// What an agent may take at any time, in bytes.
+const RESIDENT_MAX: u64 = 256 * MIB;
+/// How long each flood lasts: longer than what a burst may be.
+const FLOOD: Duration = Duration::from_secs(8);
+/// How long deliveries are measured without one.
+const CALM: Duration = Duration::from_secs(8);
+/// Between the begins of two deliveries.
+const PAUSE: Duration = Duration::from_millis(40);
+/// Deliveries that take no longer than this are not late, however fast they are in a calm.
+const FLOOR: Duration = Duration::from_millis(250);
+/// A flood in which deliveries are late is laid once more: a disk that stalls for a moment is not the
+/// foes' doing, and they have to do it again.
+const TRIES: usize = 2;
+/// Files beyond those that were open before, once the foes are gone.
+const FILES_MORE: usize = 4;
+/// What the agent may write to its log in a second of a flood, in bytes.
+const LOG_PER_SECOND: u64 = 64 * 1024;
+
+/// The program that is pushed while a member lies about it, in bytes beyond what it does: some ranges.
+const LARGE: usize = 5 * 1024 * 1024;
+/// For a program to run at a node that pulls it from an honest node and from a liar.
+const PULLED: Duration = Duration::from_secs(20);
+
+/// What a node took while foes were at it.
+struct Watched {
+    took: Latencies,
+    /// The most of "one" and of "two".
+    peak: [Gauge; 2],
+}
+
+/// Delivers for so long, and looks at what the nodes hold meanwhile.
+fn watch(scene: &Scene, deliveries: &mut Deliveries, time: Duration, pause: Duration) -> Watched {
+    let began = Instant::now();
+    let mut took: Option<Latencies> = None;
+    let mut peak = ["one", "two"].map(|node| scene.gauge(node));
+    while began.elapsed() < time {
+        let some = deliveries.during(Duration::from_millis(200), pause);
+        took = Some(match took {
+            Some(before) => before.with(some),
+            None => some,
+        });
+        for (node, peak) in ["one", "two"].iter().zip(&mut peak) {
+            let now = scene.gauge(node);
+            peak.resident = peak.resident.max(now.resident);
+            peak.files = peak.files.max(now.files);
+        }
+    }
+    Watched {
+        took: took.expect("one at least"),
+        peak,
+    }
+}
+
+/// Waits until a node holds no more than it did, but a fifth of its memory and a few files.
+fn back_to(scene: &Scene, node: &str, before: Gauge) {
+    wait_for(
+        &format!("{node} gives back what the foes made it take"),
+        || {
+            let now = scene.gauge(node);
+            let memory = now.resident <= before.resident + before.resident / 5;
+            (memory && now.files <= before.files + FILES_MORE).then_some(())
+        },
+    );
+}
+
+/// One flood after the other, each against what the same realm does in a calm.
+fn withstand(attacks: &[Attack]) -> Scene {
+    let scene = Scene::new();
+    let mut deliveries = Deliveries::new(&scene.realm, "one", "two");
+    watch(&scene, &mut deliveries, CALM / 4, PAUSE);
+    let calm = watch(&scene, &mut deliveries, CALM, PAUSE);
+    println!("calm: {}; {}; {}", calm.took, calm.peak[0], calm.peak[1]);
+    let bound = FLOOR.max(calm.took.percentile(99) * 2);
+    let before = ["one", "two"].map(|node| scene.gauge(node));
+    let mut failures = Vec::new();
+    let mut late = 0;
+    let mut left: Vec<Attack> = attacks.iter().rev().copied().collect();
+    while let Some(attack) = left.pop() {
+        let log = scene.realm.log("one").len() as u64;
+        let siege = Siege::lay(&scene.target, &[attack]);
+        let watched = watch(&scene, &mut deliveries, FLOOD, PAUSE);
+        let blows: u64 = siege.blows().map(|(_, count)| count).sum();
+        drop(siege);
+        late = match watched.took.percentile(99) > bound {
+            true => late + 1,
+            false => 0,
+        };
+        if (1..TRIES).contains(&late) {
+            left.push(attack);
+        }
+        let written = scene.realm.log("one").len() as u64 - log;
+        println!(
+            "{attack:?}: {blows} blows; {}; {}; {}; {} KiB of log",
+            watched.took,
+            watched.peak[0],
+            watched.peak[1],
+            written / 1024
+        );
+        let mut check = |sound: bool, what: &str| {
+            if !sound {
+                failures.push(format!("{attack:?}: {what}"));
+            }
+        };
+        check(blows > 10, "the foes did nothing");
+        check(late < TRIES, "deliveries are late");
+        late %= TRIES;
+        let most = watched.peak.iter().map(|peak| peak.resident).max();
+        check(most.unwrap() <= RESIDENT_MAX, "too much memory");
+        check(written <= LOG_PER_SECOND * FLOOD.as_secs(), "a log storm");
+        let ended = Instant::now();
+        for (node, before) in ["one", "two"].iter().zip(before) {
+            back_to(&scene, node, before);
+        }
+        println!("back after {:?}", ended.elapsed());
+        scene.assert_answers();
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+    scene
+}
+
+/// A program with so much in it that it comes in several ranges; each number makes another one.
+fn large_program(scene: &Scene, number: u8, filler: usize) -> String {
+    let mut bytes = std::fs::read(guest("ticker.wasm")).unwrap();
+    // A custom section: its length in LEB128, an empty name, and what nobody reads.
+    bytes.push(0);
+    let mut length = filler + 1;
+    while length >= 0x80 {
+        bytes.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.extend([length as u8, 0]);
+    bytes.extend(std::iter::repeat_n(number, filler));
+    let path = scene.realm.path().join(format!("large-{number}.wasm"));
+    std::fs::write(&path, bytes).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn strangers_in_the_way_are_withstood() {
+    let scene = withstand(&Attack::STRANGERS);
+    scene.assert_shown(&["framing", "malformed_frame", "rate_limited"], &[]);
+    let refused = scene.counted("realm_network_connections_refused_total", "");
+    assert!(refused > 0.0, "nobody was refused");
+    let calls = scene.counted("realm_network_calls_refused_total", "");
+    println!("{refused} connections and {calls} streams of calls were refused");
+}
+
+#[test]
+fn a_hostile_member_is_withstood() {
+    let scene = withstand(&Attack::MEMBER);
+    let offences = ["malformed_frame", "bad_swim", "rate_limited"];
+    scene.assert_shown(&offences, &[&scene.target.members[0]]);
+}
+
+#[test]
+fn a_member_that_lies_about_programs_holds_up_nobody() {
+    let scene = Scene::new();
+    let two = scene.realm.address("two");
+    let push = |number: u8| {
+        let program = large_program(&scene, number, LARGE);
+        let began = Instant::now();
+        // Sent to "two", and run by "one", which has to pull it.
+        let (name, node) = (format!("large-{number}"), ["--node", "one"]);
+        let args = ["push", &name, &program, "--wait", "--via", &two];
+        scene.realm.ok(&[&args[..], &node].concat());
+        began.elapsed()
+    };
+    println!("without a liar: {:?}", push(0));
+    let before = ["one", "two"].map(|node| scene.gauge(node));
+    let siege = Siege::lay(&scene.target, &[Attack::Lies]);
+    let asked = || siege.blows().map(|(_, count)| count).sum::<u64>();
+    for number in 1..=4 {
+        let (took, most) = (push(number), scene.gauge("one"));
+        println!("with one: {took:?}; {most}; it was asked {} times", asked());
+        assert!(took <= PULLED, "{took:?}");
+        assert!(most.resident <= RESIDENT_MAX, "{most}");
+    }
+    assert!(asked() > 0, "the liar was never asked");
+    drop(siege);
+    back_to(&scene, "one", before[0]);
+    scene.assert_shown(&[], &[&scene.target.members[1]]);
+}

@@ -1,0 +1,167 @@
+//! A realm of honest nodes, members of it that were taken over, and what is measured of them.
+
+use std::{fs, net::SocketAddr};
+
+use realm_identity::{RealmId, SecretKey};
+use realm_testkit::{Cluster, wait_for};
+
+use crate::{
+    cluster, guest,
+    liar::as_owner,
+    page::{get, http_address},
+};
+
+/// What a delivery scales, and what never starts.
+pub const STILL: &str = "still";
+/// Writes lines without end.
+pub const LOUD: &str = "loud";
+
+/// Members that were taken over.
+const TAKEN: [&str; 2] = ["mallory", "malvina"];
+
+/// Nodes "one" and "two" are honest. The others joined by an invite as they did and were taken over:
+/// their agents are gone, and their keys are the foes'.
+pub struct Scene {
+    pub realm: Cluster,
+    pub target: Target,
+}
+
+/// What a foe knows: node "one", which it attacks, and the keys of two members.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub address: String,
+    pub quic: SocketAddr,
+    pub http: String,
+    /// The header that opens what is for this machine's user alone.
+    pub token: String,
+    pub realm: RealmId,
+    pub members: [SecretKey; 2],
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        let mut realm = cluster();
+        let quic = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
+        realm.add_node_with("one", &[], &quic);
+        realm.add_node("two", &[]);
+        for name in TAKEN {
+            realm.add_node(name, &[]);
+        }
+        realm.wait_ready("one");
+        let one = realm.address("one");
+        let push = |name: &str, file: &str, more: &[&str]| {
+            let file = guest(file);
+            realm.ok(&[&["push", name, &file, "--via", &one][..], more].concat());
+        };
+        push(STILL, "hello.wasm", &["--no-start"]);
+        push(LOUD, "flood.wasm", &["--replicas", "1", "--node", "one"]);
+        let members = TAKEN.map(|name| {
+            wait_for(&format!("{name} has all"), || {
+                (realm.status(name)?["revision"] == 2).then_some(())
+            });
+            realm.kill(name);
+            let data = realm_store::DataDir::open(&realm.data(name)).unwrap();
+            realm_agent::trust::node_key(&data).unwrap()
+        });
+        let token = fs::read_to_string(realm.data("one").join("http.token")).unwrap();
+        let info = fs::read_to_string(realm.data("one").join("agent.json")).unwrap();
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        let mut addresses: Vec<&str> = info["addresses"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(serde_json::Value::as_str)
+            .collect();
+        addresses.sort_by_key(|address| !address.contains("/tcp/"));
+        let port = addresses.last().unwrap().split('/').nth(4).unwrap();
+        let target = Target {
+            address: addresses[0].to_owned(),
+            quic: ([127, 0, 0, 1], port.parse().unwrap()).into(),
+            http: http_address(&realm.log("one")).to_owned(),
+            token: format!("Authorization: Bearer {}", token.trim()),
+            realm: as_owner(&realm, &one, async |_, realm, _| realm),
+            members,
+        };
+        Self { realm, target }
+    }
+
+    pub fn gauge(&self, node: &str) -> Gauge {
+        Gauge::of(self.realm.pid(node))
+    }
+
+    /// The sum of a counter of node "one" over its labels, or of those that `label` is in.
+    pub fn counted(&self, name: &str, label: &str) -> f64 {
+        let page = get(&self.target.http, "/metrics", "localhost");
+        let of_it = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(label);
+        page.lines()
+            .filter(of_it)
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// That the offence was counted, and that whoever did it is named among the events of node "one".
+    pub fn assert_shown(&self, offences: &[&str], named: &[&SecretKey]) {
+        for offence in offences {
+            let counted = self.counted("realm_offences_total", &format!("offence=\"{offence}\""));
+            assert!(counted > 0.0, "{offence} is not counted");
+        }
+        let events = self.realm.ok(&[
+            "events",
+            "--node",
+            "one",
+            "-o",
+            "json",
+            "--via",
+            &self.realm.address("one"),
+        ]);
+        for key in named {
+            let (key, mut lines) = (key.public().to_string(), events.lines());
+            let names = |line: &str| line.contains("\"refused\"") && line.contains(&key);
+            assert!(lines.any(names), "{key} is not named: {events}");
+        }
+    }
+
+    /// That node "one" is of use to its owner.
+    pub fn assert_answers(&self) {
+        let nodes = self.realm.status("one").expect("a status");
+        let state = |name: &str| {
+            let nodes = nodes["nodes"].as_array().unwrap();
+            let node = nodes.iter().find(|node| node["name"] == name).unwrap();
+            node["state"].clone()
+        };
+        assert_eq!(
+            (state("one"), state("two")),
+            ("ready".into(), "ready".into())
+        );
+        let page = get(&self.target.http, "/readyz", "localhost");
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    }
+}
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gauge {
+    /// Resident memory, in bytes.
+    pub resident: u64,
+    /// Open file descriptors.
+    pub files: usize,
+}
+
+impl Gauge {
+    pub fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        Self {
+            resident: kib.parse::<u64>().unwrap() * 1024,
+            files: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
+        }
+    }
+}
+
+impl std::fmt::Display for Gauge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = self.resident as f64 / (1024.0 * 1024.0);
+        write!(f, "{mib:.1} MiB, {} files", self.files)
+    }
+}
