@@ -10,6 +10,8 @@ mod cache;
 mod compile;
 mod examples;
 mod file_acts;
+mod file_races;
+mod file_shapes;
 mod guests;
 mod inspect;
 mod limits;
