@@ -16,6 +16,7 @@ mod floor;
 mod history;
 mod host_volumes;
 mod hostile;
+mod hostile_guests;
 mod http;
 mod incompatible;
 mod interrupted;
