@@ -310,6 +310,38 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_turns_private_later_is_not_followed() {
+        let network = name("rebind.example", false);
+        assert!(network.learn("rebind.example", ip("93.184.216.34")));
+        for later in ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254"] {
+            assert!(!network.learn("rebind.example", ip(later)), "{later}");
+            let at = std::net::SocketAddr::new(ip(later), 443);
+            assert!(!network.permits(at, SocketAddrUse::TcpConnect), "{later}");
+        }
+        // What it said first stands.
+        assert!(connects(&network, "93.184.216.34:443"));
+        // What another name may reach is no answer for this one.
+        let network = Network::new(&[
+            rule(
+                Scheme::Tcp,
+                OutboundHost::Name("open.example".into()),
+                Some(443),
+                true,
+            ),
+            rule(
+                Scheme::Tcp,
+                OutboundHost::Name("shut.example".into()),
+                Some(22),
+                false,
+            ),
+        ]);
+        assert!(!network.learn("shut.example", ip("10.0.0.1")));
+        assert!(network.learn("open.example", ip("10.0.0.1")));
+        assert!(connects(&network, "10.0.0.1:443"));
+        assert!(!connects(&network, "10.0.0.1:22"), "the other name's port");
+    }
+
+    #[test]
     fn networks_permit_by_prefix() {
         let network = Network::new(&[rule(
             Scheme::Tcp,

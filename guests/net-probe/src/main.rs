@@ -1,7 +1,8 @@
 //! Tries to reach the targets in its arguments and prints one result per target.
 //!
 //! Arguments are `tcp:ADDRESS:PORT`, `udp:ADDRESS:PORT`, `dns:NAME`, `tcpname:NAME:PORT`
-//! (look up, then connect to each answer) and `bind:ADDRESS:PORT`. IPv6 addresses go in brackets.
+//! (look up, then connect to each answer), `bind:ADDRESS:PORT`, `udpto:ADDRESS:PORT` (a socket without a peer) and
+//! `udpvia:ADDRESS:PORT=ADDRESS:PORT` (a socket with a peer, and a datagram for another one). IPv6 addresses go in brackets.
 //! It speaks to `wasi:sockets` itself, so a refusal is the host's own error and not one of libc's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -28,7 +29,19 @@ fn probe(arg: &str) -> Result<String, String> {
     let (verb, target) = arg.split_once(':').ok_or("expected VERB:TARGET")?;
     match verb {
         "tcp" => connect(parse(target)?).map_err(name),
-        "udp" => send(parse(target)?).map_err(name),
+        "udp" => {
+            let to = parse(target)?;
+            send(Some(to), to.ip(), None).map_err(name)
+        }
+        "udpto" => {
+            let to = parse(target)?;
+            send(None, to.ip(), Some(to)).map_err(name)
+        }
+        "udpvia" => {
+            let (peer, to) = target.split_once('=').ok_or("expected PEER=TARGET")?;
+            let (peer, to) = (parse(peer)?, parse(to)?);
+            send(Some(peer), peer.ip(), Some(to)).map_err(name)
+        }
         "bind" => bind(parse(target)?).map_err(name),
         "dns" => {
             let found = resolve(target).map_err(name)?;
@@ -68,10 +81,9 @@ fn connect(to: SocketAddr) -> Result<String, ErrorCode> {
     Ok(format!("sent={sent} heard={heard}"))
 }
 
-fn send(to: SocketAddr) -> Result<String, ErrorCode> {
-    let family = family(&to.ip());
-    let socket = create_udp_socket(family)?;
-    let any = match to.ip() {
+fn send(peer: Option<SocketAddr>, ip: IpAddr, to: Option<SocketAddr>) -> Result<String, ErrorCode> {
+    let socket = create_udp_socket(family(&ip))?;
+    let any = match ip {
         IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
@@ -82,13 +94,13 @@ fn send(to: SocketAddr) -> Result<String, ErrorCode> {
         }
         socket.subscribe().block();
     }
-    let (_incoming, outgoing) = socket.stream(Some(raw(to)))?;
+    let (_incoming, outgoing) = socket.stream(peer.map(raw))?;
     while outgoing.check_send()? == 0 {
         outgoing.subscribe().block();
     }
     let datagram = OutgoingDatagram {
         data: b"net-probe\n".to_vec(),
-        remote_address: None,
+        remote_address: to.map(raw),
     };
     Ok(format!("sent={}", outgoing.send(&[datagram])?))
 }

@@ -19,6 +19,7 @@ mod floor;
 mod history;
 mod host_volumes;
 mod hostile;
+mod hostile_guests;
 mod hosts;
 mod http;
 mod incompatible;
