@@ -1,5 +1,5 @@
 # A thin list: what needs logic is Rust in xtask, or a script.
-.PHONY: help build release demo test ci fmt lint check
+.PHONY: help build release demo test bench ci fmt lint check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,10 @@ test: lint check ## Run every test; installs what it needs
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --locked; \
 	else cargo test --workspace --locked; fi
 	cargo test --workspace --locked --doc --quiet
+
+bench: ## Measure beside other programs, and write docs/benchmarks.md; ONLY=push for one
+	cargo build --locked --release -p realm
+	cargo run --locked --release -p realm-bench -- $(ONLY)
 
 ci: ## What CI runs
 	.ci/run
