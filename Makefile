@@ -1,5 +1,5 @@
 # A thin list: what needs logic is Rust in xtask, or a script.
-.PHONY: help build release demo test soak mutants ci fmt lint check
+.PHONY: help build release demo test soak mutants bench ci fmt lint check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +41,10 @@ mutants: ## Change the verify path in every small way: each change has to fail a
 soak: ## Every attack at once on two agents, for SOAK_MINUTES (10)
 	SOAK_MINUTES=$${SOAK_MINUTES:-10} \
 	cargo nextest run -p realm --locked -E 'test(/^flood::soak::/)' --run-ignored all --no-capture
+
+bench: ## Measure beside other programs, and write docs/benchmarks.md; ONLY=push for one
+	cargo build --locked --release -p realm
+	cargo run --locked --release -p realm-bench -- $(ONLY)
 
 ci: ## What CI runs
 	.ci/run

@@ -87,7 +87,7 @@ impl Fetcher {
         let path = self.pull(artifact).await?;
         let size = size_text(artifact.size);
         let took = began.elapsed().as_secs_f64();
-        let (digest, message) = (artifact.sha256.short(), format!("{size} in {took:.1} s"));
+        let (digest, message) = (artifact.sha256.short(), format!("{size} in {took:.3} s"));
         self.events.record(clock::wall(), "pulled", digest, message);
         Ok(path)
     }
