@@ -3,8 +3,12 @@
 //! `growth 8 50 300 1000` prints one JSON line for each size. Every node of the realm is a real
 //! [`realm_protocol::Node`]; what is modelled is the network between them: see [`network`].
 
+#[allow(dead_code, reason = "the tests also refuse a payload")]
+#[path = "../../tests/it/fold.rs"]
+mod fold;
 mod network;
 mod realm;
+mod words;
 
 use std::process::ExitCode;
 

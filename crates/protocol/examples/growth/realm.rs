@@ -10,18 +10,15 @@ use rand_foca::{SeedableRng, rngs::SmallRng};
 use realm_identity::{
     Artifact, Body, Entry, Genesis, Hash, Kind, PublicKey, SecretKey, Signed, Target, Timestamp,
 };
-use realm_manifest::{
-    NodeName,
-    report::{Capacity, CellReport, CellState, NodeReport, NodeState, StatusDigest},
-};
-use realm_protocol::{
-    Config, Effect, Event, Fold, FoldRefusal, MemberState, Node, Now, Restored, Verdict,
+use realm_manifest::report::{NodeState, StatusDigest};
+use realm_protocol::{Config, Effect, Event, MemberState, Node, Now, Restored, Verdict};
+
+use crate::{
+    fold::Chain,
+    network::{Arrival, Network},
+    words::{CELLS, WALL, report},
 };
 
-use crate::network::{Arrival, Network};
-
-/// Wall clock at virtual time 0.
-const WALL: u64 = 1_700_000_000_000;
 /// Everybody knows everybody by then.
 const WARM_MS: u64 = 20_000;
 /// Measured without any work.
@@ -33,42 +30,10 @@ const PARTITION_MS: u64 = 20_000;
 const PATIENCE_MS: u64 = 60_000;
 /// A write to the disk.
 const DISK_MS: u64 = 3;
-/// Cells of each node, for the size of a report.
-const CELLS: u32 = 3;
 /// As an approved key has: see `NetLimits` of the network's crate.
 const CONNECTIONS_MAX: usize = 512;
 /// Connections of each node at the start; others are dialled when they are wanted.
 const CONNECTED: usize = 64;
-
-#[derive(Debug, Clone, Copy)]
-struct Chain;
-
-impl Fold for Chain {
-    fn genesis(&self, genesis: &Genesis) -> Vec<u8> {
-        genesis.realm_id().as_bytes().to_vec()
-    }
-
-    fn apply(
-        &self,
-        state: &[u8],
-        entry: &Signed<Entry>,
-        payload: &[u8],
-    ) -> Result<Vec<u8>, FoldRefusal> {
-        let all = [state, entry.hash().as_bytes(), payload].concat();
-        Ok(Hash::of(&all).as_bytes().to_vec())
-    }
-
-    fn merge(
-        &self,
-        _: &[u8],
-        _: &Signed<Entry>,
-        _: &[u8],
-        _: &[&Signed<Entry>],
-        _: &[(&Signed<Entry>, &[u8])],
-    ) -> Result<Vec<u8>, FoldRefusal> {
-        Err(FoldRefusal::Refused("nobody forks here".to_owned()))
-    }
-}
 
 pub struct Realm {
     now: u64,
@@ -468,67 +433,6 @@ impl Realm {
     fn rng_below(&mut self, end: u64) -> u64 {
         use rand_foca::RngExt as _;
         self.rng.random_range(0..end)
-    }
-}
-
-fn report(
-    key: &SecretKey,
-    realm: realm_identity::RealmId,
-    revision: u64,
-    head: Hash,
-    seq: u64,
-    now: u64,
-) -> NodeReport {
-    let name: Result<NodeName, _> = "node-of-a-realm".parse();
-    let component = "component-name".parse();
-    let (Ok(name), Ok(component)) = (name, component) else {
-        panic!("these are names");
-    };
-    let cell = CellReport {
-        component,
-        index: 0,
-        spec: head,
-        generation: 1,
-        state: CellState::Running,
-        reason: None,
-        restarts: 0,
-        memory_bytes: 1 << 20,
-        fuel_used: None,
-        preemptions: 12_345,
-        started_at: Some(Timestamp::from_millis(WALL)),
-        exit_code: None,
-        retry: None,
-    };
-    NodeReport {
-        node: key.public(),
-        realm,
-        boot_id: 1,
-        seq,
-        at: Timestamp::from_millis(WALL + now),
-        revision,
-        head,
-        state: NodeState::Ready,
-        name,
-        tags: Vec::new(),
-        version: "realm/0.1.0".to_owned(),
-        addresses: vec!["/ip4/192.168.10.10/udp/2020/quic-v1".to_owned(); 2],
-        cpu_hundredths: Some(12),
-        memory_bytes: Some(40 << 20),
-        capacity: Capacity {
-            memory_mb: 8_192,
-            cells: 256,
-        },
-        cells: (0..CELLS)
-            .map(|index| CellReport {
-                index,
-                ..cell.clone()
-            })
-            .collect(),
-        declined: Vec::new(),
-        holds: Vec::new(),
-        // As long as a certificate of a sealing key.
-        sealing: Some(vec![0; 152].into()),
-        problems: Vec::new(),
     }
 }
 
