@@ -334,7 +334,7 @@ impl<F: Fold> Log<F> {
         {
             authority::check(entry, kind, &body.target, owner)?;
         }
-        let expected = self.seq_of(parent) + 1;
+        let expected = next_seq(self.seq_of(parent), entry)?;
         let follows = match entry.kind() {
             Some(Kind::Merge) => entry.seq >= expected,
             _ => entry.seq == expected || self.mutation == Some(Mutation::SkipPrev),
@@ -467,4 +467,12 @@ enum Outcome {
 
 fn invalid(error: realm_identity::VerifyError) -> Refusal {
     Refusal::Invalid(error.to_string())
+}
+
+/// The revision after `seq`. The last one there can be has none.
+fn next_seq(seq: u64, entry: &Signed<Entry>) -> Result<u64, Refusal> {
+    seq.checked_add(1).ok_or(Refusal::BadSequence {
+        found: entry.seq,
+        expected: u64::MAX,
+    })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use realm_identity::{Entry, Hash, Kind, Signed};
 use realm_manifest::payload::{Merge, Payload};
 
-use super::Log;
+use super::{Log, next_seq};
 use crate::{Fold, FoldRefusal, Refusal};
 
 type Reapplied<'a> = Vec<(&'a Signed<Entry>, &'a [u8])>;
@@ -43,10 +43,11 @@ impl<F: Fold> Log<F> {
             .map(|hash| self.seq_of(*hash))
             .max()
             .unwrap_or(0);
-        if entry.seq != newest + 1 {
+        let expected = next_seq(newest, entry)?;
+        if entry.seq != expected {
             return Err(Refusal::BadSequence {
                 found: entry.seq,
-                expected: newest + 1,
+                expected,
             });
         }
         let structural = |hash: &&Hash| {

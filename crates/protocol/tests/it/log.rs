@@ -3,7 +3,7 @@
 use realm_identity::{
     Artifact, Entry, Genesis, Hash, Kind, Message as _, SecretKey, Signed, Target, Timestamp,
 };
-use realm_protocol::{Frame, Halt, Inserted, Log, Refusal};
+use realm_protocol::{Checkpoint, Frame, Halt, Inserted, Log, Refusal};
 
 use crate::{
     client::{self, Signature, body, push, sign},
@@ -368,4 +368,26 @@ fn entries_of_a_later_version_still_verify() {
         log.halt(),
         Some(Halt::Incompatible { seq: 1, .. })
     ));
+}
+
+#[test]
+fn the_last_revision_has_none_after_it() {
+    let log = log();
+    let entry = |prev, state: &[u8]| {
+        let body = body(Kind::Push, component(), state, b"x");
+        let entry = Entry::new(log.realm(), owner().public(), u64::MAX, prev, body);
+        sign(entry, &owner(), b"x")
+    };
+    let last = entry(Hash::of(b"before"), &log.head().state);
+    let checkpoint = Checkpoint {
+        genesis: log.genesis().to_wire(),
+        entry: last.wire,
+        state: log.head().state.clone(),
+        payload: last.payload,
+    };
+    let mut at_the_end = Log::from_checkpoint(&checkpoint, &[owner().public()], Chain).unwrap();
+    let head = at_the_end.head().clone();
+    let refused = add(&mut at_the_end, &entry(head.hash, &head.state));
+    assert_eq!(refused.unwrap_err().name(), "bad_sequence");
+    assert_eq!(*at_the_end.head(), head);
 }
