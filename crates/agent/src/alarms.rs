@@ -8,7 +8,8 @@ use realm_rpc::status::Alarm;
 
 /// Alarms of one kind in a status; more than these say nothing new.
 const MAX_OF_A_KIND: usize = 16;
-/// Clocks may differ by this much, in milliseconds; a report may be 30 s old when it comes.
+/// Clocks may differ by this much, in milliseconds; a report may be a minute old when it comes, in a
+/// realm of a thousand nodes.
 const CLOCKS_DIFFER_MS: u64 = 2 * 60 * 1000;
 
 /// Nodes that wait for the owner because each has used an invite that another one used as well.

@@ -16,7 +16,7 @@ const BAN_MS: u64 = 600_000;
 const GRAVE: u64 = 8_000;
 /// What one weighs that an honest node may commit: it may not know yet that it is a stranger here,
 /// or belong to another branch or realm.
-const SLIGHT: u64 = 1_000;
+pub const SLIGHT: u64 = 1_000;
 /// Strangers are kept out at this weight: eight grave offences within four seconds.
 const BAN_AT: u64 = 60_000;
 /// Weight forgiven in a millisecond: a slight offence a second is forgiven for ever.

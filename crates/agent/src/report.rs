@@ -23,6 +23,9 @@ const MAX_BYTES: usize = MAX_REPORT_BYTES - 512;
 /// Letters of a message where there are too many.
 const SHORT_CHARS: usize = 40;
 
+/// News is said a second time after this, in milliseconds, however large the realm is.
+const REPEAT_MS: u64 = 5_000;
+
 /// How often reports are made, in milliseconds.
 struct Pace {
     /// Between two reports that differ in what others act on.
@@ -70,6 +73,8 @@ pub struct Reporter {
     boot_id: u64,
     seq: u64,
     last: Option<NodeReport>,
+    /// The last report said something new: gossip may have lost it, so that it is soon said again.
+    news: bool,
     /// None where the system does not tell.
     system: Option<System>,
 }
@@ -83,6 +88,7 @@ impl Reporter {
             boot_id,
             seq: 0,
             last: None,
+            news: false,
             system: System::new().ok(),
         }
     }
@@ -118,12 +124,17 @@ impl Reporter {
         now: Timestamp,
         anyway: bool,
     ) -> Option<(Signed<NodeReport>, Vec<u8>)> {
-        let calm = report_every_ms(facts.nodes);
+        let calm = if self.news {
+            REPEAT_MS
+        } else {
+            report_every_ms(facts.nodes)
+        };
         let mut report = self.report(key.public(), facts, now);
         let due = |last| is_due(last, &report, calm, now);
         if !anyway && !self.last.as_ref().is_none_or(due) {
             return None;
         }
+        self.news = self.last.as_ref().is_none_or(|last| differs(last, &report));
         self.seq += 1;
         report.seq = self.seq;
         (report.cpu_hundredths, report.memory_bytes) = self.measure();

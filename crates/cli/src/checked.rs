@@ -4,17 +4,22 @@ use realm_identity::Hash;
 
 /// The word as it is written.
 pub fn seal(word: &str) -> String {
-    format!("{word} {}\n", Hash::of(word.as_bytes()))
+    format!("{} {word}\n", checksum(word))
 }
 
-/// The word that was sealed; None where it changed since. Earlier versions wrote the word alone,
-/// which no change of a sealed one looks like.
+fn checksum(word: &str) -> String {
+    format!("sha256:{}", Hash::of(word.as_bytes()))
+}
+
+/// The word that was sealed; None where it changed since. Earlier versions wrote the word alone, which
+/// no part of a sealed one looks like: the checksum comes first.
 pub fn unseal(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let Some((word, checksum)) = text.split_once(' ') else {
+    let Some((found, word)) = text.split_once(' ') else {
         return Some(text.trim_end());
     };
-    (checksum.strip_suffix('\n')? == Hash::of(word.as_bytes()).to_string()).then_some(word)
+    let word = word.strip_suffix('\n')?;
+    (found == checksum(word)).then_some(word)
 }
 
 #[cfg(test)]
@@ -32,6 +37,10 @@ mod tests {
             flipped[at / 8] ^= 1 << (at % 8);
             let number = unseal(&flipped).and_then(|word| word.parse::<u64>().ok());
             assert_eq!(number, None, "bit {at}");
+        }
+        for length in 0..sealed.len() {
+            let number = unseal(&sealed[..length]).and_then(|word| word.parse::<u64>().ok());
+            assert_eq!(number, None, "cut at {length}");
         }
     }
 }

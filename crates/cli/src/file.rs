@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
+use rustix::{fs::OFlags, io::Errno, process::geteuid};
 
 /// Replaces `path` in one step: readers see the old bytes or the new, also after a crash.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -62,6 +62,9 @@ struct Beside {
     _file: File,
 }
 
+/// Looks at the file beside a path: others may take it away, or put theirs there, in between.
+const TRIES: usize = 100;
+
 impl Beside {
     fn write(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let path = Self::name(path)?;
@@ -78,13 +81,27 @@ impl Beside {
     }
 
     fn take(path: &Path) -> io::Result<File> {
-        loop {
-            let file = OpenOptions::new()
+        for _ in 0..TRIES {
+            let opened = OpenOptions::new()
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
-                .open(path)?;
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(path);
+            let file = match opened {
+                Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                    fs::remove_file(path)?;
+                    continue;
+                }
+                opened => opened?,
+            };
+            let ours = file.metadata()?;
+            // In a directory of several people another one may have made it, to read what comes.
+            if ours.uid() != geteuid().as_raw() || ours.mode() & 0o077 != 0 {
+                fs::remove_file(path)?;
+                continue;
+            }
             file.lock()?;
             let ours = file.metadata()?;
             let named = match fs::symlink_metadata(path) {
@@ -103,6 +120,10 @@ impl Beside {
             // must not be written over.
             fs::remove_file(path)?;
         }
+        Err(io::Error::other(format!(
+            "{} cannot be had for this command alone",
+            path.display()
+        )))
     }
 
     fn name(path: &Path) -> io::Result<PathBuf> {
@@ -181,6 +202,26 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn what_another_one_laid_beside_a_path_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (dir.path().join("key"), dir.path().join("elsewhere"));
+        fs::write(&elsewhere, b"theirs").unwrap();
+        let beside = Beside::name(&path).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &beside).unwrap();
+        replace(&path, b"ours").unwrap();
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
+        // Open to all, and held open by whoever made it.
+        let open = File::options().write(true).create_new(true).open(&beside);
+        let mut theirs = open.unwrap();
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o666)).unwrap();
+        replace(&path, b"again").unwrap();
+        theirs.write_all(b"theirs").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"again");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 
     #[test]
     fn create_never_overwrites_and_is_private() {

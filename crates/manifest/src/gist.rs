@@ -14,8 +14,8 @@ pub fn subject(entry: &Entry) -> String {
     }
 }
 
-/// What it is about and what becomes of that, such as `web=3`. None where the payload is not kept or
-/// not understood.
+/// What it is about and what becomes of that, such as `web=3`. `payload` is None where it is not kept
+/// or not understood.
 pub fn gist(entry: &Entry, payload: Option<&Payload>) -> String {
     match payload {
         Some(Payload::NodeApprove(node) | Payload::NodeSet(node)) => {

@@ -90,7 +90,7 @@ pub enum Offence {
     Impersonation,
     #[error("asked for what only approved nodes get")]
     NotApproved,
-    #[error("too many frames")]
+    #[error("too many messages")]
     RateLimited,
     #[error("bad claim")]
     BadClaim,

@@ -11,7 +11,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use bao_tree::io::sync::encode_ranges_validated;
@@ -52,6 +52,8 @@ pub struct Blobs {
     budget: u64,
     /// Files whose digest was checked since the start, as they were then.
     checked: Mutex<HashMap<Hash, Stamp>>,
+    /// Artifacts that are being mended, or could not be, each since when.
+    mending: Mutex<HashMap<Hash, Instant>>,
     /// Shared with the pulls under way, which clean up after themselves.
     desk: Arc<Mutex<Desk>>,
     /// What the file system has; None where it does not tell.
@@ -79,6 +81,7 @@ impl Blobs {
             dir: dir.into(),
             budget,
             checked: Mutex::default(),
+            mending: Mutex::default(),
             desk: Arc::default(),
             measure,
             imports: AtomicU64::new(0),
@@ -159,7 +162,7 @@ impl Blobs {
             ));
         };
         let encoded = match self.encode(&artifact, offset..end) {
-            Err(error) => {
+            Err(error) if self.begins_to_mend(&artifact, &error) => {
                 tracing::debug!(%error, "a range could not be proven");
                 self.mend(&artifact)?;
                 self.encode(&artifact, offset..end)?

@@ -24,9 +24,12 @@ impl Core {
     /// Tells the entries after revision `before` up to `head`, which is on disk.
     pub(super) fn tell_changes(&self, before: u64, head: u64, now: Now) {
         let Some(log) = self.node.log() else { return };
-        let mut from = before.saturating_add(1);
-        if head.saturating_sub(before) > TOLD_MAX {
-            let last = head - TOLD_MAX;
+        // A log may begin at a checkpoint.
+        let first = log.agreed(before.saturating_add(1)).next();
+        let Some(mut from) = first.map(|(entry, _)| entry.seq) else {
+            return;
+        };
+        if let Some(last) = head.checked_sub(TOLD_MAX).filter(|last| *last >= from) {
             let message = format!("revisions {from} to {last}: see them with realm history");
             self.events
                 .record(now.wall, "changed", "realm".to_owned(), message);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use realm_identity::{Claim, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_planner::State;
-use realm_protocol::{Effect, Event, MemberState, Now};
+use realm_protocol::{Effect, Event, MemberState, Now, Offence};
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use super::{Core, Seen};
@@ -74,7 +74,9 @@ impl Core {
                 let name = self.node_name(&request.node);
                 self.events.record(now.wall, "asked", name, message);
             }
-            Effect::ClaimPresented { from, claim } => self.claim_presented(from, &claim, now),
+            Effect::ClaimPresented { from, claim } => {
+                self.claim_presented(from, &claim, now).await;
+            }
             Effect::ClaimAdded { claim } => self.claim_added(&claim, now).await,
             Effect::CaughtUp => {
                 self.publish_view().await;
@@ -218,13 +220,33 @@ impl Core {
         self.replan = true;
     }
 
-    fn claim_presented(&mut self, from: PublicKey, wire: &[u8], now: Now) {
-        if !self.approved.contains_key(&self.key.public()) {
+    /// What strangers show is checked before anything is kept or told of it.
+    async fn claim_presented(&mut self, from: PublicKey, wire: &[u8], now: Now) {
+        let (Some(state), true) = (&self.state, self.approved.contains_key(&self.key.public()))
+        else {
             return;
-        }
-        match Signed::<Claim>::from_wire(wire) {
+        };
+        let claim = Signed::<Claim>::from_wire(wire);
+        let claim = claim.map_err(|error| (offenders::weight(&Offence::BadClaim), chain(&error)));
+        let (realm, owners) = (state.realm, state.owners());
+        let sound = claim.and_then(|claim| {
+            if claim.node != from {
+                let error = "it is of another node".to_owned();
+                return Err((offenders::weight(&Offence::Impersonation), error));
+            }
+            match VerifiedClaim::new(claim.clone(), realm, &owners) {
+                Ok(_) => Ok(claim),
+                // An honest node may have been invited into another realm.
+                Err(error) => Err((offenders::SLIGHT, chain(&error))),
+            }
+        });
+        match sound {
             Ok(claim) => self.vouch(claim, now),
-            Err(error) => tracing::warn!(%from, error = chain(&error), "a claim does not verify"),
+            Err((weight, error)) => {
+                let name = Offence::BadClaim.name();
+                let what = format!("invite: {error}");
+                self.offence(from, (name, weight), &what, now).await;
+            }
         }
     }
 

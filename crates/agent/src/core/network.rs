@@ -52,7 +52,7 @@ impl Core {
     pub(super) fn tell_untold(&mut self, now: Now) {
         if let Some(count) = self.offenders.untold(now.mono) {
             let message = format!(
-                "{count} more offences of strangers that are not named here: realm_offences_total has them all"
+                "{count} times more, by strangers that are not named here: realm_offences_total counts what they did"
             );
             self.events
                 .record(now.wall, "refused", "strangers".to_owned(), message);

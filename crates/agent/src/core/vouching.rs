@@ -61,8 +61,10 @@ impl Core {
 
     /// Of those whose turn has come, others may have let some in.
     pub(super) fn vouch_late(&mut self, now: Now) {
-        for claim in self.vouching.take_due(now.mono) {
-            self.witness(claim, now);
+        let due = self.vouching.take_due(now.mono);
+        // It may have been taken out meanwhile.
+        if self.approved.contains_key(&self.key.public()) {
+            due.into_iter().for_each(|claim| self.witness(claim, now));
         }
     }
 }

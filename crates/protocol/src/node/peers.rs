@@ -46,6 +46,10 @@ impl Spent {
         }
         allowed
     }
+
+    fn give_back(&mut self) {
+        self.thousandths = self.thousandths.saturating_sub(1000);
+    }
 }
 
 impl Peer {
@@ -59,6 +63,11 @@ impl Peer {
 
     pub fn may_gossip(&mut self, mono: u64) -> bool {
         self.gossip.allow(GOSSIP_BURST, GOSSIP_PER_SECOND, mono)
+    }
+
+    /// Its last gossip message does not count.
+    pub fn brought_news(&mut self) {
+        self.gossip.give_back();
     }
 }
 

@@ -154,16 +154,25 @@ impl<F: Fold + Clone> Node<F> {
             return Verdict::Ignore;
         };
         if !peer.may_gossip(now.mono) {
+            // What it brings first is not heard from others any more: whoever goes on loses its score,
+            // and is not listened to before that.
             self.warn(from, Offence::RateLimited);
-            return Verdict::Ignore;
+            return Verdict::Reject;
         }
         let verdict = match topic {
             _ if bytes.len() > max => Verdict::Reject,
             Topic::Heads => self.head_announced(from, bytes, now),
             Topic::Status => self.status(from, bytes, now),
         };
-        if verdict == Verdict::Reject {
-            self.warn(from, Offence::MalformedGossip);
+        match verdict {
+            Verdict::Reject => self.warn(from, Offence::MalformedGossip),
+            // News is bounded by its authors; whoever hands it on does its part.
+            Verdict::Accept => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.brought_news();
+                }
+            }
+            Verdict::Ignore => {}
         }
         verdict
     }

@@ -253,10 +253,25 @@ impl Blobs {
             .fold(0, u64::saturating_add))
     }
 
+    /// Where artifacts lie. What else is there, such as what a mounted disk brings, is nobody's here.
+    pub(super) fn shards(&self) -> io::Result<Vec<PathBuf>> {
+        let mut shards = Vec::new();
+        for entry in fs::read_dir(self.dir.join("blobs"))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_shard =
+                name.len() == 2 && name.as_encoded_bytes().iter().all(u8::is_ascii_hexdigit);
+            if is_shard && entry.file_type()?.is_dir() {
+                shards.push(entry.path());
+            }
+        }
+        Ok(shards)
+    }
+
     fn whole(&self) -> io::Result<Vec<Kept>> {
         let mut found = Vec::new();
-        for shard in fs::read_dir(self.dir.join("blobs"))? {
-            for file in fs::read_dir(shard?.path())? {
+        for shard in self.shards()? {
+            for file in fs::read_dir(shard)? {
                 let file = file?;
                 let Ok(sha256) = file.file_name().to_string_lossy().parse::<Hash>() else {
                     continue;
