@@ -441,11 +441,11 @@ mod tests {
     #[test]
     fn a_large_report_waits_with_its_numbers_and_gathers_changes() {
         let cases = [
-            (10, 1, 0, 5_000),
-            (10, 300, 0, 15_000),
-            (1_000, 300, 1_000, 30_000),
+            (10, 1, 0, 5_000, 5_000),
+            (10, 300, 0, 5_000, 15_000),
+            (1_000, 300, 1_000, 30_000, 30_000),
         ];
-        for (count, nodes, changed, calm) in cases {
+        for (count, nodes, changed, again, calm) in cases {
             let cells = |count: u32, generation| {
                 let of = |index| CellReport {
                     generation,
@@ -463,12 +463,15 @@ mod tests {
                 reporter.make(&key(), facts, at, false).is_some()
             };
             assert!(made(cells(count, 1), 0), "the first one goes at once");
-            assert!(!made(cells(count, 1), calm - 1), "nothing new");
+            assert!(!made(cells(count, 1), again - 1), "nothing new");
+            assert!(made(cells(count, 1), again), "news is said again");
+            assert!(!made(cells(count, 1), again + calm - 1), "nothing new");
             if changed > 0 {
-                assert!(!made(cells(count, 2), changed - 1), "too soon");
+                assert!(!made(cells(count, 2), again + changed - 1), "too soon");
             }
-            assert!(made(cells(count, 2), changed), "a change");
-            assert!(made(cells(count, 2), changed + calm), "numbers");
+            assert!(made(cells(count, 2), again + changed), "a change");
+            assert!(made(cells(count, 2), changed + 2 * again), "is said again");
+            assert!(made(cells(count, 2), changed + 2 * again + calm), "numbers");
             assert!(made(cells(count, 2), 0), "a clock that was set back");
         }
     }
