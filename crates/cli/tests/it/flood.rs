@@ -200,6 +200,15 @@ fn a_member_that_lies_about_programs_holds_up_nobody() {
     }
     assert!(asked() > 0, "the liar was never asked");
     drop(siege);
+    // What "one" runs by now is its own: the programs of this test, and what the liars ran before.
+    let programs = (1..=4).map(|number| format!("large-{number}"));
+    let programs: Vec<_> = programs.chain([scene::LOUD.to_owned()]).collect();
+    let programs = programs.iter().map(String::as_str);
+    let remove: Vec<_> = ["rm", "--wait", "--via", &two]
+        .into_iter()
+        .chain(programs)
+        .collect();
+    scene.realm.ok(&remove);
     back_to(&scene, "one", before[0]);
     scene.assert_shown(&[], &[&scene.target.members[1]]);
 }
