@@ -176,8 +176,10 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
     let above = parent(dir)?;
     create_dir(above)?;
     match fs::DirBuilder::new().mode(0o700).create(dir) {
-        // Another command was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        // Another command was faster; whether it has synced the name is not known.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {
+            sync_dir(above)
+        }
         Err(error) => Err(error),
         Ok(()) => sync_dir(above),
     }

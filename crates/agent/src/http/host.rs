@@ -102,6 +102,7 @@ pub fn token(dir: &Path, random: impl FnOnce() -> io::Result<[u8; 32]>) -> io::R
     file.write_all(format!("{token}\n").as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&new, &path)?;
+    std::fs::File::open(dir)?.sync_all()?;
     Ok(token.into())
 }
 
