@@ -1,5 +1,7 @@
 //! What cells are offered: linked once for each engine, configured for each cell by its grants.
 
+use std::sync::OnceLock;
+
 use wasmtime::{Engine, Result, component::Linker};
 use wasmtime_wasi::{I32Exit, p2, p3};
 use wasmtime_wasi_config::WasiConfig;
@@ -12,8 +14,51 @@ use crate::{
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 
+/// An engine, and what its programs may import. Made when the first one asks for it: that takes about as
+/// long as loading a small program.
+pub(crate) struct Linked {
+    pub(crate) engine: Engine,
+    components: OnceLock<Linker<CellState>>,
+    modules: OnceLock<wasmtime::Linker<CellState>>,
+}
+
+impl std::fmt::Debug for Linked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Linked").finish_non_exhaustive()
+    }
+}
+
+impl Linked {
+    pub(crate) const fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            components: OnceLock::new(),
+            modules: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn components(&self) -> Result<&Linker<CellState>> {
+        once(&self.components, || components(&self.engine))
+    }
+
+    pub(crate) fn modules(&self) -> Result<&wasmtime::Linker<CellState>> {
+        once(&self.modules, || modules(&self.engine))
+    }
+}
+
+/// Two that ask at once may both make one; either is as good.
+fn once<T>(kept: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match kept.get() {
+        Some(made) => Ok(made),
+        None => {
+            let made = make()?;
+            Ok(kept.get_or_init(|| made))
+        }
+    }
+}
+
 /// For components: WASI 0.2 and 0.3 side by side, and `wasi:config`.
-pub(crate) fn components(engine: &Engine) -> Result<Linker<CellState>> {
+fn components(engine: &Engine) -> Result<Linker<CellState>> {
     let mut linker = Linker::new(engine);
     p2::add_to_linker_async(&mut linker)?;
     p3::add_to_linker(&mut linker)?;
@@ -38,7 +83,7 @@ pub(crate) fn components(engine: &Engine) -> Result<Linker<CellState>> {
 }
 
 /// For core modules of preview 1.
-pub(crate) fn modules(engine: &Engine) -> Result<wasmtime::Linker<CellState>> {
+fn modules(engine: &Engine) -> Result<wasmtime::Linker<CellState>> {
     let mut linker = wasmtime::Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |state: &mut CellState| &mut state.wasi)?;
     linker.allow_shadowing(true);

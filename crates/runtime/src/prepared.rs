@@ -14,7 +14,7 @@ use crate::{
     ending,
     guest::CellState,
     inspect::Need,
-    linker,
+    linker::Linked,
 };
 
 /// Cheap to clone; every cell of one version shares the code and the resolved imports.
@@ -149,30 +149,30 @@ pub(crate) fn check(inspection: &Inspection) -> Result<(), PrepareError> {
 }
 
 /// Resolves the imports of freshly loaded code.
-pub(crate) fn link(engine: &Engine, entry: Entry, loaded: Loaded) -> Result<Ready, PrepareError> {
+pub(crate) fn link(linked: &Linked, entry: Entry, loaded: Loaded) -> Result<Ready, PrepareError> {
     let program = match loaded.code {
-        Compiled::Module(module) => link_module(engine, &module),
-        Compiled::Component(component) => link_component(engine, entry, &component),
+        Compiled::Module(module) => link_module(linked, &module),
+        Compiled::Component(component) => link_component(linked, entry, &component),
     };
     Ok(Ready {
-        engine: engine.clone(),
+        engine: linked.engine.clone(),
         program: program.map_err(|error| PrepareError::Link(error.into()))?,
         _in_use: Arc::new(loaded.in_use),
     })
 }
 
-fn link_module(engine: &Engine, module: &Module) -> wasmtime::Result<Program> {
+fn link_module(linked: &Linked, module: &Module) -> wasmtime::Result<Program> {
     Ok(Program::Preview1(
-        linker::modules(engine)?.instantiate_pre(module)?,
+        linked.modules()?.instantiate_pre(module)?,
     ))
 }
 
 fn link_component(
-    engine: &Engine,
+    linked: &Linked,
     entry: Entry,
     component: &Component,
 ) -> wasmtime::Result<Program> {
-    let pre = linker::components(engine)?.instantiate_pre(component)?;
+    let pre = linked.components()?.instantiate_pre(component)?;
     Ok(match entry {
         Entry::CliP2 => Program::CliP2(CommandP2::new(pre)?),
         Entry::CliP3 => Program::CliP3(CommandP3::new(pre)?),

@@ -12,7 +12,6 @@ use std::{
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use wasmtime::Engine;
 
 use crate::{
     CellConfig, CellHandle, CompilerConfig, Flavour, PrepareError, Prepared, PreparedKind, Stage,
@@ -24,7 +23,9 @@ use crate::{
     flight::{Flights, Version},
     grants,
     guest::{self, Run, Shared},
-    inspect, pace,
+    inspect,
+    linker::Linked,
+    pace,
     pool::GuestPools,
     prepared::{self, Inner},
 };
@@ -88,8 +89,8 @@ pub struct Runtime(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
-    epoch: Engine,
-    fuel: Engine,
+    epoch: Linked,
+    fuel: Linked,
     cache: Cache,
     compiler: Compiler,
     prepared: Mutex<HashMap<Version, Weak<Inner>>>,
@@ -122,8 +123,8 @@ impl Runtime {
             _ticker: Ticker::start(vec![epoch.clone(), fuel.clone()])
                 .map_err(RuntimeError::Threads)?,
             pools: GuestPools::new(config.guest_threads).map_err(RuntimeError::Threads)?,
-            epoch,
-            fuel,
+            epoch: Linked::new(epoch),
+            fuel: Linked::new(fuel),
             cache,
             compiler: Compiler::new(config.compiler, config.wasm_debug),
             prepared: Mutex::default(),
@@ -196,8 +197,9 @@ impl Runtime {
         told: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Inner, PrepareError> {
         let cache = &self.0.cache;
-        let engine = self.engine(flavour).clone();
-        let held = cache.hold(artifact.digest(), flavour, &engine);
+        let linked = self.linked(flavour);
+        let engine = &linked.engine;
+        let held = cache.hold(artifact.digest(), flavour, engine);
         let mut seat = self.0.compiler.seat(artifact, told);
         let inspection = cache.inspected(&held, artifact, &mut seat).await?;
         prepared::check(&inspection)?;
@@ -214,9 +216,9 @@ impl Runtime {
         let program = match inspection.entry {
             Some(entry) => {
                 let code = cache
-                    .compiled(&held, &engine, flavour, &inspection, &mut seat)
+                    .compiled(&held, engine, flavour, &inspection, &mut seat)
                     .await?;
-                Some(prepared::link(&engine, entry, code)?)
+                Some(prepared::link(linked, entry, code)?)
             }
             None => None,
         };
@@ -334,7 +336,7 @@ impl Runtime {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn engine(&self, flavour: Flavour) -> &Engine {
+    fn linked(&self, flavour: Flavour) -> &Linked {
         match flavour {
             Flavour::Epoch => &self.0.epoch,
             Flavour::Fuel => &self.0.fuel,
