@@ -7,6 +7,7 @@ use crate::{report::Measured, scene::Scene};
 mod cold;
 mod density;
 mod failover;
+mod halves;
 mod idle;
 mod neighbour;
 mod pull;
@@ -43,6 +44,11 @@ pub const ALL: &[Benchmark] = &[
         name: "failover",
         title: "A killed node's work runs elsewhere",
         run: failover::run,
+    },
+    Benchmark {
+        name: "halves",
+        title: "Fifty agents, one half cut from the other",
+        run: halves::run,
     },
     Benchmark {
         name: "pull",

@@ -8,7 +8,9 @@
     reason = "a test that cannot set its scene should say so and stop"
 )]
 
+mod bridged;
 mod here;
+mod metrics;
 mod net;
 mod relay;
 mod skipped;
@@ -25,6 +27,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use bridged::Bridged;
+pub use metrics::Metrics;
 pub use net::{Host, Net};
 pub use relay::{Faults, Kind, Relay};
 pub use skipped::skipped;

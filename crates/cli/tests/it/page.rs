@@ -1,6 +1,6 @@
 //! What an agent's HTTP endpoint answers.
 
-use realm_testkit::Cluster;
+use realm_testkit::{Cluster, Metrics};
 
 /// Where an agent says that its HTTP endpoint is.
 pub fn http_address(log: &str) -> &str {
@@ -23,9 +23,6 @@ pub fn get(address: &str, path: &str, host: &str) -> String {
 
 /// What a node has counted of a component: the newest value of `name` in its `/metrics`.
 pub fn counted(realm: &Cluster, node: &str, name: &str, component: &str) -> Option<f64> {
-    let page = get(http_address(&realm.log(node)), "/metrics", "localhost");
-    let labels = format!("component=\"{component}\"");
-    let of_it = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(&labels);
-    let line = page.lines().find(of_it)?;
-    line.rsplit_once(' ')?.1.parse().ok()
+    let page = Metrics::at(http_address(&realm.log(node)).parse().unwrap())?;
+    page.value(name, &format!("component=\"{component}\""))
 }

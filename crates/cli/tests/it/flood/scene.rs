@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr};
 
 use realm_identity::{RealmId, SecretKey};
-use realm_testkit::{Cluster, wait_for};
+use realm_testkit::{Cluster, Metrics, wait_for};
 
 use crate::{
     cluster, guest,
@@ -91,12 +91,8 @@ impl Scene {
 
     /// The sum of a counter of node "one" over its labels, or of those that `label` is in.
     pub fn counted(&self, name: &str, label: &str) -> f64 {
-        let page = get(&self.target.http, "/metrics", "localhost");
-        let of_it = |line: &&str| line.starts_with(&format!("{name}{{")) && line.contains(label);
-        page.lines()
-            .filter(of_it)
-            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
-            .sum()
+        let page = Metrics::at(self.target.http.parse().unwrap()).expect("a page");
+        page.values(name, label).into_iter().sum()
     }
 
     /// That the offence was counted, and that whoever did it is named among the events of node "one".

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use realm_testkit::{Faults, Kind, Net, Relay, wait_for};
+use realm_testkit::{Faults, Kind, Metrics, Net, Relay, wait_for};
 
-use super::scene::{Page, Scene, figure};
+use super::scene::{self, figure};
 use crate::{cluster, disk::enlarged, guest};
 
 /// A program with so much more in it.
@@ -21,14 +21,14 @@ fn large(dir: &std::path::Path, bytes: u32) -> String {
 
 #[test]
 fn a_way_that_is_open_in_one_direction_stops_nobody() {
-    let Some(mut scene) = Scene::ready(4) else {
+    let Some(mut scene) = scene::ready(4) else {
         return;
     };
     let ticker = guest("ticker.wasm");
     scene.ok(0, &["push", "ticker", &ticker, "--replicas", "4"]);
     scene.wait_running("ticker", 4, 0..4);
     let hosts = scene.net.hosts().to_vec();
-    let linked = |page: &Page| {
+    let linked = |page: &Metrics| {
         let kinds = ["quic", "tcp", "relay"].iter();
         let links = kinds.filter_map(|kind| page.value("realm_links", &format!("\"{kind}\"")));
         links.sum::<f64>() as usize
@@ -50,7 +50,7 @@ fn a_way_that_is_open_in_one_direction_stops_nobody() {
 
 #[test]
 fn an_intent_and_an_artifact_get_through_where_a_third_is_lost() {
-    let Some(mut scene) = Scene::ready(4) else {
+    let Some(mut scene) = scene::ready(4) else {
         return;
     };
     // Where every third datagram is lost, neither TCP nor QUIC carries more than some 60 KB a second.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::scene::{Scene, figure};
+use realm_testkit::Bridged;
+
+use super::scene::{self, figure};
 use crate::{guest, history::copy_dir};
 
 /// Cells of the component, spread over all nodes.
@@ -10,15 +12,13 @@ const CELLS: usize = 10;
 
 #[test]
 fn many_nodes_find_each_other_and_a_cut_through_their_middle_heals() {
-    let Some(mut scene) = Scene::of_many() else {
+    let Some(mut scene) = scene::of_many() else {
         return;
     };
     let all = scene.names.len();
     let (left, right) = (0..all / 2, all / 2..all);
     scene.start();
-    let ready = scene.wait("every node is ready for every node", |page| {
-        page.nodes("ready") == all
-    });
+    let ready = scene.wait_ready();
     figure(
         "cold join by mDNS alone, all ready in the eyes of all",
         ready,
@@ -56,7 +56,7 @@ fn many_nodes_find_each_other_and_a_cut_through_their_middle_heals() {
 }
 
 /// The owner signs on both sides of a cut: everybody says so, what ran runs on, and a merge ends it.
-fn both_sides_sign(scene: &mut Scene) {
+fn both_sides_sign(scene: &mut Bridged) {
     let all = scene.names.len();
     let (left, right) = (0..all / 2, all / 2..all);
     let other = scene.realm.path().join("other-state");

@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use super::scene::{Scene, figure};
+use super::scene::{self, figure};
 use crate::{faketime, guest};
 
 #[test]
 fn nodes_killed_one_after_the_other_lose_no_intent_that_was_acknowledged() {
     const NODES: u8 = 5;
-    let Some(mut scene) = Scene::ready(NODES) else {
+    let Some(mut scene) = scene::ready(NODES) else {
         return;
     };
     let all = usize::from(NODES);
@@ -34,7 +34,7 @@ fn nodes_killed_one_after_the_other_lose_no_intent_that_was_acknowledged() {
 #[test]
 fn a_node_that_was_stopped_for_a_while_does_its_part_again() {
     const NODES: u8 = 4;
-    let Some(scene) = Scene::ready(NODES) else {
+    let Some(scene) = scene::ready(NODES) else {
         return;
     };
     let last = usize::from(NODES) - 1;
@@ -58,7 +58,7 @@ fn a_node_that_was_stopped_for_a_while_does_its_part_again() {
 #[test]
 fn a_clock_that_jumps_harms_nobody_and_is_named() {
     let Some(library) = faketime() else { return };
-    let Some(mut scene) = Scene::of(3) else {
+    let Some(mut scene) = scene::of(3) else {
         return;
     };
     let clock = scene.realm.path().join("clock");
