@@ -7,6 +7,7 @@ use crate::{report::Measured, scene::Scene};
 mod cold;
 mod density;
 mod failover;
+mod growth;
 mod halves;
 mod idle;
 mod neighbour;
@@ -59,5 +60,10 @@ pub const ALL: &[Benchmark] = &[
         name: "neighbour",
         title: "Spinning neighbours, and deadlines among them",
         run: neighbour::run,
+    },
+    Benchmark {
+        name: "growth",
+        title: "A realm that grows",
+        run: growth::run,
     },
 ];

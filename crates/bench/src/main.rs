@@ -9,6 +9,7 @@ mod figure;
 mod machine;
 mod page;
 mod peers;
+mod plot;
 mod process;
 mod report;
 mod scene;
@@ -92,6 +93,7 @@ fn run(args: Vec<String>) -> Result<()> {
     );
     let scene = Scene {
         root,
+        out: out.clone(),
         realm: realm.canonicalize()?,
         peers: Peers::new(built.join("../bench-peers")),
         quick,

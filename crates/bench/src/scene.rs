@@ -17,6 +17,8 @@ use crate::{peers::Peers, process};
 pub struct Scene {
     /// The project's directory.
     pub root: PathBuf,
+    /// Where the page and what belongs to it is written.
+    pub out: PathBuf,
     /// The optimised binary.
     pub realm: PathBuf,
     pub peers: Peers,

@@ -27,7 +27,18 @@ impl Book {
         known.truncate(ADDRESSES);
     }
 
-    /// The newest first.
+    /// Nobody answered there: the others are tried before it the next time.
+    pub fn failed(&mut self, key: &PublicKey, address: &Multiaddr) {
+        let Some(known) = self.0.get_mut(key) else {
+            return;
+        };
+        let at = known.iter().position(|known| is_same(known, address));
+        if let Some(address) = at.and_then(|at| known.remove(at)) {
+            known.push_back(address);
+        }
+    }
+
+    /// The best first: those that did not fail, the newest before the others.
     pub fn of(&self, key: &PublicKey) -> Vec<Multiaddr> {
         self.0
             .get(key)
@@ -36,11 +47,22 @@ impl Book {
     }
 }
 
+/// Whether they differ in nothing but the peer's name at the end.
+fn is_same(known: &Multiaddr, address: &Multiaddr) -> bool {
+    let named = address
+        .iter()
+        .last()
+        .is_some_and(|part| matches!(part, Protocol::P2p(_)));
+    let parts = address.iter().count() - usize::from(named);
+    known.iter().count() == parts && known.iter().zip(address).all(|(a, b)| a == b)
+}
+
 #[cfg(test)]
 mod tests {
     use realm_identity::SecretKey;
 
     use super::*;
+    use crate::key;
 
     #[test]
     fn addresses_are_bounded_newest_first_and_once() {
@@ -58,5 +80,14 @@ mod tests {
         let known = book.of(&key);
         assert_eq!(known.len(), ADDRESSES);
         assert_eq!(known[..2], [address(30), address(40)]);
+        let peer = key::peer_of(&key).expect("a peer");
+        let named = address(30).with_p2p(peer).expect("an address");
+        book.failed(&key, &named);
+        let known = book.of(&key);
+        assert_eq!(known.len(), ADDRESSES);
+        assert_eq!(
+            (&known[0], &known[ADDRESSES - 1]),
+            (&address(40), &address(30))
+        );
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     key,
     slots::Slots,
     streams::{OpenError, Opened},
-    task::dial::{Bootstrap, Dial, Waiting},
+    task::dial::{Begun, Bootstrap, Dial, Waiting},
 };
 
 /// Events that wait for the consumer; beyond that the network stops reading, which slows its peers down.
@@ -151,6 +151,9 @@ pub(crate) struct Task {
     book: Book,
     dials: HashMap<ConnectionId, Dial>,
     waiting: HashMap<PublicKey, Vec<Waiting>>,
+    /// Peers that are dialled when their turn comes, and not before.
+    later: HashMap<PublicKey, Instant>,
+    begun: Begun,
     /// Peers whose addresses are asked for, and what to say if nobody knows.
     lookups: HashMap<kad::QueryId, (PublicKey, OpenError)>,
     bootstrap: Vec<Bootstrap>,
@@ -194,6 +197,8 @@ impl Task {
             book: Book::default(),
             dials: HashMap::new(),
             waiting: HashMap::new(),
+            later: HashMap::new(),
+            begun: Begun::new(Instant::now()),
             lookups: HashMap::new(),
             bootstrap: parts.bootstrap.into_iter().map(Bootstrap::new).collect(),
             listeners: parts.listeners,
@@ -335,6 +340,7 @@ impl Task {
     fn on_tick(&mut self, now: Instant) -> Flow {
         self.end_silent(now);
         self.dial_bootstrap(now);
+        self.dial_late(now);
         self.reserve_places();
         let mut told = Vec::new();
         for (to, writer) in &mut self.writers {

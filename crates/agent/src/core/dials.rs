@@ -5,7 +5,7 @@ use realm_identity::PublicKey;
 use super::Core;
 
 /// Connections that are being opened at once because the protocol asked for them.
-const MAX_DIALS: usize = 16;
+const MAX_DIALS: usize = 64;
 
 impl Core {
     /// Where another node says it is reached, for when it must be dialled.

@@ -1,6 +1,6 @@
 //! Finding and dialling peers.
 
-use std::time::Duration;
+use std::{num::NonZeroU8, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, kad,
@@ -20,6 +20,15 @@ use crate::{
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LAST: Duration = Duration::from_secs(60);
+/// What is tried first gets at least so long before more is tried beside it, up to the next tick: each
+/// further way is a handshake more, and nodes that find each other all at once would do little else.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Connections that a node begins by itself: so many at once, and then so many in each second. Where many
+/// nodes meet, more handshakes at once than their machines can bear would all come too late.
+const BEGUN_AT_ONCE: f64 = 4.0;
+const BEGUN_PER_SECOND: f64 = 8.0;
+/// Addresses of one peer that are tried beside each other.
+const BESIDE: NonZeroU8 = NonZeroU8::new(2).expect("not zero");
 /// Requests that wait for one connection.
 const WAITING_MAX: usize = 256;
 
@@ -38,6 +47,8 @@ pub(super) struct Dial {
     pub reply: Option<Connected>,
     /// Whether the realm may still be asked where the peer is.
     unknown: Unknown,
+    /// Which address is tried first, and when the others are to be tried beside it.
+    first: Option<(Multiaddr, Instant)>,
 }
 
 /// What is to be done once a peer is connected.
@@ -64,6 +75,30 @@ pub(super) struct Bootstrap {
     dial: Option<ConnectionId>,
     next: Option<Instant>,
     pause: Duration,
+}
+
+/// How many connections this node may begin by itself now.
+#[derive(Debug)]
+pub(super) struct Begun {
+    left: f64,
+    at: Instant,
+}
+
+impl Begun {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            left: BEGUN_AT_ONCE,
+            at: now,
+        }
+    }
+
+    fn allows(&mut self, now: Instant) -> bool {
+        let more = now.saturating_duration_since(self.at).as_secs_f64() * BEGUN_PER_SECOND;
+        (self.left, self.at) = (BEGUN_AT_ONCE.min(self.left + more), now);
+        let allows = self.left >= 1.0;
+        self.left -= f64::from(u8::from(allows));
+        allows
+    }
 }
 
 impl Bootstrap {
@@ -110,6 +145,7 @@ impl Task {
                         key: known,
                         reply: Some(reply),
                         unknown: Unknown::Fail,
+                        first: None,
                     },
                 );
             }
@@ -136,22 +172,67 @@ impl Task {
                 &OpenError::Connect("too many requests wait for it".to_owned()),
             );
         }
+        let (first, urgent) = (waiting.is_empty(), matches!(then, Waiting::Stream { .. }));
         waiting.push(then);
-        if waiting.len() == 1 {
-            self.dial_known(to, Unknown::Ask);
+        let now = Instant::now();
+        if urgent {
+            if self.later.remove(&to).is_some() || first {
+                self.dial_known(to, Unknown::Ask);
+            }
+        } else if first {
+            // Two that find each other at once would connect twice: the smaller key begins.
+            let own = key::key_of(self.swarm.local_peer_id());
+            if own.is_some_and(|own| own > to) {
+                self.later.insert(to, now + HEAD_START);
+            } else if self.begun.allows(now) {
+                self.dial_known(to, Unknown::Ask);
+            } else {
+                self.later.insert(to, now);
+            }
         }
     }
 
+    /// Dials the best address that is known, and the others a little later.
     fn dial_known(&mut self, to: PublicKey, unknown: Unknown) {
+        match &self.book.of(&to)[..] {
+            [best, _, ..] => {
+                let first = (best.clone(), Instant::now() + HEAD_START);
+                self.dial_at(to, unknown, vec![best.clone()], Some(first));
+            }
+            // What the behaviours know is all there is beside it.
+            all => self.dial_at(to, unknown, all.to_vec(), None),
+        }
+    }
+
+    fn dial_others(&mut self, to: PublicKey, unknown: Unknown, tried: &Multiaddr) {
+        let mut others = self.book.of(&to);
+        others.retain(|address| address != tried);
+        self.dial_at(to, unknown, others, None);
+    }
+
+    fn dial_at(
+        &mut self,
+        to: PublicKey,
+        unknown: Unknown,
+        addresses: Vec<Multiaddr>,
+        first: Option<(Multiaddr, Instant)>,
+    ) {
         let Some(peer) = key::peer_of(&to) else {
             return self.waiting_failed(to, &OpenError::NoAddress);
         };
+        let beside = self.dials.values().any(|dial| dial.key == Some(to));
         let opts = DialOpts::peer_id(peer)
+            .addresses(addresses)
+            .override_dial_concurrency_factor(BESIDE);
+        let opts = match (beside, &first) {
+            (true, _) => opts.condition(PeerCondition::Always).build(),
             // A connection that died may take long to close; it is no reason not to dial.
-            .condition(PeerCondition::NotDialing)
-            .addresses(self.book.of(&to))
-            .extend_addresses_through_behaviour()
-            .build();
+            (false, Some(_)) => opts.condition(PeerCondition::NotDialing).build(),
+            (false, None) => opts
+                .condition(PeerCondition::NotDialing)
+                .extend_addresses_through_behaviour()
+                .build(),
+        };
         let connection = opts.connection_id();
         match self.swarm.dial(opts) {
             Ok(()) => {
@@ -160,13 +241,38 @@ impl Task {
                     key: Some(to),
                     reply: None,
                     unknown,
+                    first,
                 };
                 self.dials.insert(connection, dial);
             }
             // Somebody else dials it already; the outcome is the same.
             Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(_) if beside => {}
             Err(DialError::NoAddresses) => self.not_found(to, unknown, OpenError::NoAddress),
             Err(error) => self.waiting_failed(to, &OpenError::Connect(chain(&error))),
+        }
+    }
+
+    /// Begins what had to wait for something else to be tried first.
+    pub(super) fn dial_late(&mut self, now: Instant) {
+        let (peers, begun) = (&self.peers, &mut self.begun);
+        self.later.retain(|to, _| !peers.contains_key(to));
+        let due = self
+            .later
+            .extract_if(|_, due| *due <= now && begun.allows(now));
+        for to in due.map(|(to, _)| to).collect::<Vec<_>>() {
+            self.dial_known(to, Unknown::Ask);
+        }
+        let mut late = Vec::new();
+        for dial in self.dials.values_mut() {
+            if let Some(to) = dial.key
+                && let Some((tried, _)) = dial.first.take_if(|(_, due)| *due <= now)
+            {
+                late.push((to, dial.unknown, tried));
+            }
+        }
+        for (to, unknown, tried) in late {
+            self.dial_others(to, unknown, &tried);
         }
     }
 
@@ -256,6 +362,7 @@ impl Task {
         let dial = self.dials.remove(&connection);
         let key = key.or_else(|| dial.as_ref().and_then(|dial| dial.key));
         let unknown = dial.as_ref().map_or(Unknown::Fail, |dial| dial.unknown);
+        let tried = dial.as_ref().and_then(|dial| dial.first.clone());
         if let Some(Dial {
             text,
             reply: Some(reply),
@@ -277,8 +384,18 @@ impl Task {
             }
         }
         let Some(key) = key else { return };
+        if let DialError::Transport(attempts) = error {
+            for (address, _) in attempts {
+                self.book.failed(&key, address);
+            }
+        }
         let another = self.dials.values().any(|dial| dial.key == Some(key));
-        if !another && !self.peers.contains_key(&key) {
+        if another || self.peers.contains_key(&key) {
+            return;
+        }
+        if let Some((tried, _)) = tried {
+            self.dial_others(key, unknown, &tried);
+        } else {
             self.not_found(key, unknown, OpenError::Connect(chain(error)));
         }
     }
@@ -357,4 +474,19 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_begins_by_itself_is_paced() {
+        let start = Instant::now();
+        let mut begun = Begun::new(start);
+        let allowed = (0..100).filter(|_| begun.allows(start)).count();
+        assert_eq!(allowed, 4);
+        let each_ms = (1..=2_000).map(|ms| start + Duration::from_millis(ms));
+        assert_eq!(each_ms.filter(|at| begun.allows(*at)).count(), 16);
+    }
 }
