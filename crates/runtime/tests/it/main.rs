@@ -13,6 +13,7 @@ mod file_acts;
 mod file_races;
 mod file_shapes;
 mod guests;
+mod host_memory;
 mod inspect;
 mod limits;
 mod outbound;
