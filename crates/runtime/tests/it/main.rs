@@ -12,6 +12,7 @@ mod examples;
 mod file_acts;
 mod file_races;
 mod file_shapes;
+mod granted;
 mod guests;
 mod host_memory;
 mod inspect;
