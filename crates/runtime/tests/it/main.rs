@@ -8,6 +8,7 @@
 mod bombs;
 mod cache;
 mod compile;
+mod ends;
 mod examples;
 mod file_acts;
 mod file_races;
