@@ -18,6 +18,7 @@ mod guests;
 mod host_memory;
 mod inspect;
 mod limits;
+mod malformed;
 mod outbound;
 mod outbound_addresses;
 mod scene;
