@@ -17,6 +17,7 @@ mod granted;
 mod guests;
 mod host_memory;
 mod inspect;
+mod leaks;
 mod limits;
 mod malformed;
 mod outbound;
