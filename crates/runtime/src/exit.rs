@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::{
     engine,
+    files_p3::FILE_STREAMS_MAX,
+    listing::LISTINGS_MAX,
     network::{OUTBOUND_MAX, SOCKETS_MAX},
 };
 
@@ -123,12 +125,16 @@ pub enum Limit {
     Sockets,
     /// Lookups and datagram calls under way at once.
     Outbound,
+    /// Directories being read at once.
+    Listings,
+    /// Streams of files of WASI 0.3 at once.
+    FileStreams,
     /// Depth of calls, in bytes of stack.
     Stack,
 }
 
 impl Limit {
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Memory,
         Self::TableElements,
         Self::Memories,
@@ -146,6 +152,8 @@ impl Limit {
         Self::Output,
         Self::Sockets,
         Self::Outbound,
+        Self::Listings,
+        Self::FileStreams,
         Self::Stack,
     ];
 
@@ -169,6 +177,8 @@ impl Limit {
             Self::Output => "output",
             Self::Sockets => "sockets",
             Self::Outbound => "outbound",
+            Self::Listings => "listings",
+            Self::FileStreams => "file-streams",
             Self::Stack => "stack",
         }
     }
@@ -198,6 +208,8 @@ impl Limit {
             Self::RandomBytes => engine::RANDOM_BYTES,
             Self::Sockets => SOCKETS_MAX as u64,
             Self::Outbound => OUTBOUND_MAX as u64,
+            Self::Listings => LISTINGS_MAX as u64,
+            Self::FileStreams => FILE_STREAMS_MAX as u64,
             Self::Stack => engine::STACK_BYTES as u64,
         }
     }
@@ -228,9 +240,11 @@ impl Limit {
             Self::Deadline => format!("raise deadline_ms above {value}, or unset it for a service"),
             Self::Output => format!("write less, or raise output_bytes_per_sec above {value}"),
             Self::Stack => "the guest recurses too deeply: this limit is fixed".into(),
-            Self::Sockets | Self::Resources | Self::Handles => {
-                "close some first: this limit is fixed".into()
-            }
+            Self::Sockets
+            | Self::Resources
+            | Self::Handles
+            | Self::Listings
+            | Self::FileStreams => "close some first: this limit is fixed".into(),
             Self::HostcallBytes | Self::RandomBytes => {
                 "ask for less at once: this limit is fixed".into()
             }

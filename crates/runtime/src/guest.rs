@@ -21,11 +21,13 @@ use crate::{
     dns::Lookup,
     ending::{DeadlinePassed, deadline_hit, explain},
     engine::{CONCURRENT_MAX, HANDLES_MAX, HOSTCALL_BYTES, RESOURCES_MAX},
+    files_p3::FILE_STREAMS_MAX,
     grants::Granted,
     limiter::CellLimiter,
+    listing::LISTINGS_MAX,
     network::Network,
     output::Bucket,
-    places::Place,
+    places::{Place, Places},
     prepared::{Program, Ready},
 };
 
@@ -48,6 +50,9 @@ pub(crate) struct CellState {
     pub(crate) lookups: HashMap<u32, Lookup>,
     /// The places of TCP sockets of 0.3, by their resource.
     pub(crate) tcp_p3: HashMap<u32, Arc<Place>>,
+    pub(crate) listings: Places,
+    /// Streams of files of 0.3; those of 0.2 are resources.
+    pub(crate) file_streams: Places,
 }
 
 impl WasiView for CellState {
@@ -194,6 +199,8 @@ async fn invoke(run: Run) -> ExitStatus {
             vars: run.granted.vars,
             lookups: HashMap::new(),
             tcp_p3: HashMap::new(),
+            listings: Places::new(LISTINGS_MAX),
+            file_streams: Places::new(FILE_STREAMS_MAX),
         },
     );
     let ended = match configure(&mut store, run.flavour) {

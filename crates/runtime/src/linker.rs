@@ -8,6 +8,7 @@ use wasmtime_wasi_config::WasiConfig;
 
 use crate::{
     dns::{Gate, GateView},
+    files_p2, files_p3,
     guest::CellState,
     sockets_p3,
 };
@@ -79,6 +80,8 @@ fn components(engine: &Engine) -> Result<Linker<CellState>> {
         GateView(state)
     })?;
     sockets_p3::add_to_linker(&mut linker)?;
+    files_p2::add_to_linker(&mut linker)?;
+    files_p3::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

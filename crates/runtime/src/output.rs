@@ -11,12 +11,17 @@ use tokio::{
     io::AsyncWrite,
     time::{Sleep, sleep},
 };
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::{
+    cli::{IsTerminal, StdoutStream},
+    p2::{OutputStream, pipe::AsyncWriteStream},
+};
 
-use crate::{LogRing, LogStream, exit::Limit, guest::Shared};
+use crate::{LogRing, LogStream, exit::Limit, guest::Shared, streams::Strict};
 
 /// One write of a guest takes at most this much from the bucket, so that two streams share it fairly.
 const CHUNK_BYTES: usize = 4096;
+/// What a stream of 0.2 holds of output that waits for its turn.
+const STREAM_BYTES: usize = 8192;
 
 /// Where the bytes go.
 #[derive(Debug, Clone)]
@@ -54,6 +59,11 @@ impl StdoutStream for Output {
             process: self.sink.open(),
             waiting: None,
         })
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        let writer = AsyncWriteStream::new(STREAM_BYTES, Pin::from(self.async_stream()));
+        Box::new(Strict::new(Box::new(writer), STREAM_BYTES))
     }
 }
 

@@ -3,19 +3,11 @@
 //! A TCP socket of 0.3 outlives its handle for as long as one of its streams does, so its place is held by both.
 //! A datagram call reserves the largest datagram while it waits, and a guest may have many calls under way.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use wasmtime::{
-    AsContextMut, Error, Result, StoreContextMut,
-    component::{
-        Access, Accessor, FutureConsumer, FutureReader, Linker, LinkerInstance, Resource,
-        ResourceType, Source, StreamReader,
-    },
+    AsContextMut, Result, StoreContextMut,
+    component::{Access, Accessor, Linker, LinkerInstance, Resource, ResourceType, StreamReader},
 };
 use wasmtime_wasi::{
     p3::bindings::sockets::types::{
@@ -25,14 +17,20 @@ use wasmtime_wasi::{
     sockets::{TcpSocket, UdpSocket, WasiSockets, WasiSocketsView},
 };
 
-use crate::{dns::GateView, exit::Limit, guest::CellState, places::Place};
+use crate::{
+    dns::GateView,
+    exit::Limit,
+    guest::CellState,
+    held::{End, holding},
+    places::Place,
+};
 
 /// The `wasi:sockets` 0.3 that Wasmtime links.
 const TYPES: &str = "wasi:sockets/types@0.3.0";
 
 type Answer<T> = std::result::Result<T, ErrorCode>;
-type Sent = FutureReader<Answer<()>>;
-type Received = (StreamReader<u8>, FutureReader<Answer<()>>);
+type Sent = End<ErrorCode>;
+type Received = (StreamReader<u8>, End<ErrorCode>);
 
 /// Shadows what Wasmtime linked before.
 pub(crate) fn add_to_linker(linker: &mut Linker<CellState>) -> Result<()> {
@@ -176,48 +174,5 @@ impl CellState {
             self.shared.hit(Limit::Outbound);
         }
         place
-    }
-}
-
-/// Hands the end of a stream on to the guest; until then the stream keeps its socket's place.
-fn holding(
-    mut store: StoreContextMut<'_, CellState>,
-    end: FutureReader<Answer<()>>,
-    place: Option<Arc<Place>>,
-) -> Result<FutureReader<Answer<()>>> {
-    let (tell, told) = oneshot::channel();
-    let holder = Holder {
-        tell: Some(tell),
-        _place: place,
-    };
-    end.pipe(&mut store, holder)?;
-    FutureReader::new(&mut store, async move {
-        // The holder is dropped unheard only with the store itself.
-        told.await.map_err(Error::from)
-    })
-}
-
-struct Holder {
-    tell: Option<oneshot::Sender<Answer<()>>>,
-    _place: Option<Arc<Place>>,
-}
-
-impl FutureConsumer<CellState> for Holder {
-    type Item = Answer<()>;
-
-    fn poll_consume(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        store: StoreContextMut<'_, CellState>,
-        mut source: Source<'_, Self::Item>,
-        _: bool,
-    ) -> Poll<Result<()>> {
-        let mut ended = None;
-        source.read(store, &mut ended)?;
-        if let (Some(ended), Some(tell)) = (ended, self.tell.take()) {
-            // A guest that dropped its future does not want to know.
-            let _ = tell.send(ended);
-        }
-        Poll::Ready(Ok(()))
     }
 }

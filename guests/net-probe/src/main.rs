@@ -2,7 +2,8 @@
 //!
 //! Arguments are `tcp:ADDRESS:PORT`, `udp:ADDRESS:PORT`, `dns:NAME`, `tcpname:NAME:PORT`
 //! (look up, then connect to each answer), `bind:ADDRESS:PORT`, `udpto:ADDRESS:PORT` (a socket without a peer) and
-//! `udpvia:ADDRESS:PORT=ADDRESS:PORT` (a socket with a peer, and a datagram for another one). IPv6 addresses go in brackets.
+//! `udpvia:ADDRESS:PORT=ADDRESS:PORT` (a socket with a peer, and a datagram for another one); `storm:ADDRESS:PORT` connects
+//! again and again without end. IPv6 addresses go in brackets.
 //! It speaks to `wasi:sockets` itself, so a refusal is the host's own error and not one of libc's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -41,6 +42,13 @@ fn probe(arg: &str) -> Result<String, String> {
             let (peer, to) = target.split_once('=').ok_or("expected PEER=TARGET")?;
             let (peer, to) = (parse(peer)?, parse(to)?);
             send(Some(peer), peer.ip(), Some(to)).map_err(name)
+        }
+        "storm" => {
+            let to = parse(target)?;
+            loop {
+                // What becomes of each is not the point.
+                let _ = connect(to);
+            }
         }
         "bind" => bind(parse(target)?).map_err(name),
         "dns" => {

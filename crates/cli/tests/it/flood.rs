@@ -2,6 +2,7 @@
 
 mod delivery;
 mod foe;
+mod guests;
 mod lies;
 mod member;
 mod scene;

@@ -46,6 +46,15 @@ fn lifted(core: &str, result: &str, options: &str) -> String {
     )
 }
 
+const PREVIEW1: &str = r#"
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
+    (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))"#;
+
 fn forever(step: &str) -> String {
     format!("(loop {step} (br 0))")
 }
@@ -174,9 +183,170 @@ fn computing() -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Calls of the host: those that wait, and those that return at once and are made again.
+fn calling() -> Vec<(&'static str, String)> {
+    let vectors = r#"(data (i32.const 0) "\10\00\00\00\00\10\00\00")"#;
+    let fields = format!("{PREVIEW1} {vectors}");
+    // One clock subscription of an hour at 64.
+    let sleep = "(i64.store (i32.const 88) (i64.const 3600000000000)) (i32.store (i32.const 80) (i32.const 1))";
+    let many = "(local i32) (loop (i64.store offset=24 (local.get 0) (i64.const 3600000000000)) (i32.store offset=16 (local.get 0) (i32.const 1))
+        (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 48))) (i32.const 48000))))";
+    let call = |body: &str| module(&fields, body);
+    let p2 = |imports: &str, calls: &[(&str, &str, &str)], body: &str| {
+        component(&Text {
+            imports,
+            calls,
+            body,
+            ..Text::default()
+        })
+    };
+    let poll = r#"(import "wasi:io/poll@0.2.0" (instance $poll
+            (export "pollable" (type $p (sub resource)))
+            (export "[method]pollable.ready" (func (param "self" (borrow $p)) (result bool)))
+            (export "[method]pollable.block" (func (param "self" (borrow $p))))))
+        (alias export $poll "pollable" (type $pollable))
+        (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+            (alias outer 1 $pollable (type $outer)) (export "pollable" (type $p (eq $outer)))
+            (export "subscribe-duration" (func (param "when" u64) (result (own $p))))))"#;
+    let poll_calls = [
+        (
+            "subscribe",
+            r#"(canon lower (func $clock "subscribe-duration"))"#,
+            "(param i64) (result i32)",
+        ),
+        (
+            "block",
+            r#"(canon lower (func $poll "[method]pollable.block"))"#,
+            "(param i32)",
+        ),
+        (
+            "ready",
+            r#"(canon lower (func $poll "[method]pollable.ready"))"#,
+            "(param i32) (result i32)",
+        ),
+        ("drop", "(canon resource.drop $pollable)", "(param i32)"),
+    ];
+    let wait = r#"(import "wasi:clocks/monotonic-clock@0.3.0" (instance $clock
+            (export "wait-for" (func async (param "how-long" u64)))))"#;
+    let wait_calls = [
+        (
+            "wait",
+            r#"(canon lower (func $clock "wait-for"))"#,
+            "(param i64)",
+        ),
+        ("set-new", "(canon waitable-set.new)", "(result i32)"),
+        (
+            "set-poll",
+            "(canon waitable-set.poll (memory $memory))",
+            "(param i32 i32) (result i32)",
+        ),
+    ];
+    let random = r#"(import "wasi:random/random@0.2.0" (instance $random
+            (export "get-random-u64" (func (result u64)))))"#;
+    let random_calls = [(
+        "number",
+        r#"(canon lower (func $random "get-random-u64"))"#,
+        "(result i64)",
+    )];
+    vec![
+        (
+            "sleeping in preview 1",
+            call(&format!(
+                "{sleep} (drop (call $poll (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 192)))"
+            )),
+        ),
+        (
+            "a thousand timers in preview 1",
+            call(&format!(
+                "{many} (drop (call $poll (i32.const 0) (i32.const 65536) (i32.const 1000) (i32.const 192)))"
+            )),
+        ),
+        (
+            "reading an input that is empty",
+            call(&forever(
+                "(drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))",
+            )),
+        ),
+        (
+            "writing without end",
+            call(&forever(
+                "(drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))",
+            )),
+        ),
+        ("yielding", call(&forever("(drop (call $yield))"))),
+        (
+            "random bytes",
+            call(&forever(
+                "(drop (call $random (i32.const 0) (i32.const 65536)))",
+            )),
+        ),
+        (
+            "the time",
+            call(&forever(
+                "(drop (call $clock (i32.const 0) (i64.const 0) (i32.const 64)))",
+            )),
+        ),
+        (
+            "errors",
+            call(&forever(
+                "(drop (call $prestat (i32.const 99) (i32.const 64)))",
+            )),
+        ),
+        (
+            "a pollable in 0.2",
+            p2(
+                poll,
+                &poll_calls,
+                "(call $block (call $subscribe (i64.const 3600000000000)))",
+            ),
+        ),
+        (
+            "asking a pollable",
+            p2(
+                poll,
+                &poll_calls,
+                "(local i32) (local.set 0 (call $subscribe (i64.const 3600000000000))) (loop (drop (call $ready (local.get 0))) (br 0))",
+            ),
+        ),
+        (
+            "making pollables",
+            p2(
+                poll,
+                &poll_calls,
+                &forever("(call $drop (call $subscribe (i64.const 0)))"),
+            ),
+        ),
+        (
+            "waiting in 0.3",
+            p2(wait, &wait_calls, "(call $wait (i64.const 3600000000000))"),
+        ),
+        (
+            "asking a set in 0.3",
+            p2(
+                wait,
+                &wait_calls,
+                "(local i32) (local.set 0 (call $set-new)) (loop (drop (call $set-poll (local.get 0) (i32.const 2048))) (br 0))",
+            ),
+        ),
+        (
+            "waits of no length in 0.3",
+            p2(wait, &wait_calls, &forever("(call $wait (i64.const 0))")),
+        ),
+        (
+            "random numbers in 0.2",
+            p2(random, &random_calls, &forever("(drop (call $number))")),
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn computing_without_end_is_ended_wherever_it_happens() {
     all_end(computing()).await;
+}
+
+#[tokio::test]
+async fn calls_without_end_are_ended_whatever_is_called() {
+    all_end(calling()).await;
 }
 
 async fn all_end(bombs: Vec<(&'static str, String)>) {
