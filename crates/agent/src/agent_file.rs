@@ -27,6 +27,8 @@ pub struct AgentInfo {
 pub struct AgentFile {
     key: PublicKey,
     paths: Vec<PathBuf>,
+    /// What was written last.
+    written: Option<AgentInfo>,
 }
 
 impl AgentFile {
@@ -34,22 +36,34 @@ impl AgentFile {
     pub fn new(key: PublicKey, data: &Path, runtime_dir: Option<&Path>) -> Self {
         let mut paths = vec![data.join(FILE_NAME)];
         paths.extend(runtime_dir.map(|dir| dir.join(format!("{}.json", key.short()))));
-        Self { key, paths }
+        Self {
+            key,
+            paths,
+            written: None,
+        }
     }
 
     /// Writes what commands need. A directory that cannot be written is told of and no more.
-    pub fn write(&self, addresses: Vec<String>, realm: Option<RealmId>) {
+    pub fn write(&mut self, addresses: Vec<String>, realm: Option<RealmId>) {
         let info = AgentInfo {
             key: self.key,
             addresses,
             realm,
             pid: std::process::id(),
         };
+        // A runtime directory may be swept while an agent runs.
+        let there = self.paths.iter().all(|path| path.exists());
+        if there && self.written.as_ref() == Some(&info) {
+            return;
+        }
+        let mut all = true;
         for path in &self.paths {
             if let Err(error) = write(path, &info) {
                 tracing::warn!(path = %path.display(), %error, "commands cannot find this agent");
+                all = false;
             }
         }
+        self.written = all.then_some(info);
     }
 
     pub fn remove(&self) {
@@ -106,7 +120,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (data, run) = (temp.path().join("data"), temp.path().join("run"));
         let key = SecretKey::from_seed(&[1; 32]).public();
-        let file = AgentFile::new(key, &data, Some(&run));
+        let mut file = AgentFile::new(key, &data, Some(&run));
         file.write(vec!["/ip4/127.0.0.1/tcp/1".into()], None);
         assert_eq!(find(&data, Some(&run)).len(), 1);
         assert_eq!(find(Path::new("/nonexistent"), Some(&run))[0].key, key);

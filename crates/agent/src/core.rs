@@ -137,6 +137,8 @@ pub(crate) struct Core {
     pub problems: Vec<Reason>,
     /// Something that placement depends on has changed.
     pub replan: bool,
+    /// Claims came since who is approved was computed.
+    pub claims_came: bool,
 }
 
 /// Where the core's events come from.

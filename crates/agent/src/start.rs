@@ -251,6 +251,7 @@ impl Agent {
             next_token: 1,
             problems: Vec::new(),
             replan: true,
+            claims_came: false,
         };
         let inputs = Inputs {
             network: network_events,

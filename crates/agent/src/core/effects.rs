@@ -17,8 +17,15 @@ const MAX_REFUSED: usize = 256;
 impl Core {
     /// Drains every effect; carrying one out may make more.
     pub(super) async fn carry_out(&mut self) {
-        while let Some(effect) = self.node.poll_effect() {
-            self.effect(effect).await;
+        loop {
+            while let Some(effect) = self.node.poll_effect() {
+                self.effect(effect).await;
+            }
+            // Who joins a large realm learns of hundreds of claims: who is in is computed once for all of them.
+            if !std::mem::take(&mut self.claims_came) {
+                break;
+            }
+            self.approve(self.clock.now()).await;
         }
     }
 
@@ -326,6 +333,11 @@ impl Core {
         self.trust.floor.saw(claim.witness.at, now.wall);
         self.claims.push(claim);
         tracing::debug!(claims = self.claims.len(), "a claim was added");
+        self.claims_came = true;
+        if !self.claimants.iter().any(|(key, _)| *key == node) {
+            return;
+        }
+        // Whoever waits for the answer is in when it comes.
         self.approve(now).await;
         let (waiting, rest) = std::mem::take(&mut self.claimants)
             .into_iter()

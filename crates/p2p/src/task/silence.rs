@@ -11,8 +11,8 @@ use crate::behaviour::{PING_INTERVAL, PING_TIMEOUT};
 
 /// Without an answer for this long a connection is taken for dead.
 const SILENCE_MAX: Duration = PING_INTERVAL.saturating_add(PING_TIMEOUT);
-/// A tick later than this means that this node was stopped, not that others are silent.
-const PAUSE: Duration = Duration::from_secs(1);
+/// A tick later than this means that this node was stopped, or has too much to do, not that others are silent.
+const PAUSE: Duration = Duration::from_millis(300);
 
 impl Task {
     pub(super) fn answered(
