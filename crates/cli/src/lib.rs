@@ -1,5 +1,5 @@
-//! `realm`: one binary for the person and for the node. All of it but the allocator, so that others
-//! can use its readers of files.
+//! `realm`: one binary for the person and for the node. All of it but the allocator, so that what reads
+//! files can be fuzzed.
 
 mod artifact;
 mod chain;
@@ -11,6 +11,8 @@ mod connection;
 mod delivery;
 mod error;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod intent;
 mod keystore;
