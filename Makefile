@@ -1,5 +1,5 @@
 # A thin list: what needs logic is Rust in xtask, or a script.
-.PHONY: help build release demo test soak mutants bench ci fmt lint check
+.PHONY: help build release demo test soak mutants fuzz bench ci fmt lint check
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -45,6 +45,9 @@ soak: ## Every attack at once on two agents, for SOAK_MINUTES (10)
 bench: ## Measure beside other programs, and write docs/benchmarks.md; ONLY=push for one
 	cargo build --locked --release -p realm
 	cargo run --locked --release -p realm-bench -- $(ONLY)
+
+fuzz: ## Feed every reader of bytes with a fuzzer; FUZZ_SECONDS=600 each, TARGET=frames for one
+	cargo xtask fuzz $(TARGET)
 
 ci: ## What CI runs
 	.ci/run

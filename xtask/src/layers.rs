@@ -51,7 +51,12 @@ impl Layers {
         };
         let mut problems = Vec::new();
         for name in dependencies(&manifest) {
-            if let Some(crate_name) = name.strip_prefix("realm-")
+            // The package of the command line has the name of its program.
+            let crate_name = match name.as_str() {
+                "realm" => Some("cli"),
+                name => name.strip_prefix("realm-"),
+            };
+            if let Some(crate_name) = crate_name
                 && !allowed.iter().any(|it| it == crate_name)
             {
                 problems.push(format!("{folder} imports {crate_name}"));

@@ -1,4 +1,4 @@
-//! Chores of the project that need logic: guests, layers, coverage, tidiness.
+//! Chores of the project that need logic: guests, layers, coverage, tidiness, fuzzing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result, bail};
 
 mod coverage;
+mod fuzz;
 mod guests;
 mod layers;
 mod tidy;
@@ -18,13 +19,32 @@ usage: cargo xtask COMMAND
   layers             check which crate names which
   coverage           check that every test in docs/coverage.md exists
   tidy               check files, words and habits
-  check              all checks";
+  check              all checks
+  fuzz [TARGET...]   run the fuzzer, FUZZ_SECONDS (600) for each target
+  fuzz-record REALM  add what a realm of that program writes and says to the corpora
+  fuzz-merge [...]   make the committed corpora anew of all that was found";
 
 fn main() -> ExitCode {
+    if std::env::var_os(fuzz::WRAPPER).is_some() {
+        return compile();
+    }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// In the compiler's place: its exit code is what cargo looks at.
+fn compile() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    match fuzz::compile(&args) {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
@@ -51,6 +71,9 @@ fn run(args: &[&str]) -> Result<()> {
             coverage::check(&root)?;
             tidy::check(&root)
         }
+        ["fuzz", names @ ..] => fuzz::run(&root, names),
+        ["fuzz-record", realm] => fuzz::record(&root, realm),
+        ["fuzz-merge", names @ ..] => fuzz::merge(&root, names),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

@@ -16,6 +16,9 @@ const DIRS: &[&str] = &[
     ".cargo", ".ci", ".config", "crates", "docs", "examples", "guests", "scripts", "wit", "xtask",
 ];
 
+/// Folders whose files are results, or inputs of the fuzzer.
+const DATA: &[&str] = &["target", "corpus", "regressions"];
+
 /// Written by other programs.
 const GENERATED: &[&str] = &["Cargo.lock", "_capnp.rs"];
 
@@ -74,7 +77,10 @@ fn texts(root: &Path) -> Result<Vec<PathBuf>> {
             }
             if !path.is_dir() {
                 found.push(path);
-            } else if path.file_name().is_none_or(|name| name != "target") {
+            } else if path
+                .file_name()
+                .is_none_or(|name| !DATA.iter().any(|data| name == *data))
+            {
                 waiting.push(path);
             }
         }

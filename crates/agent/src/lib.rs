@@ -22,6 +22,8 @@ mod events;
 mod fetch;
 mod floor;
 mod fold;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod leave;
 mod ledger;

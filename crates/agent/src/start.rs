@@ -469,7 +469,7 @@ fn raise_file_limit() {
     }
 }
 
-fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError> {
+pub(crate) fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError> {
     let loss = "addresses of peers that were saved here";
     let bytes = file.read_or_lose(loss, Some)?;
     Ok(String::from_utf8_lossy(&bytes.known().unwrap_or_default())

@@ -92,6 +92,13 @@ impl Settings {
         Ok(settings)
     }
 
+    /// What one file says, and nothing else.
+    pub(crate) fn of_file(path: &Path) -> Result<Self> {
+        let mut settings = Self::default();
+        settings.read(path, Layer::User)?;
+        Ok(settings)
+    }
+
     pub fn value(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(|setting| setting.value.as_str())
     }
