@@ -142,6 +142,11 @@ pub fn run(root: &Path, names: &[&str]) -> Result<()> {
             }
             bail!("{}", fuzzer.advice(name)?);
         }
+        if Reached::of(&fuzzer.said(name)?).is_none_or(|reached| reached.edges[0] == 0) {
+            bail!(
+                "{name} saw nothing of the code that it ran: it was built without instrumentation"
+            );
+        }
     }
 }
 
@@ -233,7 +238,12 @@ impl Fuzzer {
         // Not by the variable: scripts that build C look at that, and everything would be built anew.
         let wrapper = toml::Value::from(std::env::current_exe()?.display().to_string());
         let wrapper = format!("build.rustc-wrapper={wrapper}");
-        build.args(["--config", &wrapper]).env(WRAPPER, "1");
+        build
+            .args(["--config", &wrapper])
+            // Another wrapper would win, and nothing be instrumented.
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .env(WRAPPER, "1");
         succeed(&mut build)?;
         let work = target.join("fuzz");
         std::fs::create_dir_all(&work)?;

@@ -34,8 +34,7 @@ pub const STATE_FILES: [&str; 9] = [
 /// Where the second start finds something else than the first one left.
 pub fn state(path: &Path) {
     let Ok(dir) = DataDir::open(path) else { return };
-    let told = agent_file::find(path, None);
-    assert!(told.len() <= 1, "one directory, one agent");
+    let _ = agent_file::find(path, None);
     let Ok(node) = trust::node_key(&dir) else {
         return;
     };

@@ -4,8 +4,8 @@ use libp2p::{PeerId, identity};
 use realm_identity::{PublicKey, SecretKey};
 
 /// Before the 32 bytes of a key in a peer id: an identity hash of 36 bytes, which are a protobuf of an
-/// Ed25519 key. libp2p's own functions take the curve's point out of its bytes each time, which costs
-/// more than most events that name a peer.
+/// Ed25519 key. By libp2p's own functions the curve's point is taken out of its bytes three times on the
+/// way from one to the other and back, which costs more than most events that name a peer.
 const FRAME: [u8; 6] = [0, 36, 8, 1, 18, 32];
 
 /// The key a peer id is made of. None for other kinds of key, which are not spoken to.

@@ -1,5 +1,6 @@
 //! The task that owns the swarm and everything that hangs on it.
 
+mod begun;
 mod command;
 mod dial;
 mod silence;
@@ -38,7 +39,10 @@ use crate::{
     key,
     slots::Slots,
     streams::{OpenError, Opened},
-    task::dial::{Begun, Bootstrap, Dial, Waiting},
+    task::{
+        begun::Begun,
+        dial::{Bootstrap, Dial, Waiting},
+    },
 };
 
 /// Events that wait for the consumer; beyond that the network stops reading, which slows its peers down.

@@ -50,15 +50,21 @@ fn listings(types: &mut LinkerInstance<'_, CellState>) -> Result<()> {
             Ok(())
         },
     )?;
-    types.func_wrap(
+    types.func_wrap_async(
         "[method]descriptor.read-directory",
         |mut store: StoreContextMut<'_, CellState>, (directory,): (Resource<Descriptor>,)| {
-            let state = store.data_mut();
-            let answer: Answer<Resource<Listing>> = match state.list(&directory)? {
-                Ok(listing) => Ok(state.ctx().table.push(listing)?),
-                Err(fault) => Err(code(fault)),
-            };
-            Ok((answer,))
+            Box::new(async move {
+                let state = store.data_mut();
+                let mut listing = match state.list(&directory)? {
+                    Ok(listing) => listing,
+                    Err(fault) => return Ok((Answer::Err(code(fault)),)),
+                };
+                let answer: Answer<Resource<Listing>> = match listing.begin().await {
+                    Ok(()) => Ok(state.ctx().table.push(listing)?),
+                    Err(fault) => Err(code(fault)),
+                };
+                Ok((answer,))
+            })
         },
     )?;
     types.func_wrap_async(

@@ -51,7 +51,6 @@ type Read = (Option<Reader>, Page);
 pub(crate) struct Listing {
     page: Page,
     state: State,
-    _place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -61,9 +60,16 @@ enum State {
     Ended,
 }
 
-/// Reads in a thread that may wait for the disk.
+/// Reads in a thread that may wait for the disk. Its place is taken for as long, whether or not anybody still
+/// wants to know.
 #[derive(Debug)]
-enum Reader {
+struct Reader {
+    directory: Directory,
+    _place: Place,
+}
+
+#[derive(Debug)]
+enum Directory {
     Unopened(Arc<File>),
     Open(OwnedFd),
 }
@@ -72,8 +78,10 @@ impl Listing {
     pub(crate) fn new(directory: Arc<File>, place: Place) -> Self {
         Self {
             page: Page::new(),
-            state: State::Idle(Reader::Unopened(directory)),
-            _place: Some(place),
+            state: State::Idle(Reader {
+                directory: Directory::Unopened(directory),
+                _place: place,
+            }),
         }
     }
 
@@ -82,7 +90,6 @@ impl Listing {
         Self {
             page: Page::from([Err(fault)]),
             state: State::Ended,
-            _place: None,
         }
     }
 
@@ -91,6 +98,15 @@ impl Listing {
     pub(crate) async fn page(&mut self) -> &mut Page {
         poll_fn(|cx| self.poll_read(cx)).await;
         &mut self.page
+    }
+
+    /// Opens the directory and reads its first names: what is wrong with it is told now.
+    pub(crate) async fn begin(&mut self) -> Result<(), Fault> {
+        let first = self.page().await;
+        match first.pop_front_if(|first| matches!(first, Err(Fault::Io(_)))) {
+            Some(Err(fault)) => Err(fault),
+            _ => Ok(()),
+        }
     }
 
     /// As [`Listing::page`].
@@ -141,16 +157,21 @@ impl CellState {
 
 impl Reader {
     fn read(self) -> Read {
-        match self.open().and_then(|directory| {
+        match self.directory.open().and_then(|directory| {
             let page = page(&directory)?;
             Ok((directory, page))
         }) {
             Ok((_, page)) if page.is_empty() => (None, page),
-            Ok((directory, page)) => (Some(Self::Open(directory)), page),
+            Ok((directory, page)) => {
+                let directory = Directory::Open(directory);
+                (Some(Self { directory, ..self }), page)
+            }
             Err(error) => (None, Page::from([Err(Fault::Io(error))])),
         }
     }
+}
 
+impl Directory {
     /// A descriptor of its own: two that read one directory have a position each.
     fn open(self) -> io::Result<OwnedFd> {
         match self {
@@ -205,12 +226,12 @@ fn kind(directory: &OwnedFd, said: FileType, name: &str) -> FileType {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, path::Path};
 
     use super::*;
     use crate::places::Places;
 
-    fn listing(path: &std::path::Path) -> Listing {
+    fn listing(path: &Path) -> Listing {
         let place = Places::new(1).take().expect("a place");
         Listing::new(Arc::new(File::open(path).expect("it opens")), place)
     }
@@ -248,6 +269,11 @@ mod tests {
 
         let dir = tempfile::tempdir().expect("a directory");
         assert!(listing(dir.path()).page().await.is_empty(), "nothing there");
+        let mut file = listing(Path::new("/proc/self/status"));
+        assert!(
+            matches!(file.begin().await, Err(Fault::Io(_))),
+            "no directory"
+        );
         std::fs::create_dir(dir.path().join("dir")).expect("it is made");
         std::os::unix::fs::symlink("x", dir.path().join("link")).expect("it is made");
         let mut listed = listing(dir.path());

@@ -74,6 +74,12 @@ pub fn run(scene: &Scene) -> Result<Measured> {
             let value = line[quantity.field]
                 .as_f64()
                 .with_context(|| format!("the simulation tells no {}", quantity.field))?;
+            // The axes of the plot have no place for it.
+            ensure!(
+                value > 0.0,
+                "the simulation tells {value} for {}",
+                quantity.field
+            );
             let value = value / quantity.per_unit;
             points.push((size.parse()?, value));
             let what = format!("{size} nodes: {}", quantity.what);

@@ -23,12 +23,8 @@ const BACKOFF_LAST: Duration = Duration::from_secs(60);
 /// What is tried first gets at least so long before more is tried beside it, up to the next tick: each
 /// further way is a handshake more, and nodes that find each other all at once would do little else.
 const HEAD_START: Duration = Duration::from_millis(250);
-/// Connections that a node begins by itself: so many at once, and then so many in each second. Where many
-/// nodes meet, more handshakes at once than their machines can bear would all come too late.
-const BEGUN_AT_ONCE: f64 = 4.0;
-const BEGUN_PER_SECOND: f64 = 8.0;
 /// Addresses of one peer that are tried beside each other.
-const BESIDE: NonZeroU8 = NonZeroU8::new(2).expect("not zero");
+const BESIDE: NonZeroU8 = NonZeroU8::new(4).expect("not zero");
 /// Requests that wait for one connection.
 const WAITING_MAX: usize = 256;
 
@@ -75,30 +71,6 @@ pub(super) struct Bootstrap {
     dial: Option<ConnectionId>,
     next: Option<Instant>,
     pause: Duration,
-}
-
-/// How many connections this node may begin by itself now.
-#[derive(Debug)]
-pub(super) struct Begun {
-    left: f64,
-    at: Instant,
-}
-
-impl Begun {
-    pub fn new(now: Instant) -> Self {
-        Self {
-            left: BEGUN_AT_ONCE,
-            at: now,
-        }
-    }
-
-    fn allows(&mut self, now: Instant) -> bool {
-        let more = now.saturating_duration_since(self.at).as_secs_f64() * BEGUN_PER_SECOND;
-        (self.left, self.at) = (BEGUN_AT_ONCE.min(self.left + more), now);
-        let allows = self.left >= 1.0;
-        self.left -= f64::from(u8::from(allows));
-        allows
-    }
 }
 
 impl Bootstrap {
@@ -192,9 +164,17 @@ impl Task {
         }
     }
 
+    /// What the book says of a peer, without this node's own addresses: the other machine has the same ones
+    /// of its loopback or bridges, and the swarm does not dial itself.
+    fn addresses_of(&self, to: PublicKey) -> Vec<Multiaddr> {
+        let mut addresses = self.book.of(&to);
+        addresses.retain(|address| !self.swarm.listeners().any(|own| own == address));
+        addresses
+    }
+
     /// Dials the best address that is known, and the others a little later.
     fn dial_known(&mut self, to: PublicKey, unknown: Unknown) {
-        match &self.book.of(&to)[..] {
+        match &self.addresses_of(to)[..] {
             [best, _, ..] => {
                 let first = (best.clone(), Instant::now() + HEAD_START);
                 self.dial_at(to, unknown, vec![best.clone()], Some(first));
@@ -205,7 +185,7 @@ impl Task {
     }
 
     fn dial_others(&mut self, to: PublicKey, unknown: Unknown, tried: &Multiaddr) {
-        let mut others = self.book.of(&to);
+        let mut others = self.addresses_of(to);
         others.retain(|address| address != tried);
         self.dial_at(to, unknown, others, None);
     }
@@ -255,18 +235,24 @@ impl Task {
 
     /// Begins what had to wait for something else to be tried first.
     pub(super) fn dial_late(&mut self, now: Instant) {
-        let (peers, begun) = (&self.peers, &mut self.begun);
+        let peers = &self.peers;
         self.later.retain(|to, _| !peers.contains_key(to));
-        let due = self
-            .later
-            .extract_if(|_, due| *due <= now && begun.allows(now));
-        for to in due.map(|(to, _)| to).collect::<Vec<_>>() {
+        let due = self.later.iter().filter(|(_, due)| **due <= now);
+        let mut due: Vec<_> = due.map(|(to, due)| (*due, *to)).collect();
+        // Who waits longest goes first.
+        due.sort_unstable();
+        for (_, to) in due {
+            if !self.begun.allows(now) {
+                break;
+            }
+            self.later.remove(&to);
             self.dial_known(to, Unknown::Ask);
         }
         let mut late = Vec::new();
         for dial in self.dials.values_mut() {
             if let Some(to) = dial.key
                 && let Some((tried, _)) = dial.first.take_if(|(_, due)| *due <= now)
+                && !self.peers.contains_key(&to)
             {
                 late.push((to, dial.unknown, tried));
             }
@@ -345,6 +331,7 @@ impl Task {
                 bootstrap.pause = BACKOFF_FIRST;
             }
         }
+        self.later.remove(&key);
         for then in self.waiting.remove(&key).unwrap_or_default() {
             self.connected(key, peer, then);
         }
@@ -384,12 +371,18 @@ impl Task {
             }
         }
         let Some(key) = key else { return };
-        if let DialError::Transport(attempts) = error {
-            for (address, _) in attempts {
-                self.book.failed(&key, address);
+        match error {
+            DialError::Transport(attempts) => {
+                for (address, _) in attempts {
+                    self.book.failed(&key, address);
+                }
             }
+            DialError::WrongPeerId { address, .. } => self.book.failed(&key, address),
+            _ => {}
         }
-        let another = self.dials.values().any(|dial| dial.key == Some(key));
+        // Whoever waits for its turn has not failed yet.
+        let another =
+            self.later.contains_key(&key) || self.dials.values().any(|dial| dial.key == Some(key));
         if another || self.peers.contains_key(&key) {
             return;
         }
@@ -401,6 +394,7 @@ impl Task {
     }
 
     fn waiting_failed(&mut self, to: PublicKey, error: &OpenError) {
+        self.later.remove(&to);
         for waiting in self.waiting.remove(&to).unwrap_or_default() {
             waiting.fail(to, error);
         }
@@ -474,19 +468,4 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         error = source;
     }
     error.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_node_begins_by_itself_is_paced() {
-        let start = Instant::now();
-        let mut begun = Begun::new(start);
-        let allowed = (0..100).filter(|_| begun.allows(start)).count();
-        assert_eq!(allowed, 4);
-        let each_ms = (1..=2_000).map(|ms| start + Duration::from_millis(ms));
-        assert_eq!(each_ms.filter(|at| begun.allows(*at)).count(), 16);
-    }
 }

@@ -12,3 +12,4 @@ mod rpc;
 mod scene;
 mod silence;
 mod start;
+mod ways;

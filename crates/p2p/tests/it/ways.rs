@@ -1,0 +1,102 @@
+//! Which of several ways to a peer is taken, and by whom.
+
+use crate::scene::{Node, config};
+
+const TCP: &str = "/ip4/127.0.0.1/tcp/0";
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+/// Nobody listens there.
+const DEAD: &str = "/ip4/127.0.0.1/tcp/9";
+
+async fn pair(listen: &str) -> [Node; 2] {
+    let [a, b] = [
+        Node::start(config(1, listen)).await,
+        Node::start(config(2, listen)).await,
+    ];
+    a.approve(&[&b]).await;
+    b.approve(&[&a]).await;
+    [a, b]
+}
+
+/// What `node` knows of `other`: the last one is tried first.
+async fn knows(node: &Node, other: &Node, addresses: &[&str]) {
+    for address in addresses {
+        let known = node.handle.add_address(other.key(), address).await;
+        known.unwrap();
+    }
+}
+
+/// Both ways round: the one with the larger key waits for the other to begin, who knows nothing here.
+async fn both_connect(listen: &str, before: impl AsyncFn(&Node, &Node) -> String) {
+    for turn in [0, 1] {
+        let nodes = pair(listen).await;
+        let (from, to) = (&nodes[turn], &nodes[1 - turn]);
+        let before = before(from, to).await;
+        knows(from, to, &[&to.address().await, &before]).await;
+        let found = from.handle.connect(to.key()).await;
+        assert_eq!(found.unwrap(), to.key(), "{before} first");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_address_that_comes_first_is_no_end() {
+    for listen in [TCP, QUIC] {
+        both_connect(listen, async |_, _| DEAD.to_owned()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_this_node_has_too_is_no_end() {
+    // Two machines listen on the same address of their loopback, or of a bridge.
+    for listen in [TCP, QUIC] {
+        both_connect(listen, async |from, _| {
+            let own = from.address().await;
+            own.split("/p2p/").next().unwrap().to_owned()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn two_that_find_each_other_at_once_connect_once() {
+    for listen in [TCP, QUIC] {
+        let [a, b] = pair(listen).await;
+        knows(&a, &b, &[&b.address().await]).await;
+        knows(&b, &a, &[&a.address().await]).await;
+        let (to_b, to_a) = tokio::join!(a.handle.connect(b.key()), b.handle.connect(a.key()));
+        assert_eq!((to_b.unwrap(), to_a.unwrap()), (b.key(), a.key()));
+        for node in [&a, &b] {
+            assert_eq!(node.handle.stats().await.unwrap().connections, 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_that_are_gone_keep_nobody_waiting_for_long() {
+    let [a, b] = pair(TCP).await;
+    let (from, to) = if a.key() < b.key() {
+        (&a, &b)
+    } else {
+        (&b, &a)
+    };
+    let gone: Vec<_> = (10..40)
+        .map(|seed| crate::scene::secret(seed).public())
+        .collect();
+    let gone_asked = async {
+        for key in &gone {
+            from.handle.add_address(*key, DEAD).await.unwrap();
+        }
+        let asked = gone.iter().map(|key| from.handle.connect(*key));
+        assert!(
+            futures::future::join_all(asked)
+                .await
+                .iter()
+                .all(Result::is_err)
+        );
+    };
+    let asked = async {
+        knows(from, to, &[&to.address().await]).await;
+        from.handle.connect(to.key()).await.unwrap()
+    };
+    let ((), found) = tokio::join!(gone_asked, asked);
+    assert_eq!(found, to.key());
+}
