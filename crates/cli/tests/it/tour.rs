@@ -31,7 +31,8 @@ const TOUR: &[(&str, Then)] = &[
     ("realm status", Then::Ends("ticker")),
     ("realm logs ticker -f", Then::UntilCtrlC("me")),
     ("realm invite --name two", Then::Ends("")),
-    ("realm agent --data two", Then::Stays("joined")),
+    // It is in once somebody has vouched for it.
+    ("realm agent --data two", Then::Stays("subject=\"two\"")),
     ("realm nodes ls", Then::Ends("two")),
     ("realm scale ticker=3", Then::Ends("ticker")),
     ("realm nodes drain two", Then::Ends("two")),
