@@ -37,6 +37,32 @@ pub fn kib(pid: u32, name: &str) -> Result<f64> {
     Ok(value.parse()?)
 }
 
+/// What each of some processes used while it was watched.
+pub struct Watched {
+    /// Of one core, in percent.
+    pub percent: Vec<f64>,
+    /// Resident in the end.
+    pub mib: Vec<f64>,
+}
+
+/// Watches processes that have nothing to do.
+pub fn watch(pids: &[u32], time: Duration) -> Result<Watched> {
+    let all = |look: fn(u32) -> Result<f64>| -> Result<Vec<f64>> {
+        pids.iter().map(|pid| look(*pid)).collect()
+    };
+    let (before, began) = (all(cpu_seconds)?, Instant::now());
+    std::thread::sleep(time);
+    let (after, took) = (all(cpu_seconds)?, began.elapsed().as_secs_f64());
+    let percent = before.iter().zip(&after);
+    let resident = all(|pid| kib(pid, "VmRSS:"))?;
+    Ok(Watched {
+        percent: percent
+            .map(|(before, after)| 100.0 * (after - before) / took)
+            .collect(),
+        mib: resident.iter().map(|kib| kib / 1024.0).collect(),
+    })
+}
+
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

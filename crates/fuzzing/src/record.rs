@@ -27,7 +27,7 @@ use crate::{
     node::Op,
     scene, script,
     sessions::{self, Side},
-    state::FILES,
+    state::{self, AGENTS, CHECKED},
 };
 use talk::talk;
 
@@ -238,21 +238,16 @@ impl Recorded {
     fn state(&self, keep: Keep<'_>) {
         let (agent, person) = (self.cluster.data("one"), self.person());
         let mut all = Vec::new();
-        for (number, name) in FILES.iter().enumerate() {
-            let first_of_person = 10;
-            let dir = if number < first_of_person {
-                &agent
-            } else {
-                &person
-            };
-            let path = match *name {
+        for (number, name) in state::files().into_iter().enumerate() {
+            let dir = if number < AGENTS { &agent } else { &person };
+            let path = match name {
                 "current" => self.cluster.path().join("state/current"),
                 name => dir.join(name),
             };
             let Ok(bytes) = fs::read(path) else { continue };
             // The last 32 bytes are the checksum of those that have one; it is made again.
             let content = match number {
-                0..9 => &bytes[..bytes.len() - 32],
+                0..CHECKED => &bytes[..bytes.len() - 32],
                 _ => &bytes[..],
             };
             let mut one = Vec::new();

@@ -2,21 +2,13 @@
 
 use std::{fs, path::Path};
 
+use realm_agent::fuzzing::STATE_FILES;
 use realm_store::StateFile;
 
 use crate::{scene::scene, scratch, script};
 
-/// The files, by the number of a step: first those of an agent, then those of commands.
-pub const FILES: [&str; 20] = [
-    "node.key",
-    "sealing.key",
-    "sealing.cert",
-    "owner.pin",
-    "claim",
-    "floor",
-    "boot",
-    "peers",
-    "ended",
+/// What an agent keeps beside the files with a checksum, and what commands keep.
+const MORE: [&str; 11] = [
     "agent.json",
     "genesis",
     "mark",
@@ -29,12 +21,17 @@ pub const FILES: [&str; 20] = [
     "kept/7",
     "current",
 ];
-/// How many of them have a checksum.
-const CHECKED: usize = realm_agent::fuzzing::STATE_FILES.len();
+/// How many of all have a checksum: the first ones.
+pub const CHECKED: usize = STATE_FILES.len();
 /// How many are an agent's.
-const AGENTS: usize = CHECKED + 1;
+pub const AGENTS: usize = CHECKED + 1;
 /// A step with this bit has the checksum in its bytes, which then is most often wrong.
 const RAW: u8 = 0x80;
+
+/// The files, by the number of a step: first those of an agent, then those of commands.
+pub fn files() -> Vec<&'static str> {
+    [&STATE_FILES[..], &MORE].concat()
+}
 
 /// Steps: a file each. The rest is as after `realm init` and a first start.
 pub fn feed(input: &[u8]) {
@@ -46,9 +43,10 @@ pub fn feed(input: &[u8]) {
     fs::create_dir_all(realm.join("kept")).expect("a directory");
     fs::create_dir_all(&agent).expect("a directory");
     put(&realm.join("genesis"), &scene().genesis.to_wire());
-    for step in script::steps(input).take(FILES.len()) {
-        let number = usize::from(step.op & !RAW) % FILES.len();
-        let name = FILES[number];
+    let files = files();
+    for step in script::steps(input).take(files.len()) {
+        let number = usize::from(step.op & !RAW) % files.len();
+        let name = files[number];
         match number {
             0..CHECKED if step.op & RAW == 0 => {
                 let file = StateFile::new(agent.join(name));

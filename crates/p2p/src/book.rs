@@ -14,10 +14,8 @@ const ADDRESSES: usize = 16;
 pub(crate) struct Book(HashMap<PublicKey, VecDeque<Multiaddr>>);
 
 impl Book {
-    pub fn add(&mut self, key: PublicKey, mut address: Multiaddr) {
-        if let Some(Protocol::P2p(_)) = address.iter().last() {
-            address.pop();
-        }
+    pub fn add(&mut self, key: PublicKey, address: Multiaddr) {
+        let address = nameless(address);
         if self.0.len() >= PEERS && !self.0.contains_key(&key) {
             return;
         }
@@ -32,8 +30,10 @@ impl Book {
         let Some(known) = self.0.get_mut(key) else {
             return;
         };
-        let at = known.iter().position(|known| is_same(known, address));
-        if let Some(address) = at.and_then(|at| known.remove(at)) {
+        let address = nameless(address.clone());
+        let before = known.len();
+        known.retain(|old| *old != address);
+        if known.len() < before {
             known.push_back(address);
         }
     }
@@ -47,14 +47,12 @@ impl Book {
     }
 }
 
-/// Whether they differ in nothing but the peer's name at the end.
-fn is_same(known: &Multiaddr, address: &Multiaddr) -> bool {
-    let named = address
-        .iter()
-        .last()
-        .is_some_and(|part| matches!(part, Protocol::P2p(_)));
-    let parts = address.iter().count() - usize::from(named);
-    known.iter().count() == parts && known.iter().zip(address).all(|(a, b)| a == b)
+/// Without the peer's own name at the end, which the swarm adds.
+fn nameless(mut address: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = address.iter().last() {
+        address.pop();
+    }
+    address
 }
 
 #[cfg(test)]

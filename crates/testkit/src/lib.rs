@@ -398,12 +398,13 @@ impl Cluster {
         }
     }
 
-    /// Waits until every node is ready in the eyes of `name`.
+    /// Waits until every node is ready in the eyes of `name`, and has told it of itself.
     pub fn wait_ready(&self, name: &str) {
         let count = self.nodes.len();
         self.wait_status(name, "every node ready", |status| {
-            let nodes = status["nodes"].as_array().unwrap();
-            nodes.len() == count && nodes.iter().all(|node| node["state"] == "ready")
+            let mut nodes = status["nodes"].as_array().unwrap().iter();
+            let is_ready = |node: &Value| node["state"] == "ready" && node["version"].is_string();
+            nodes.len() == count && nodes.all(is_ready)
         });
     }
 }

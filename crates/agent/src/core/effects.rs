@@ -222,6 +222,7 @@ impl Core {
         // Where a node is reached must survive a crash; the rest is soon reported again.
         if before.is_none_or(|before| before.report.addresses != addresses) {
             self.learn_addresses(node, &addresses).await;
+            self.connect(node);
             self.ledger.commit(None, vec![op]).await;
         }
         self.replan = true;

@@ -7,7 +7,7 @@ use realm_testkit::{Bridged, Cluster};
 
 use crate::{
     figure::{Bound, Figure},
-    process::{cpu_seconds, kib, millis},
+    process::{millis, watch},
     report::Measured,
     scene::{Scene, say},
 };
@@ -54,7 +54,12 @@ pub fn run(scene: &Scene) -> Result<Measured> {
         ready.push(millis(back));
         exact.push(millis(back + realm.wait_running("ticker", wanted, 0..all)));
     }
-    let (percent, resident) = idle(&realm, if scene.quick { WATCHED / 10 } else { WATCHED })?;
+    let pids: Vec<u32> = realm
+        .names
+        .iter()
+        .map(|name| realm.realm.pid(name))
+        .collect();
+    let idle = watch(&pids, if scene.quick { WATCHED / 10 } else { WATCHED })?;
     let healed =
         "25 of 50 agents cut from the other 25 until each half has lost the other, and healed";
     Ok(Measured {
@@ -89,41 +94,19 @@ pub fn run(scene: &Scene) -> Result<Measured> {
                 "processor time of an idle agent among fifty, of one core",
                 "%",
                 "realm agent, on a host of its own",
-                percent,
+                idle.percent,
             ),
             Figure::new(
                 "resident memory of an idle agent among fifty",
                 "MiB",
                 "realm agent, on a host of its own",
-                resident,
+                idle.mib,
             ),
         ],
         notes: vec![format!(
             "{HOSTS} network namespaces on one bridge, all agents on this machine's cores; each agent is asked at its `/metrics`, \
-             one after the other, which is part of the time. Nothing else does the same with so few words, so there is no peer: the bound is absolute."
+             one after the other, which is part of the time. There is no peer: the bound is absolute."
         )],
         peers: Vec::new(),
     })
-}
-
-/// Percent of a core, and MiB, of each agent while nothing happens.
-fn idle(realm: &Bridged, watched: Duration) -> Result<(Vec<f64>, Vec<f64>)> {
-    let pids: Vec<u32> = realm
-        .names
-        .iter()
-        .map(|name| realm.realm.pid(name))
-        .collect();
-    let used = || {
-        let each = pids.iter().map(|pid| cpu_seconds(*pid));
-        each.collect::<Result<Vec<_>>>()
-    };
-    let before = used()?;
-    std::thread::sleep(watched);
-    let after = used()?;
-    let percent = before
-        .iter()
-        .zip(&after)
-        .map(|(before, after)| 100.0 * (after - before) / watched.as_secs_f64());
-    let resident = pids.iter().map(|pid| Ok(kib(*pid, "VmRSS:")? / 1024.0));
-    Ok((percent.collect(), resident.collect::<Result<_>>()?))
 }

@@ -10,7 +10,7 @@ use realm_testkit::Cluster;
 
 use crate::{
     figure::{Bound, Figure},
-    process::{Held, answers, cpu_seconds, free_port, kib, millis, until},
+    process::{Held, answers, free_port, millis, until, watch},
     report::Measured,
     scene::{Scene, say},
 };
@@ -32,35 +32,19 @@ pub fn run(scene: &Scene) -> Result<Measured> {
     );
     std::thread::sleep(SETTLE.min(watched));
     let pids: Vec<u32> = NODES.iter().map(|node| realm.pid(node)).collect();
-    let all = |look: fn(u32) -> Result<f64>| {
-        pids.iter()
-            .map(|pid| look(*pid))
-            .collect::<Result<Vec<_>>>()
-    };
-    let (before, began) = (all(cpu_seconds)?, Instant::now());
-    std::thread::sleep(watched);
-    let (after, took) = (all(cpu_seconds)?, began.elapsed().as_secs_f64());
-    let percent = before
-        .iter()
-        .zip(&after)
-        .map(|(before, after)| 100.0 * (after - before) / took);
-    let percent: Vec<f64> = percent.collect();
-    let resident: Vec<f64> = all(|pid| kib(pid, "VmRSS:"))?
-        .iter()
-        .map(|kib| kib / 1024.0)
-        .collect();
+    let idle = watch(&pids, watched)?;
     let ready = ready(&mut realm, scene)?;
     let agent = "realm agent, 8 of one realm on this machine, no cells";
     Ok(Measured {
         figures: vec![
-            Figure::new("resident memory of an agent", "MiB", agent, resident)
+            Figure::new("resident memory of an agent", "MiB", agent, idle.mib)
                 .by_its_worst()
                 .must(Bound::AtMost(40.0)),
             Figure::new(
                 "processor time of an agent, of one core",
                 "%",
                 agent,
-                percent,
+                idle.percent,
             )
             .by_its_worst()
             .must(Bound::AtMost(0.5)),

@@ -40,7 +40,7 @@ impl Task {
             Command::Dial { address, reply } => self.dial(address, reply),
             Command::Connect { to, reply } => self.with_connection(to, Waiting::Connect(reply)),
             Command::AddAddress { to, address, reply } => {
-                let parsed = address::parse(&address).map(|address| self.book.add(to, address));
+                let parsed = address::parse(&address).map(|address| self.learn(to, address));
                 drop(reply.send(parsed));
             }
             Command::SetApproved { keys } => self.set_approved(&keys),

@@ -235,8 +235,6 @@ impl Task {
 
     /// Begins what had to wait for something else to be tried first.
     pub(super) fn dial_late(&mut self, now: Instant) {
-        let peers = &self.peers;
-        self.later.retain(|to, _| !peers.contains_key(to));
         let due = self.later.iter().filter(|(_, due)| **due <= now);
         let mut due: Vec<_> = due.map(|(to, due)| (*due, *to)).collect();
         // Who waits longest goes first.
@@ -296,6 +294,17 @@ impl Task {
         }
         if self.waiting.contains_key(&to) {
             self.dial_known(to, Unknown::Fail);
+        }
+    }
+
+    /// Keeps an address that somebody told. Whoever is being looked up need not be found any more.
+    pub(super) fn learn(&mut self, key: PublicKey, address: Multiaddr) {
+        self.book.add(key, address);
+        let before = self.lookups.len();
+        self.lookups.retain(|_, (to, _)| *to != key);
+        if self.lookups.len() < before {
+            // Further addresses come with the first one.
+            self.later.insert(key, Instant::now());
         }
     }
 

@@ -47,6 +47,22 @@ impl<F: Fold + Clone> Node<F> {
         self.ask_next(node, now);
     }
 
+    /// Asks others for the report of a member that nothing is known of yet, not even where it is. Who
+    /// brought both together may be gone before gossip does.
+    pub(super) fn ask_about(&mut self, node: PublicKey, now: Now) {
+        let slot = self.reports.slots.entry(node).or_default();
+        if slot.is_known() || slot.asking.is_some() || self.peers.contains_key(&node) {
+            return;
+        }
+        slot.asking = Some(Asking {
+            wanted: Age { boot_id: 0, seq: 0 },
+            told_by: node,
+            asked: Vec::new(),
+            next: now.mono,
+        });
+        self.ask_next(node, now);
+    }
+
     /// Whoever did not answer in time is passed over.
     pub(super) fn ask_others_for_reports(&mut self, now: Now) {
         let slots = self.reports.slots.iter();

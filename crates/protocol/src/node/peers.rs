@@ -190,6 +190,7 @@ impl<F: Fold + Clone> Node<F> {
                 Out::Changed { node, state } => {
                     if state == MemberState::Up {
                         self.dial(node, now);
+                        self.ask_about(node, now);
                     }
                     self.effects
                         .push_back(Effect::MemberChanged { node, state });

@@ -27,6 +27,12 @@ pub(super) struct Slot {
     pub asking: Option<Asking>,
 }
 
+impl Slot {
+    pub fn is_known(&self) -> bool {
+        self.report.is_some()
+    }
+}
+
 /// How new a node's word is: a later boot is newer, whatever the node's clock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Age {

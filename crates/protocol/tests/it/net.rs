@@ -53,6 +53,15 @@ pub struct Net {
 
 impl Net {
     pub fn new(count: usize) -> Self {
+        let mut net = Self::apart(count);
+        for index in 0..count {
+            net.connect(index);
+        }
+        net
+    }
+
+    /// All are approved, and none is connected.
+    pub fn apart(count: usize) -> Self {
         let nodes = (0..count).map(|index| node(index, 0)).collect();
         let (dead, kept, waiting) = (BTreeSet::new(), Vec::new(), Vec::new());
         let mut net = Self {
@@ -76,16 +85,19 @@ impl Net {
                     nodes: names.clone(),
                 },
             );
-            net.connect(index);
         }
         net
     }
 
     pub fn connect(&mut self, index: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != index) {
-            self.give(index, Event::PeerConnected { peer: name(other) });
-            self.give(other, Event::PeerConnected { peer: name(index) });
+            self.connect_two(index, other);
         }
+    }
+
+    pub fn connect_two(&mut self, one: usize, other: usize) {
+        self.give(one, Event::PeerConnected { peer: name(other) });
+        self.give(other, Event::PeerConnected { peer: name(one) });
     }
 
     pub fn now(&self) -> Now {

@@ -119,6 +119,20 @@ fn a_node_that_is_up_is_asked_first_however_long_ago_it_spoke() {
 }
 
 #[test]
+fn where_a_new_member_is_reached_is_asked_of_who_brings_it() {
+    let mut net = Net::apart(3);
+    net.gossips = false;
+    let (report, _) = say(&mut net, 1);
+    net.connect_two(0, 1);
+    net.run(10_000);
+    assert!(has(&net, 1, &report));
+    // The first may be gone a moment later, and the last has no other way to find it.
+    net.connect_two(1, 2);
+    net.run(1_000);
+    assert!(has(&net, 2, &report));
+}
+
+#[test]
 fn others_are_asked_where_neither_answers() {
     let mut net = Net::new(5);
     net.run(3_000);
