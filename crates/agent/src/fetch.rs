@@ -17,7 +17,10 @@ use realm_identity::{Artifact, Hash, PublicKey};
 use realm_manifest::units::size_text;
 use realm_p2p::{FetchError, NetworkHandle};
 use realm_store::{BlobError, Blobs, Partial};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    task::JoinSet,
+};
 
 use crate::{clock, events::Events, fold::chain};
 use shares::Shares;
@@ -116,13 +119,13 @@ impl Fetcher {
 
     async fn pull(&self, artifact: Artifact) -> Result<PathBuf, PullError> {
         let blobs = self.blobs.clone();
-        let mut partial = blocking(move || Ok(blobs.begin(artifact)?)).await?;
+        let partial = blocking(move || Ok(blobs.begin(artifact)?)).await?;
         let mut empty = 0;
         let mut liars = HashSet::new();
         let mut sources = self.sources.clone();
         while !partial.missing().is_empty() {
             let before = partial.received();
-            partial = self.round(artifact, partial, &mut liars).await?;
+            self.round(artifact, &partial, &mut liars).await?;
             if partial.received() > before {
                 empty = 0;
                 continue;
@@ -145,22 +148,23 @@ impl Fetcher {
     async fn round(
         &self,
         artifact: Artifact,
-        mut partial: Partial,
+        partial: &Partial,
         liars: &mut HashSet<PublicKey>,
-    ) -> Result<Partial, PullError> {
+    ) -> Result<(), PullError> {
         let mut sources = self.sources.borrow().clone();
         sources.retain(|source| !liars.contains(source));
         let mut shares = Shares::new(sources, partial.missing());
         let mut under_way = FuturesUnordered::new();
+        let mut ahead = JoinSet::new();
         loop {
             while let Some((source, range)) = shares.next() {
                 under_way.push(self.range(source, artifact.sha256, range));
             }
             if shares.is_done() {
-                return Ok(partial);
+                return Ok(());
             }
             let Some((source, range, fetched)) = under_way.next().await else {
-                return Ok(partial);
+                return Ok(());
             };
             let bytes = match fetched {
                 Ok(bytes) => bytes,
@@ -170,15 +174,18 @@ impl Fetcher {
                     continue;
                 }
             };
-            let written;
-            let asked = range.clone();
-            (partial, written) = blocking(move || {
-                let written = partial.write(asked, &bytes);
-                Ok((partial, written))
-            })
-            .await?;
+            let (share, asked) = (partial.clone(), range.clone());
+            let written = blocking(move || Ok(share.write(asked, &bytes))).await?;
             match written {
-                Ok(()) => shares.done(&range),
+                Ok(()) => {
+                    shares.done(&range);
+                    // One at a time, beside what is received.
+                    while ahead.try_join_next().is_some() {}
+                    if ahead.is_empty() {
+                        let share = partial.clone();
+                        ahead.spawn_blocking(move || share.go_ahead());
+                    }
+                }
                 Err(BlobError::Range { .. }) => {
                     if liars.insert(source) {
                         self.tell_liar(source, artifact.sha256);

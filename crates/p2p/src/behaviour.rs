@@ -32,9 +32,9 @@ pub(crate) const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
 /// Often enough that a connection that died without a word is found out soon, and cheap with all that a
 /// node may have.
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(4);
 /// libp2p forgives the first ping without an answer, so the task looks at answers itself.
-pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Fields are asked in this order whether a connection may be: the bounds come first.
 #[derive(NetworkBehaviour)]

@@ -30,7 +30,6 @@ pub(crate) const SPEED_MIN: u64 = 16 * 1024;
 pub(crate) const SPEED_GRACE: Duration = Duration::from_secs(5);
 /// A source that gives nothing at all for this long is given up sooner.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3);
-const READ_STEP: usize = 64 * 1024;
 
 /// Where served ranges come from.
 pub trait BlobSource: Send + Sync + 'static {
@@ -169,9 +168,9 @@ async fn read(source: Arc<dyn BlobSource>, request: Request) -> Result<Vec<u8>, 
 async fn write(stream: &mut Stream, answer: Result<Vec<u8>, Status>) -> io::Result<()> {
     match answer {
         Ok(bytes) => {
-            stream.write_all(&[Status::Ok as u8]).await?;
+            let len = (bytes.len() as u32).to_be_bytes();
             stream
-                .write_all(&(bytes.len() as u32).to_be_bytes())
+                .write_all(&[&[Status::Ok as u8], &len[..]].concat())
                 .await?;
             stream.write_all(&bytes).await?;
         }
@@ -213,18 +212,18 @@ pub(crate) async fn fetch(mut stream: Stream, request: Request) -> Result<Bytes,
 }
 
 async fn receive(stream: &mut Stream, len: usize, started: Instant) -> Result<Bytes, FetchError> {
-    let mut bytes = Vec::new();
-    let mut step = vec![0; READ_STEP.min(len)];
-    while bytes.len() < len {
-        let room = step.len().min(len - bytes.len());
-        let read = unless_silent(stream.read(&mut step[..room]))
+    // Zeroed by the system when it is first touched: whoever promises much and sends little takes no memory.
+    let mut bytes = vec![0; len];
+    let mut filled = 0;
+    while filled < len {
+        let read = unless_silent(stream.read(&mut bytes[filled..]))
             .await?
             .map_err(FetchError::Broken)?;
         if read == 0 {
             return Err(FetchError::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
-        bytes.extend_from_slice(&step[..read]);
-        check_speed(bytes.len() as u64, started.elapsed())?;
+        filled += read;
+        check_speed(filled as u64, started.elapsed())?;
     }
     Ok(bytes.into())
 }

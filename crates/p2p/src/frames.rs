@@ -191,11 +191,10 @@ impl Writer {
     }
 
     async fn write(&self, mut stream: Stream, frame: &Bytes) -> io::Result<Stream> {
+        // At once: a length of its own would be a packet of its own.
+        let bytes = [&(frame.len() as u32).to_be_bytes()[..], frame].concat();
         let write = async {
-            stream
-                .write_all(&(frame.len() as u32).to_be_bytes())
-                .await?;
-            stream.write_all(frame).await?;
+            stream.write_all(&bytes).await?;
             if self.queue.is_empty() {
                 stream.flush().await
             } else {

@@ -17,6 +17,11 @@ pub(crate) const MESSAGE_MAX: usize = 16 * 1024;
 const ENVELOPE_MAX: usize = 512;
 /// A realm has two topics; more is a peer that wants our memory.
 pub(crate) const TOPICS_PER_PEER: usize = 8;
+/// Peers that a message is handed on to. Its author sends it to all of its own, so most have it by then:
+/// with the library's six to twelve an idle node of a small realm did little but drop what it knew.
+const MESH: usize = 4;
+const MESH_LOW: usize = 3;
+const MESH_HIGH: usize = 6;
 const PRUNE_BACKOFF: Duration = Duration::from_secs(5);
 /// Below the graylist threshold, so that a stranger neither gets nor gives gossip.
 const SCORE_STRANGER: f64 = -1000.0;
@@ -45,6 +50,10 @@ pub(crate) fn build(heartbeat: Duration) -> Result<Gossip, String> {
         .graft_flood_threshold(PRUNE_BACKOFF / 2)
         .heartbeat_interval(heartbeat)
         .heartbeat_initial_delay(heartbeat)
+        .mesh_outbound_min(1)
+        .mesh_n_low(MESH_LOW)
+        .mesh_n(MESH)
+        .mesh_n_high(MESH_HIGH)
         .build()
         .map_err(|error| error.to_string())?;
     let filter = MaxCountSubscriptionFilter {

@@ -1,21 +1,9 @@
-//! The two engines and the thread that ticks their epochs.
-
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+//! The two engines.
 
 use realm_manifest::Limits;
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
 };
-
-/// How often a running guest is interrupted: bounds how late a kill, a deadline or another cell is.
-pub(crate) const TICK: Duration = Duration::from_millis(5);
 
 pub(crate) const MEMORIES_PER_CELL: u32 = 4;
 pub(crate) const TABLES_PER_CELL: u32 = 16;
@@ -108,41 +96,4 @@ pub(crate) fn pooling(flavour: Flavour, debug: bool, cells: u32) -> wasmtime::Re
     let mut config = base_config(flavour, debug);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&config)
-}
-
-/// Ticks until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Ticker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticker {
-    pub(crate) fn start(engines: Vec<Engine>) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("realm-epoch".into())
-            .spawn(move || {
-                while !seen.load(Ordering::Relaxed) {
-                    std::thread::park_timeout(TICK);
-                    engines.iter().for_each(Engine::increment_epoch);
-                }
-            })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // The loop cannot panic, and there would be nobody to tell.
-            let _ = thread.join();
-        }
-    }
 }

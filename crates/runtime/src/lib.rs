@@ -42,6 +42,7 @@ mod sandbox;
 mod sockets_p3;
 mod stdio;
 mod streams;
+mod ticker;
 mod turns;
 
 pub use cell::{CellConfig, CellHandle, CellStats, Mount, StartError};

@@ -15,7 +15,7 @@ use futures::{
     task::{ArcWake, AtomicWaker, waker},
 };
 
-use crate::{exit::ExitStatus, guest::Shared, pool::Handles};
+use crate::{exit::ExitStatus, guest::Shared, pool::Handles, ticker::Pulse};
 
 /// Over such a window a cell in the low pool may show that it waits more than it computes.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -27,11 +27,12 @@ pub(crate) async fn run(
     mut guest: BoxFuture<'static, ExitStatus>,
     shared: Arc<Shared>,
     pools: Handles,
+    pulse: Pulse,
 ) -> ExitStatus {
     let mut low = false;
     loop {
         let handle = if low { &pools.low } else { &pools.normal };
-        let task = handle.spawn(Paced::new(guest, shared.clone(), low));
+        let task = handle.spawn(Paced::new(guest, shared.clone(), pulse.clone(), low));
         match task.await {
             Ok(Step::Done(status)) => return status,
             Ok(Step::Move(moved)) => guest = moved,
@@ -55,6 +56,7 @@ enum Step {
 struct Paced {
     guest: Option<BoxFuture<'static, ExitStatus>>,
     shared: Arc<Shared>,
+    pulse: Pulse,
     low: bool,
     slice: Duration,
     /// Time spent computing since the cell last waited.
@@ -65,11 +67,17 @@ struct Paced {
 }
 
 impl Paced {
-    fn new(guest: BoxFuture<'static, ExitStatus>, shared: Arc<Shared>, low: bool) -> Self {
+    fn new(
+        guest: BoxFuture<'static, ExitStatus>,
+        shared: Arc<Shared>,
+        pulse: Pulse,
+        low: bool,
+    ) -> Self {
         let slice = Duration::from_millis(u64::from(shared.limits.epoch_ms.max(1)));
         Self {
             guest: Some(guest),
             shared,
+            pulse,
             low,
             slice,
             run: Duration::ZERO,
@@ -126,7 +134,9 @@ impl Future for Paced {
         };
         let waker = waker(this.woken.clone());
         let start = Instant::now();
+        let computing = this.pulse.computes();
         let polled = guest.as_mut().poll(&mut Context::from_waker(&waker));
+        drop(computing);
         let busy = start.elapsed();
         this.shared.usage.count_busy(busy);
         if let Poll::Ready(status) = polled {

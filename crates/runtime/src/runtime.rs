@@ -19,7 +19,7 @@ use crate::{
     artifact::Artifact,
     cache::Cache,
     compile::Compiler,
-    engine::{self, Ticker},
+    engine,
     flight::{Flights, Version},
     grants,
     guest::{self, Run, Shared},
@@ -28,6 +28,7 @@ use crate::{
     pace,
     pool::GuestPools,
     prepared::{self, Inner},
+    ticker::{Pulse, Ticker},
 };
 
 /// Cells of one node unless told otherwise. The pools reserve address space for it, not memory.
@@ -100,6 +101,7 @@ struct Parts {
     tasks: TaskTracker,
     stopping: CancellationToken,
     pools: GuestPools,
+    pulse: Pulse,
     _ticker: Ticker,
 }
 
@@ -119,9 +121,11 @@ impl Runtime {
             path: config.cache_dir,
             source,
         })?;
+        let (ticker, pulse) =
+            Ticker::start(vec![epoch.clone(), fuel.clone()]).map_err(RuntimeError::Threads)?;
         Ok(Self(Arc::new(Parts {
-            _ticker: Ticker::start(vec![epoch.clone(), fuel.clone()])
-                .map_err(RuntimeError::Threads)?,
+            pulse,
+            _ticker: ticker,
             pools: GuestPools::new(config.guest_threads).map_err(RuntimeError::Threads)?,
             epoch: Linked::new(epoch),
             fuel: Linked::new(fuel),
@@ -277,6 +281,7 @@ impl Runtime {
     fn spawn(&self, run: Run, shared: Arc<Shared>, stdio: Stdio, slot: Slot) -> CellHandle {
         let (ended, exit) = watch::channel(None);
         let pools = self.0.pools.handles().clone();
+        let pulse = self.0.pulse.clone();
         let handle = pools.normal.clone();
         let stopping = self.0.stopping.clone();
         let cell = CellHandle {
@@ -284,7 +289,7 @@ impl Runtime {
             exit,
         };
         let task = self.0.tasks.track_future(async move {
-            let paced = pace::run(guest::run(run), shared.clone(), pools);
+            let paced = pace::run(guest::run(run), shared.clone(), pools, pulse);
             tokio::pin!(paced);
             let status = tokio::select! {
                 status = &mut paced => status,

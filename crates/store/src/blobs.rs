@@ -25,6 +25,7 @@ use files::{Stamp, digest_of, read_meta, remove, remove_partial, with, write_met
 use room::Desk;
 use tree::{board, chunks};
 
+mod ahead;
 mod disk;
 mod error;
 mod files;
@@ -36,6 +37,7 @@ mod room;
 mod tests;
 mod tree;
 mod upload;
+mod window;
 
 pub use error::BlobError;
 pub use partial::Partial;
@@ -190,9 +192,15 @@ impl Blobs {
     }
 
     /// Moves what is whole at `from` to its place, after checking its size and SHA-256.
-    fn promote(&self, from: &Path, artifact: &Artifact, data: &File) -> Result<PathBuf, BlobError> {
+    fn promote(
+        &self,
+        from: &Path,
+        artifact: &Artifact,
+        data: &File,
+        found: Hash,
+    ) -> Result<PathBuf, BlobError> {
         let io_error = BlobError::at(from);
-        let (found, size) = digest_of(&with(from, "data")).map_err(&io_error)?;
+        let size = data.metadata().map_err(&io_error)?.len();
         if found != artifact.sha256 || size != artifact.size {
             remove_partial(from).map_err(&io_error)?;
             return Err(if size == artifact.size {

@@ -213,7 +213,7 @@ async fn honest_sources_share_the_work() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_whole_is_not_served() {
     let scene = scene(&[Manner::Honest]).await;
-    let mut partial = scene.blobs.begin(scene.artifact).expect("begins");
+    let partial = scene.blobs.begin(scene.artifact).expect("begins");
     let range = partial.missing()[0].clone();
     let len = (range.end - range.start) as u32;
     let encoded = scene.sources[0]

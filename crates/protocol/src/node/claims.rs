@@ -50,21 +50,28 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    /// Everything a node needs that was just approved and may not trust anybody yet: who let it in,
-    /// and this node, comes first, for of many claims it is not sent all.
+    /// What a node needs that was just approved and may not trust anybody yet: who let it in, and this
+    /// node. What else it lacks it names itself, once it trusts this one.
+    pub(super) fn send_chain(&mut self, peer: PublicKey) {
+        let chain = self.chain_of([peer, self.me]);
+        self.send_these_claims(peer, &chain);
+    }
+
+    /// Everything, for who has nobody to ask yet. The chain comes first, for of many claims it is not
+    /// sent all.
     pub(super) fn send_claims(&mut self, peer: PublicKey) {
-        let first = self.chain_of([peer, self.me]);
-        let claims = self.claims.set.iter();
-        let rest = claims.filter(|(hash, _)| !first.contains(hash));
-        let rest = rest.map(|(_, claim)| claim);
-        let first = first
-            .iter()
-            .rev()
-            .filter_map(|hash| self.claims.set.get(hash));
-        let claims: Vec<_> = first
-            .chain(rest)
-            .map(|claim| Bytes(claim.to_wire()))
-            .collect();
+        let mut claims = self.chain_of([peer, self.me]);
+        let rest = self.claims.set.keys().filter(|hash| !claims.contains(hash));
+        let rest: Vec<_> = rest.copied().collect();
+        claims.splice(0..0, rest.into_iter().rev());
+        self.send_these_claims(peer, &claims);
+    }
+
+    /// The last ones first: whoever witnessed comes after in a chain, and is needed before.
+    fn send_these_claims(&mut self, peer: PublicKey, claims: &[Hash]) {
+        let claims = claims.iter().rev();
+        let claims = claims.filter_map(|hash| self.claims.set.get(hash));
+        let claims: Vec<_> = claims.map(|claim| Bytes(claim.to_wire())).collect();
         for claims in claims.chunks(MAX_CLAIMS_PER_FRAME).take(MAX_CLAIM_FRAMES) {
             self.send(peer, &Frame::Claims(claims.to_vec()));
         }

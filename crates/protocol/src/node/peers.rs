@@ -117,7 +117,7 @@ impl<F: Fold + Clone> Node<F> {
             let frames = [Frame::Genesis(log.genesis().to_wire()), log.locator()];
             frames.iter().for_each(|frame| self.send(peer, frame));
         }
-        self.send_claims(peer);
+        self.send_chain(peer);
         self.send_claims_have(peer);
         if self.approved.contains(&self.me) {
             self.swim.announce(peer, now.mono);

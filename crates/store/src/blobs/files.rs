@@ -14,7 +14,7 @@ use super::BlobError;
 use crate::dir::NOFOLLOW;
 
 const META_MAX: u64 = 1024;
-pub(super) const COPY_BYTES: usize = 256 * 1024;
+pub(super) const COPY_BYTES: usize = 64 * 1024;
 /// What an artifact under way consists of.
 const KINDS: [&str; 3] = ["data", "bao", "meta"];
 

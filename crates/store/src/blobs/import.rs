@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     BlobError, Blobs,
-    files::{COPY_BYTES, private_file, remove_partial, with},
+    files::{COPY_BYTES, digest_of, private_file, remove_partial, with},
     room::{IMPORT, Wanted},
     tree::{board, geometry},
 };
@@ -105,7 +105,8 @@ impl Blobs {
         )
         .map_err(&io_error)?;
         tree.sync_all().map_err(&io_error)?;
-        self.promote(base, &artifact, file)?;
+        let (found, _) = digest_of(&with(base, "data")).map_err(&io_error)?;
+        self.promote(base, &artifact, file, found)?;
         Ok(artifact)
     }
 }

@@ -19,14 +19,16 @@ use realm_manifest::identity::{Artifact, Hash};
 
 use super::{
     BlobError, Blobs, RANGE_MAX,
+    ahead::Ahead,
     files::{allocated, private_file, read_meta, remove_partial, with, write_meta},
     room::{Desk, Wanted, locked},
     tree::{GROUP_BYTES, board, chunks, geometry, groups},
+    window::Window,
 };
 
 /// A share of a pull. Ranges may come in any order, from several sources; whoever begins the
 /// same pull meanwhile sees what is here already.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Partial {
     pull: Arc<Pull>,
 }
@@ -36,6 +38,8 @@ pub(super) struct Pull {
     artifact: Artifact,
     base: PathBuf,
     state: Mutex<State>,
+    /// Locked before the state is, if both are.
+    ahead: Mutex<Ahead>,
     desk: Arc<Mutex<Desk>>,
 }
 
@@ -102,9 +106,11 @@ impl Blobs {
             }
             files => files?,
         };
+        let ahead = Ahead::new(files.data.try_clone().map_err(&io_error)?);
         let pull = Arc::new(Pull {
             artifact,
             base,
+            ahead: Mutex::new(ahead),
             state: Mutex::new(State::Open(files)),
             desk: self.desk.clone(),
         });
@@ -140,6 +146,7 @@ impl Blobs {
     pub fn complete(&self, partial: Partial) -> Result<PathBuf, BlobError> {
         let pull = partial.pull;
         let artifact = pull.artifact;
+        let mut ahead = pull.ahead();
         let mut state = pull.state();
         let files = match &*state {
             State::Open(files) => files,
@@ -150,10 +157,13 @@ impl Blobs {
             return Err(BlobError::Incomplete(artifact.sha256));
         }
         let io_error = BlobError::at(&pull.base);
-        let synced = files.data.sync_all().and_then(|()| files.tree.sync_all());
+        let synced = ahead.finish(artifact.size).and_then(|found| {
+            files.tree.sync_all()?;
+            Ok(found)
+        });
         let kept = synced
             .map_err(&io_error)
-            .and_then(|()| self.promote(&pull.base, &artifact, &files.data));
+            .and_then(|found| self.promote(&pull.base, &artifact, &files.data, found));
         match kept {
             Ok(path) => {
                 *state = State::Whole(path.clone());
@@ -175,6 +185,11 @@ impl Pull {
     fn state(&self) -> MutexGuard<'_, State> {
         // Groups are counted after they are written: the state is whole also after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        // What is digested is counted after each step.
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives its bytes back to a disk that is full: the log needs them more.
@@ -234,9 +249,23 @@ impl Partial {
         self.pull.artifact.size - missing
     }
 
+    /// Digests what has come without a gap, and has the disk write it, so that little is left to do in the
+    /// end. Others may write meanwhile. What fails is told by [`Blobs::complete`].
+    pub fn go_ahead(&self) {
+        let mut ahead = self.pull.ahead();
+        let end = match &*self.pull.state() {
+            State::Open(files) => {
+                let gap = files.have.iter().position(|have| !have);
+                gap.map_or(self.pull.artifact.size, |gap| gap as u64 * GROUP_BYTES)
+            }
+            State::Whole(_) | State::Refused => return,
+        };
+        ahead.go_on(end);
+    }
+
     /// Verifies and writes a range that [`Blobs::encode_range`] encoded. A range that does not
     /// verify changes nothing that counts; a disk that is full gets back what the pull took of it.
-    pub fn write(&mut self, range: Range<u64>, encoded: &[u8]) -> Result<(), BlobError> {
+    pub fn write(&self, range: Range<u64>, encoded: &[u8]) -> Result<(), BlobError> {
         let artifact = self.pull.artifact;
         let range_error = |reason: String| BlobError::Range {
             sha256: artifact.sha256,
@@ -252,9 +281,14 @@ impl Partial {
             State::Whole(_) => return Ok(()),
             State::Refused => return Err(BlobError::PullEnded(artifact.sha256)),
         };
+        let (first, last) = (range.start / GROUP_BYTES, range.end.div_ceil(GROUP_BYTES));
+        let whole = first * GROUP_BYTES..(last * GROUP_BYTES).min(artifact.size);
         let mut rest = encoded;
         let tree = board(&artifact, &mut files.tree);
-        let written = decode_ranges(&mut rest, &chunks(range.clone()), &mut files.data, tree);
+        // Nothing of it reaches the file before all of it is verified.
+        let mut window = Window::new(whole);
+        let written = decode_ranges(&mut rest, &chunks(range), &mut window, tree)
+            .and_then(|()| Ok(window.write_to(&files.data)?));
         if let Err(error) = written {
             let error = match error {
                 // The end of what was sent is the sender's doing, the rest is this disk's.
@@ -271,8 +305,6 @@ impl Partial {
         if !rest.is_empty() {
             return Err(range_error("bytes are left over".into()));
         }
-        let first = range.start / GROUP_BYTES;
-        let last = range.end.div_ceil(GROUP_BYTES);
         for group in first..last {
             // The proof always covers whole groups.
             files.have[group as usize] = true;

@@ -13,7 +13,7 @@ use realm_manifest::identity::{Artifact, Hash};
 
 use super::{
     BlobError, Blobs,
-    files::{COPY_BYTES, allocated, private_file, remove_partial, with},
+    files::{COPY_BYTES, allocated, digest_of, private_file, remove_partial, with},
     room::{UPLOAD, Wanted},
     tree::{board, geometry},
 };
@@ -134,7 +134,9 @@ impl Upload {
         )
         .map_err(self.failed())?;
         tree.sync_all().map_err(self.failed())?;
-        self.blobs.promote(&self.base, &artifact, &self.file)?;
+        let (found, _) = digest_of(&with(&self.base, "data")).map_err(self.failed())?;
+        self.blobs
+            .promote(&self.base, &artifact, &self.file, found)?;
         Ok(())
     }
 

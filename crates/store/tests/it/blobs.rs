@@ -20,7 +20,7 @@ fn store() -> (tempfile::TempDir, Blobs) {
 
 /// Pulls everything that is missing from `source`, ranges in the order `order` makes of them.
 fn pull(from: &Blobs, to: &Blobs, artifact: Artifact, reverse: bool) {
-    let mut partial = to.begin(artifact).unwrap();
+    let partial = to.begin(artifact).unwrap();
     let mut missing = partial.missing();
     if reverse {
         missing.reverse();
@@ -56,10 +56,44 @@ fn an_artifact_goes_from_node_to_node() {
 }
 
 #[test]
+fn what_is_digested_ahead_is_what_was_written() {
+    const LEN: usize = 30_000_000;
+    let ((_a, from), (_b, to)) = (store(), store());
+    let artifact = from.import(bytes(LEN, 7).as_slice(), BUDGET).unwrap();
+    // The proof of each range holds, the digest of the whole is a lie: told by SHA-256 alone.
+    let lie = Artifact {
+        sha256: Hash::of(b"x"),
+        ..artifact
+    };
+    for wanted in [artifact, lie] {
+        let partial = to.begin(wanted).unwrap();
+        let missing = partial.missing();
+        let (late, early) = missing.split_at(3);
+        // The beginning comes after the rest, so that first nothing can be digested and then all of it.
+        for range in early.iter().chain(late) {
+            let len = u32::try_from(range.end - range.start).unwrap();
+            let encoded = from.encode_range(&artifact.sha256, range.start, len);
+            partial
+                .write(range.clone(), &encoded.unwrap().unwrap())
+                .unwrap();
+            partial.go_ahead();
+        }
+        match to.complete(partial) {
+            Ok(_) => assert_eq!(wanted, artifact),
+            Err(BlobError::Digest { found, expected }) => {
+                assert_eq!((found, expected), (artifact.sha256, lie.sha256));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(to.has(&artifact) && !to.has(&lie));
+}
+
+#[test]
 fn a_pull_is_resumed_with_what_was_verified() {
     let ((_a, from), (_b, to)) = (store(), store());
     let artifact = from.import(bytes(5_000_000, 2).as_slice(), BUDGET).unwrap();
-    let mut partial = to.begin(artifact).unwrap();
+    let partial = to.begin(artifact).unwrap();
     let missing = partial.missing();
     for range in missing.iter().skip(1) {
         let len = u32::try_from(range.end - range.start).unwrap();
@@ -97,7 +131,7 @@ fn a_source_that_lies_is_noticed_at_once() {
         let mut bad = encoded.clone();
         bad[at] ^= 1;
         let (_b, to) = store();
-        let mut partial = to.begin(artifact).unwrap();
+        let partial = to.begin(artifact).unwrap();
         assert!(
             matches!(
                 partial.write(0..100_000, &bad),
@@ -109,7 +143,7 @@ fn a_source_that_lies_is_noticed_at_once() {
         assert_eq!(partial.received(), 0);
     }
     let (_b, to) = store();
-    let mut partial = to.begin(artifact).unwrap();
+    let partial = to.begin(artifact).unwrap();
     assert!(
         partial
             .write(0..100_000, &[encoded.as_slice(), b"more"].concat())
@@ -134,7 +168,7 @@ fn a_descriptor_whose_digests_disagree_never_becomes_an_artifact() {
         sha256: Hash::of(b"what was signed"),
         ..real
     };
-    let mut partial = to.begin(lie).unwrap();
+    let partial = to.begin(lie).unwrap();
     let encoded = from.encode_range(&real.sha256, 0, 50_000).unwrap().unwrap();
     partial.write(0..50_000, &encoded).unwrap();
     assert!(matches!(
@@ -273,7 +307,7 @@ fn an_import_during_a_pull_of_the_same_harms_neither() {
     let ((_a, from), (_b, to)) = (store(), store());
     let content = bytes(100_000, 6);
     let artifact = from.import(content.as_slice(), BUDGET).unwrap();
-    let mut pull = to.begin(artifact).unwrap();
+    let pull = to.begin(artifact).unwrap();
     let encoded = from
         .encode_range(&artifact.sha256, 0, 100_000)
         .unwrap()
@@ -318,7 +352,7 @@ proptest! {
         let end = (start + b).min(len as u64);
         let encoded = blobs.encode_range(&artifact.sha256, start, (end - start) as u32).unwrap().unwrap();
         let ((_t, to), _) = (store(), ());
-        let mut partial = to.begin(artifact).unwrap();
+        let partial = to.begin(artifact).unwrap();
         partial.write(start..end, &encoded).unwrap();
         prop_assert!(partial.received() >= end - start);
     }

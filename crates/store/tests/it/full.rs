@@ -110,7 +110,7 @@ fn child_with_artifacts() {
     );
     full(to.begin(artifact).unwrap_err());
     limit(None);
-    let mut partial = to.begin(artifact).unwrap();
+    let partial = to.begin(artifact).unwrap();
     limit(Some(1_500_000));
     let ranges = partial.missing();
     let encoded = |range: &std::ops::Range<u64>| {
@@ -131,7 +131,7 @@ fn child_with_artifacts() {
     let ended = to.complete(other).unwrap_err();
     assert!(matches!(ended, BlobError::PullEnded(_)), "{ended:?}");
     limit(None);
-    let mut partial = to.begin(artifact).unwrap();
+    let partial = to.begin(artifact).unwrap();
     assert_eq!(partial.received(), 0);
     for range in &ranges {
         partial.write(range.clone(), &encoded(range)).unwrap();

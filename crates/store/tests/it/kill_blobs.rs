@@ -61,7 +61,7 @@ fn pull(blobs: &Blobs, source: &Blobs, seed: u8) {
     if blobs.has(&artifact) {
         return;
     }
-    let mut partial = blobs.begin(artifact).unwrap();
+    let partial = blobs.begin(artifact).unwrap();
     for range in partial.missing() {
         let mut at = range.start;
         // In two pieces, so that it may be cut short between them.
