@@ -83,8 +83,7 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
     // A token may come from a pipe, which a signal should be able to cut short.
     let token = token(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // The network and the cells have threads of their own: with more than one here they would wake each other.
-        .worker_threads(1)
+        .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start threads")?;

@@ -63,21 +63,19 @@ impl<F: Fold + Clone> Node<F> {
         let mut claims = self.chain_of([peer, self.me]);
         let rest = self.claims.set.keys().filter(|hash| !claims.contains(hash));
         let rest: Vec<_> = rest.copied().collect();
-        claims.splice(0..0, rest.into_iter().rev());
+        claims.extend(rest);
         self.send_these_claims(peer, &claims);
     }
 
-    /// The last ones first: whoever witnessed comes after in a chain, and is needed before.
     fn send_these_claims(&mut self, peer: PublicKey, claims: &[Hash]) {
-        let claims = claims.iter().rev();
-        let claims = claims.filter_map(|hash| self.claims.set.get(hash));
+        let claims = claims.iter().filter_map(|hash| self.claims.set.get(hash));
         let claims: Vec<_> = claims.map(|claim| Bytes(claim.to_wire())).collect();
         for claims in claims.chunks(MAX_CLAIMS_PER_FRAME).take(MAX_CLAIM_FRAMES) {
             self.send(peer, &Frame::Claims(claims.to_vec()));
         }
     }
 
-    /// The claims of `nodes`, of who witnessed them, and so on, each once.
+    /// The claims of `nodes`, of who witnessed them, and so on, each once, and each after its witness's.
     fn chain_of(&self, nodes: [PublicKey; 2]) -> Vec<Hash> {
         let mut chain = Vec::new();
         let mut open = nodes.to_vec();
@@ -90,6 +88,7 @@ impl<F: Fold + Clone> Node<F> {
                 }
             }
         }
+        chain.reverse();
         chain
     }
 
