@@ -84,14 +84,27 @@ pub async fn check_approved(
         return Ok(());
     }
     // A node that was started just now may still be on its way in.
+    let mut answered = false;
     let standing = async {
         while !is_approved(connection, state).await? {
+            answered = true;
             tokio::time::sleep(LOOK).await;
         }
         Ok(())
     };
     if let Ok(done) = tokio::time::timeout(CATCH_UP, standing).await {
         return done;
+    }
+    if !answered {
+        return Err(CliError::new(
+            ExitCode::Partial,
+            format!(
+                "the node {} did not show within {} s that it is approved",
+                node.short(),
+                CATCH_UP.as_secs()
+            ),
+        )
+        .help("it has much to do: try again, or ask another node: --via ADDR"));
     }
     Err(CliError::new(
         ExitCode::NotAuthorised,

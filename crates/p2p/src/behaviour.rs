@@ -30,9 +30,6 @@ pub(crate) const RELAY_BEGUN: NonZeroU32 = NonZeroU32::new(128).expect("not zero
 pub(crate) const RELAY_BEGUN_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
-/// Often enough that a connection that died without a word is found out soon, and cheap with all that a
-/// node may have.
-pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(4);
 /// libp2p forgives the first ping without an answer, so the task looks at answers itself.
 pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -86,7 +83,7 @@ pub(crate) fn build(
         identify: identify::Behaviour::new(identify(config, keypair)),
         ping: ping::Behaviour::new(
             ping::Config::new()
-                .with_interval(PING_INTERVAL)
+                .with_interval(config.limits.ping)
                 .with_timeout(PING_TIMEOUT),
         ),
         gossip: gossip::build(config.limits.heartbeat)?,

@@ -38,6 +38,11 @@ impl Book {
         }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&PublicKey, &Multiaddr)> {
+        let peers = self.0.iter();
+        peers.flat_map(|(key, known)| known.iter().map(move |address| (key, address)))
+    }
+
     /// The best first: those that did not fail, the newest before the others.
     pub fn of(&self, key: &PublicKey) -> Vec<Multiaddr> {
         self.0

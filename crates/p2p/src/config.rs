@@ -88,6 +88,9 @@ pub struct NetLimits {
     pub idle: Duration,
     /// Between gossip's own rounds. Tests shorten it.
     pub heartbeat: Duration,
+    /// Between two pings of one connection. What died without a word is found out by them only where
+    /// nobody else tells of it. Tests shorten it.
+    pub ping: Duration,
     /// From the start to the first question to approved peers whether this node can be reached.
     pub probe_after: Duration,
     /// Whether private addresses count as reachable: in a realm that never leaves one network.
@@ -120,6 +123,7 @@ impl Default for NetLimits {
             blobs: 32,
             idle: Duration::from_secs(60),
             heartbeat: Duration::from_secs(1),
+            ping: Duration::from_secs(15),
             probe_after: Duration::from_secs(15),
             probe_private: false,
         }

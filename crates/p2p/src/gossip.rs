@@ -17,8 +17,8 @@ pub(crate) const MESSAGE_MAX: usize = 16 * 1024;
 const ENVELOPE_MAX: usize = 512;
 /// A realm has two topics; more is a peer that wants our memory.
 pub(crate) const TOPICS_PER_PEER: usize = 8;
-/// Peers that a message is handed on to. Its author sends it to all of its own, so most have it by then:
-/// with the library's six to twelve an idle node of a small realm did little but drop what it knew.
+/// Peers that a message is handed on to. With the library's six to twelve an idle node of a small realm
+/// did little but drop what it knew.
 const MESH: usize = 4;
 const MESH_LOW: usize = 3;
 const MESH_HIGH: usize = 6;
@@ -48,6 +48,9 @@ pub(crate) fn build(heartbeat: Duration) -> Result<Gossip, String> {
         // Peers learn of an approval at different times: whoever was turned away as a stranger asks again soon.
         .prune_backoff(PRUNE_BACKOFF)
         .graft_flood_threshold(PRUNE_BACKOFF / 2)
+        // Its author's mesh carries a message on: told to all of its peers by itself, most of what a
+        // node hears would be what it knows.
+        .flood_publish(false)
         .heartbeat_interval(heartbeat)
         .heartbeat_initial_delay(heartbeat)
         .mesh_outbound_min(1)

@@ -366,9 +366,9 @@ impl Task {
     /// Approved peers come in although strangers fill the node: their addresses have places apart.
     fn reserve_places(&self) {
         let limits = &self.swarm.behaviour().limits;
-        let keys = limits.approved().iter().filter_map(key::key_of);
-        let told = keys.flat_map(|key| self.book.of(&key));
-        let told = told.filter_map(|address| address::ip_of(&address));
+        let is_approved = |key| key::peer_of(key).is_some_and(|peer| limits.is_approved(&peer));
+        let told = self.book.iter().filter(|(key, _)| is_approved(key));
+        let told = told.filter_map(|(_, address)| address::ip_of(address));
         let known = told.map(|ip| Source::of(Some(ip))).chain(limits.seen());
         limits.handshakes.set_known(known.collect());
     }

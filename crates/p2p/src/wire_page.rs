@@ -96,7 +96,6 @@ fn constants() -> Vec<(&'static str, String)> {
             "behaviour::RELAY_BEGUN_AGAIN",
             time(behaviour::RELAY_BEGUN_AGAIN),
         ),
-        ("behaviour::PING_INTERVAL", time(behaviour::PING_INTERVAL)),
         ("behaviour::PING_TIMEOUT", time(behaviour::PING_TIMEOUT)),
     ]
 }
@@ -127,6 +126,7 @@ fn limits() -> Vec<(&'static str, String)> {
         blobs,
         idle,
         heartbeat,
+        ping,
         probe_after,
         probe_private: _,
     } = NetLimits::default();
@@ -157,6 +157,7 @@ fn limits() -> Vec<(&'static str, String)> {
         ("limits.blobs", blobs.to_string()),
         ("limits.idle", time(idle)),
         ("limits.heartbeat", time(heartbeat)),
+        ("limits.ping", time(ping)),
         ("limits.probe_after", time(probe_after)),
     ]
 }

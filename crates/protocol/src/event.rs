@@ -288,6 +288,11 @@ pub enum Effect {
     Dial {
         peer: PublicKey,
     },
+    /// The connection to `peer` carries nothing any more: the peer is lost to the others as well. To be
+    /// closed, so that another way is found.
+    HangUp {
+        peer: PublicKey,
+    },
     /// Something to count, and to hold against `peer`.
     Warn {
         peer: PublicKey,

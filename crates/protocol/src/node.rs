@@ -258,6 +258,7 @@ impl<F: Fold + Clone> Node<F> {
 
     fn tick(&mut self, now: Now) {
         self.swim.tick(now.mono);
+        self.hang_up_on_lost(now);
         if !self.asking.is_empty() && self.next_ask <= now.mono {
             self.next_ask = now.mono + ASK_AGAIN_MS;
             self.ask_everybody();
@@ -291,7 +292,7 @@ impl<F: Fold + Clone> Node<F> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        (peer.heard_at, peer.ignores) = (Some(now.mono), false);
+        (peer.heard_at, peer.ignores) = (now.mono, false);
         if !peer.allow(approved, now.mono) {
             return self.warn(from, Offence::RateLimited);
         }

@@ -19,8 +19,9 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, RpcError>>;
 
 /// Submits and claims that wait for the disk.
 const MAX_WAITING: usize = 256;
-/// Claims that lead from one node to the first: a realm grown in one long line of invites.
-const MAX_STANDING: usize = 32;
+/// Claims that lead from one node to the first, half a message: some 500 steps, where each node of a realm
+/// was let in by the one before.
+const MAX_STANDING_BYTES: usize = 512 * 1024;
 /// Addresses that are dialled again at the next start.
 const MAX_SAVED_PEERS: usize = 64;
 
@@ -91,7 +92,7 @@ impl Core {
             Command::Pending(reply) => answer(reply, Ok(self.pending())),
             Command::PeerAdd { address, reply } => answer(reply, self.peer_add(address)),
             Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
-            Command::Standing(reply) => answer(reply, Ok(self.standing())),
+            Command::Standing(reply) => answer(reply, self.standing()),
             Command::Metrics(reply) => answer(reply, Ok(self.metrics())),
             Command::Grounds { peers, reply } => answer(reply, self.grounds(&peers)),
         }
@@ -123,21 +124,16 @@ impl Core {
         })
     }
 
-    /// The claims of this node, of who witnessed it, and so on: an operator checks them before
-    /// it sends anything that only approved nodes may have.
-    fn standing(&self) -> Vec<Vec<u8>> {
-        let mut standing: Vec<Vec<u8>> = Vec::new();
-        let mut open = vec![self.key.public()];
-        while let Some(node) = open.pop() {
-            for claim in self.claims.iter().filter(|claim| claim.claim.node == node) {
-                let wire = claim.to_wire();
-                if !standing.contains(&wire) && standing.len() < MAX_STANDING {
-                    open.push(claim.witness.node);
-                    standing.push(wire);
-                }
-            }
+    /// What let this node in: an operator checks it before it sends anything that only approved nodes
+    /// may have.
+    fn standing(&self) -> Result<Vec<Vec<u8>>, RpcError> {
+        let standing = self.node.standing();
+        let standing: Vec<_> = standing.iter().map(|claim| claim.to_wire()).collect();
+        if standing.iter().map(Vec::len).sum::<usize>() > MAX_STANDING_BYTES {
+            let message = "too many nodes let each other in, one after the other, before this one";
+            return Err(RpcError::new(ErrorCode::Limit, message));
         }
-        standing
+        Ok(standing)
     }
 
     fn heads(&self) -> Result<Vec<HeadId>, RpcError> {

@@ -96,6 +96,10 @@ impl Core {
             // Whoever counted by this invite does so no more, and an alarm says why.
             Effect::ClaimConflict { .. } => self.approve(now).await,
             Effect::Dial { peer } => self.connect(peer),
+            Effect::HangUp { peer } => {
+                // A network that has stopped holds no connection.
+                let _ = self.network.disconnect(peer).await;
+            }
             Effect::Warn { peer, what } => {
                 let offence = (what.name(), offenders::weight(&what));
                 self.offence(peer, offence, &what.to_string(), now).await;

@@ -7,10 +7,8 @@ use realm_identity::PublicKey;
 use tokio::time::Instant;
 
 use super::{TICK, Task};
-use crate::behaviour::{PING_INTERVAL, PING_TIMEOUT};
+use crate::behaviour::PING_TIMEOUT;
 
-/// Without an answer for this long a connection is taken for dead.
-const SILENCE_MAX: Duration = PING_INTERVAL.saturating_add(PING_TIMEOUT);
 /// A tick later than this means that this node was stopped, or has too much to do, not that others are silent.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -40,6 +38,8 @@ impl Task {
         if held_up || now.duration_since(since) > TICK + PAUSE {
             return self.forgive_silence(now);
         }
+        // Without an answer for this long a connection is taken for dead.
+        let silence_max = self.limits.ping.saturating_add(PING_TIMEOUT);
         let limits = &self.swarm.behaviour().limits;
         let approved = self
             .peers
@@ -49,7 +49,7 @@ impl Task {
             .flat_map(|(key, peer)| {
                 let silent = peer.connections.iter().filter(|open| {
                     open.answered
-                        .is_some_and(|at| now.duration_since(at) >= SILENCE_MAX)
+                        .is_some_and(|at| now.duration_since(at) >= silence_max)
                 });
                 silent.map(|open| (*key, peer.id, open.id))
             })

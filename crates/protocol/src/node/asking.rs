@@ -128,7 +128,7 @@ impl<F: Fold + Clone> Node<F> {
         let asked_at = asking.next.saturating_sub(ANSWER_MS);
         let last = asking.asked.last();
         if let Some(peer) = last.and_then(|peer| self.peers.get_mut(peer)) {
-            peer.ignores = peer.heard_at.is_none_or(|at| at <= asked_at);
+            peer.ignores = peer.heard_at <= asked_at;
         }
     }
 

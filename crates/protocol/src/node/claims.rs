@@ -1,6 +1,6 @@
 //! The grow-only set of witnessed claims.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand_foca::RngExt as _;
 use realm_identity::{ClaimError, Hash, PublicKey, WitnessedClaim};
@@ -20,9 +20,72 @@ pub(super) struct Claims {
     waiting: Vec<(Option<PublicKey>, Vec<u8>)>,
 }
 
+/// The claims of each node.
+struct ByNode<'a>(BTreeMap<PublicKey, Vec<(Hash, &'a WitnessedClaim)>>);
+
+impl Claims {
+    /// Without those of an invite that two nodes used, which count for neither.
+    fn by_node(&self) -> ByNode<'_> {
+        let mut users = BTreeMap::new();
+        for WitnessedClaim { claim, .. } in self.set.values() {
+            let user = users.entry(claim.key).or_insert(Some(claim.node));
+            *user = user.filter(|user| *user == claim.node);
+        }
+        let mut index = ByNode(BTreeMap::new());
+        for (hash, claim) in &self.set {
+            if users[&claim.claim.key].is_some() {
+                let of_node = index.0.entry(claim.claim.node).or_default();
+                of_node.push((*hash, claim));
+            }
+        }
+        index
+    }
+}
+
+impl ByNode<'_> {
+    /// The shortest way to `node` from a node that vouched for itself or that no claim let in, as the
+    /// owner's log may have: one claim for each step, each after its witness's. A claim may have many
+    /// witnesses, and all of them with all of theirs would be most claims of the realm.
+    fn chain_to(&self, node: PublicKey) -> Vec<Hash> {
+        let mut open = VecDeque::from([node]);
+        // For each witness that was met, who it let in by which claim.
+        let mut let_in: BTreeMap<PublicKey, (PublicKey, Hash)> = BTreeMap::new();
+        let mut chain = Vec::new();
+        while let Some(at) = open.pop_front() {
+            let claims = self.0.get(&at).map_or(&[][..], Vec::as_slice);
+            let own = claims.iter().find(|(_, claim)| claim.witness.node == at);
+            if own.is_some() || claims.is_empty() {
+                chain.extend(own.map(|(hash, _)| *hash));
+                let mut step = at;
+                while step != node {
+                    let (next, hash) = let_in[&step];
+                    chain.push(hash);
+                    step = next;
+                }
+                break;
+            }
+            for (hash, claim) in claims {
+                let witness = claim.witness.node;
+                if witness != node && !let_in.contains_key(&witness) {
+                    let_in.insert(witness, (at, *hash));
+                    open.push_back(witness);
+                }
+            }
+        }
+        chain
+    }
+}
+
 impl<F: Fold + Clone> Node<F> {
     pub fn claims(&self) -> impl Iterator<Item = &WitnessedClaim> {
         self.claims.set.values()
+    }
+
+    /// The claims that show that this node is in, each after its witness's.
+    pub fn standing(&self) -> Vec<&WitnessedClaim> {
+        let chain = self.claims.by_node().chain_to(self.me);
+        let claims = chain.iter().filter_map(|hash| self.claims.set.get(hash));
+        claims.collect()
     }
 
     pub(super) fn restore_claims(&mut self, wires: Vec<Vec<u8>>) {
@@ -53,18 +116,30 @@ impl<F: Fold + Clone> Node<F> {
     /// What a node needs that was just approved and may not trust anybody yet: who let it in, and this
     /// node. What else it lacks it names itself, once it trusts this one.
     pub(super) fn send_chain(&mut self, peer: PublicKey) {
-        let chain = self.chain_of([peer, self.me]);
+        let chain = self.chains(peer);
         self.send_these_claims(peer, &chain);
     }
 
     /// Everything, for who has nobody to ask yet. The chain comes first, for of many claims it is not
     /// sent all.
     pub(super) fn send_claims(&mut self, peer: PublicKey) {
-        let mut claims = self.chain_of([peer, self.me]);
+        let mut claims = self.chains(peer);
         let rest = self.claims.set.keys().filter(|hash| !claims.contains(hash));
         let rest: Vec<_> = rest.copied().collect();
         claims.extend(rest);
         self.send_these_claims(peer, &claims);
+    }
+
+    /// What let `peer` and this node in.
+    fn chains(&self, peer: PublicKey) -> Vec<Hash> {
+        let index = self.claims.by_node();
+        let mut chain = index.chain_to(peer);
+        for hash in index.chain_to(self.me) {
+            if !chain.contains(&hash) {
+                chain.push(hash);
+            }
+        }
+        chain
     }
 
     fn send_these_claims(&mut self, peer: PublicKey, claims: &[Hash]) {
@@ -73,23 +148,6 @@ impl<F: Fold + Clone> Node<F> {
         for claims in claims.chunks(MAX_CLAIMS_PER_FRAME).take(MAX_CLAIM_FRAMES) {
             self.send(peer, &Frame::Claims(claims.to_vec()));
         }
-    }
-
-    /// The claims of `nodes`, of who witnessed them, and so on, each once, and each after its witness's.
-    fn chain_of(&self, nodes: [PublicKey; 2]) -> Vec<Hash> {
-        let mut chain = Vec::new();
-        let mut open = nodes.to_vec();
-        while let Some(node) = open.pop() {
-            let own = self.claims.set.iter();
-            for (hash, claim) in own.filter(|(_, claim)| claim.claim.node == node) {
-                if !chain.contains(hash) {
-                    chain.push(*hash);
-                    open.push(claim.witness.node);
-                }
-            }
-        }
-        chain.reverse();
-        chain
     }
 
     /// Looks again at claims whose witness was not approved.

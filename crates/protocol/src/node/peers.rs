@@ -11,6 +11,10 @@ use crate::{
     swim::{BadPacket, Out},
 };
 
+/// A connection to a lost member on which nothing came for so long is dead: the peer answers questions
+/// of membership several times in it.
+const SILENT_MS: u64 = 3_000;
+
 /// What is kept for one connected peer.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
@@ -20,10 +24,12 @@ pub(super) struct Peer {
     pub asked_at: Option<u64>,
     /// When it was last asked for claims that it named.
     pub claims_asked_at: Option<u64>,
-    /// When its last frame came.
-    pub heard_at: Option<u64>,
+    /// When its last frame came, or the connection began.
+    pub heard_at: u64,
     /// It was asked for a report and has said nothing since.
     pub ignores: bool,
+    /// Closing the connection was asked for.
+    hung_up: bool,
 }
 
 /// A leaky bucket: bursts, then so many per second.
@@ -53,6 +59,13 @@ impl Spent {
 }
 
 impl Peer {
+    fn connected_at(mono: u64) -> Self {
+        Self {
+            heard_at: mono,
+            ..Self::default()
+        }
+    }
+
     pub fn allow(&mut self, approved: bool, mono: u64) -> bool {
         let (burst, per_second) = match approved {
             true => (APPROVED_BURST, APPROVED_PER_SECOND),
@@ -76,7 +89,8 @@ impl<F: Fold + Clone> Node<F> {
         if peer == self.me || (self.peers.len() >= MAX_PEERS && !self.approved.contains(&peer)) {
             return;
         }
-        self.peers.entry(peer).or_default();
+        let connected = || Peer::connected_at(now.mono);
+        self.peers.entry(peer).or_insert_with(connected);
         for frame in self.asking.clone() {
             self.send(peer, &frame);
         }
@@ -195,6 +209,23 @@ impl<F: Fold + Clone> Node<F> {
                     self.effects
                         .push_back(Effect::MemberChanged { node, state });
                 }
+            }
+        }
+    }
+
+    /// Gives up connections to members that are lost to everybody and silent here. The transport's own
+    /// question whether a connection is alive, asked of every peer, is asked rarely for that.
+    pub(super) fn hang_up_on_lost(&mut self, now: Now) {
+        let members = self.swim.members();
+        let lost = |peer: &PublicKey| {
+            let member = members.get(peer);
+            member.is_some_and(|member| member.state == MemberState::Lost)
+        };
+        for (key, peer) in &mut self.peers {
+            let silent = now.mono >= peer.heard_at.saturating_add(SILENT_MS);
+            if silent && !peer.hung_up && lost(key) {
+                peer.hung_up = true;
+                self.effects.push_back(Effect::HangUp { peer: *key });
             }
         }
     }

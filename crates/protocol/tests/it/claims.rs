@@ -181,3 +181,50 @@ fn one_claim_waits_once_whoever_brings_it() {
     net.give(0, Event::Approved { nodes });
     assert_eq!(net.nodes[0].claims().count(), 2);
 }
+
+/// A realm into which 40 nodes came at once, so that each has several witnesses.
+#[test]
+fn a_node_with_many_witnesses_shows_the_shortest_way_to_the_first() {
+    const NODES: u64 = 40;
+    let mut net = Net::new(1);
+    let nodes = (0..=NODES).map(|node| name(node as usize)).collect();
+    net.give(0, Event::Approved { nodes });
+    // Node 1 began the realm; each of the others was let in by up to six before it, and by one after it.
+    let mut claims = vec![claimed(1, 1, 1)];
+    for node in 2..=NODES {
+        let before = node.saturating_sub(6).max(1)..node;
+        let witnesses = before.chain((node < NODES).then_some(node + 1));
+        claims.extend(witnesses.map(|witness| claimed(node, node, witness)));
+    }
+    // Node 0's came last, and one of its invites was used twice.
+    claims.extend([NODES, NODES - 1, 2].map(|witness| claimed(100, 0, witness)));
+    claims.extend([0, 60].map(|node| claimed(101, node, 1)));
+    for claim in claims {
+        net.give(0, Event::AddClaim { claim });
+    }
+    let way = |net: &Net| -> Vec<_> {
+        let standing = net.nodes[0].standing();
+        let steps = standing
+            .iter()
+            .map(|claim| (claim.witness.node, claim.claim.node));
+        steps.collect()
+    };
+    let expected = [(1, 1), (1, 2), (2, 0)].map(|(witness, node)| (name(witness), name(node)));
+    assert_eq!(way(&net), expected);
+    // A new peer is sent these, and what let it in, and nothing else.
+    net.kept.clear();
+    net.give(0, Event::PeerConnected { peer: name(40) });
+    let sent: usize = net
+        .kept
+        .iter()
+        .filter_map(|(_, effect)| match effect {
+            Effect::Send { frame, .. } => match Frame::decode(frame) {
+                Ok(Frame::Claims(claims)) => Some(claims.len()),
+                _ => None,
+            },
+            _ => None,
+        })
+        .sum();
+    // Node 40 was let in by 34, that by 28, and so on to 4, which 1 let in; then 2, and 0.
+    assert_eq!(sent, 8 + 2);
+}

@@ -178,3 +178,33 @@ fn a_partition_that_heals_loses_nobody_again() {
     assert!((0..4).all(|at| net.state(at, 4) == Some(MemberState::Up)));
     assert!((0..4).all(|of| net.state(4, of) == Some(MemberState::Up)));
 }
+
+#[test]
+fn a_dead_connection_to_a_lost_member_is_given_up_once() {
+    let mut net = Net::new(4);
+    net.run(5_000);
+    net.dead.insert(3);
+    net.run(10_000);
+    let hung_up = |net: &Net| -> Vec<(usize, PublicKey)> {
+        let hung_up = net.kept.iter().filter_map(|(at, effect)| match effect {
+            Effect::HangUp { peer } => Some((*at, *peer)),
+            _ => None,
+        });
+        let mut hung_up: Vec<_> = hung_up.collect();
+        hung_up.sort();
+        hung_up
+    };
+    assert_eq!(hung_up(&net), [0, 1, 2].map(|at| (at, name(3))));
+    // A connection that is new may still turn out to be alive.
+    for at in 0..3 {
+        net.give(at, Event::PeerDisconnected { peer: name(3) });
+        net.give(at, Event::PeerConnected { peer: name(3) });
+    }
+    net.kept.clear();
+    net.run(2_000);
+    assert_eq!(hung_up(&net), []);
+    net.dead.remove(&3);
+    net.run(10_000);
+    assert_eq!(hung_up(&net), []);
+    assert_eq!(net.state(0, 3), Some(MemberState::Up));
+}

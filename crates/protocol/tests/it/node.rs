@@ -211,7 +211,7 @@ fn gossip_is_judged_before_it_is_forwarded() {
 #[test]
 fn an_author_without_end_is_heard_and_not_handed_on() {
     let mut net = Net::new(2);
-    net.run(10_000);
+    net.run(30_000);
     let heads = |net: &mut Net, count: std::ops::Range<u64>| {
         let now = net.now();
         let judge = |count| {
