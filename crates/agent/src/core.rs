@@ -54,6 +54,10 @@ pub(crate) use vouching::Vouching;
 
 /// How often the node looks at itself when nothing happens.
 const HOUSEKEEPING_MS: u64 = 1_000;
+/// In a large realm, or on a machine that is full, news come faster than plans can be made: after one, other
+/// work has so many times what it took, in milliseconds up to the second number.
+const REST_OF_PLANNING: u64 = 4;
+const REST_MAX_MS: u64 = 200;
 
 /// What others may read at any time, without asking the core.
 #[derive(Debug, Clone, Default)]
@@ -164,7 +168,7 @@ impl Core {
     /// Runs until it is cancelled, or the network is gone; then stops everything in order.
     pub async fn run(mut self, mut inputs: Inputs) {
         self.begin().await;
-        let mut housekeeping = 0;
+        let (mut housekeeping, mut plan_due) = (0, 0);
         loop {
             let now = self.clock.now();
             if now.mono >= housekeeping {
@@ -174,6 +178,7 @@ impl Core {
             let due = self.node.next_timeout().min(housekeeping);
             let due = self.presence.next().map_or(due, |next| due.min(next));
             let due = self.vouching.next().map_or(due, |next| due.min(next));
+            let due = if self.replan { due.min(plan_due) } else { due };
             let due = self.clock.at(due);
             let input = tokio::select! {
                 () = inputs.cancel.cancelled() => Input::Stop,
@@ -189,9 +194,13 @@ impl Core {
             }
             self.take(input).await;
             self.carry_out().await;
-            if self.replan {
+            let began = self.clock.now().mono;
+            if self.replan && began >= plan_due {
                 self.replan = false;
                 self.plan();
+                let ended = self.clock.now().mono;
+                let rest = (ended - began).saturating_mul(REST_OF_PLANNING);
+                plan_due = ended.saturating_add(rest.min(REST_MAX_MS));
             }
         }
         self.stop(inputs).await;
@@ -291,7 +300,7 @@ impl Core {
         }
         // Commands on this machine have places of their own where they come over its loopback.
         let mut addresses = self.addresses.clone();
-        addresses.sort_by_key(|at| !realm_p2p::is_here_only(at));
+        addresses.sort_by_cached_key(|at| !realm_p2p::is_here_only(at));
         let count = addresses.len();
         self.agent_file.write(addresses, realm);
         self.announced.send_replace(Some(count));

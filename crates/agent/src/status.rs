@@ -49,7 +49,7 @@ pub struct Reader {
 #[derive(Debug)]
 struct Checked {
     wire: Arc<[u8]>,
-    report: Result<NodeReport, String>,
+    report: Result<Arc<NodeReport>, String>,
 }
 
 /// What a survey shows.
@@ -144,7 +144,7 @@ impl Reader {
     }
 }
 
-fn check(wire: &[u8], node: PublicKey, realm: RealmId) -> Result<NodeReport, String> {
+fn check(wire: &[u8], node: PublicKey, realm: RealmId) -> Result<Arc<NodeReport>, String> {
     let report = Signed::<NodeReport>::from_wire(wire).map_err(|error| chain(&error))?;
     if report.node != node {
         return Err(format!("it is the word of {}", report.node));
@@ -152,13 +152,17 @@ fn check(wire: &[u8], node: PublicKey, realm: RealmId) -> Result<NodeReport, Str
     if report.realm != realm {
         return Err("it is of another realm".to_owned());
     }
-    Ok(heard::heard(report.into_inner()))
+    Ok(heard::heard(report.into_inner()).into())
 }
 
 /// How a node looks to placement: its own tags count beside those its owner gave it.
-pub(crate) fn node_view(approval: &Approval, report: Option<NodeReport>, view: &View) -> NodeView {
+pub(crate) fn node_view(
+    approval: &Approval,
+    report: Option<Arc<NodeReport>>,
+    view: &View,
+) -> NodeView {
     NodeView {
-        tags: tags(Some(approval), report.as_ref()),
+        tags: tags(Some(approval), report.as_deref()),
         present: view.present,
         settled: view.settled,
         boot_id: view.boot_id,
@@ -237,14 +241,17 @@ impl Scene<'_> {
     /// The approved nodes as placement sees them.
     fn placed(&self) -> Nodes {
         let nodes = self.approved.iter().map(|(key, approval)| {
-            let report = self.report(key).cloned();
+            let report = self
+                .reports
+                .get(key)
+                .and_then(|checked| checked.report.clone().ok());
             (*key, node_view(approval, report, &self.view(key)))
         });
         nodes.collect()
     }
 
     fn report(&self, key: &PublicKey) -> Option<&NodeReport> {
-        self.reports.get(key)?.report.as_ref().ok()
+        self.reports.get(key)?.report.as_deref().ok()
     }
 
     fn view(&self, key: &PublicKey) -> View {

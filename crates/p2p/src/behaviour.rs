@@ -54,7 +54,8 @@ pub(crate) struct Behaviour {
 pub(crate) type Kademlia = kad::Behaviour<kad::store::MemoryStore>;
 
 impl Behaviour {
-    pub fn set_approved(&mut self, approved: HashSet<PeerId>) {
+    /// Returns who was approved before.
+    pub fn set_approved(&mut self, approved: HashSet<PeerId>) -> HashSet<PeerId> {
         if let Some(kad) = self.kad.as_mut() {
             for peer in self.limits.approved().difference(&approved) {
                 kad.remove_peer(peer);
@@ -63,7 +64,7 @@ impl Behaviour {
         self.kad.set_approved(approved.clone());
         self.autonat.set_approved(approved.clone());
         self.relay_server.set_approved(approved.clone());
-        self.limits.set_approved(approved);
+        self.limits.set_approved(approved)
     }
 }
 

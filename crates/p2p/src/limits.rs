@@ -86,15 +86,17 @@ impl Behaviour {
     }
 
     /// Whoever is approved is banned no longer.
-    pub fn set_approved(&mut self, peers: HashSet<PeerId>) {
+    /// Returns who was approved before.
+    pub fn set_approved(&mut self, peers: HashSet<PeerId>) -> HashSet<PeerId> {
         self.banned.retain(|peer, _| !peers.contains(peer));
-        self.approved = peers;
+        let before = std::mem::replace(&mut self.approved, peers);
         self.seen.retain(|peer, _| self.approved.contains(peer));
         for open in self.open.values() {
             if self.approved.contains(&open.peer) {
                 self.seen.insert(open.peer, open.source);
             }
         }
+        before
     }
 
     /// Where approved peers were connected from or to.

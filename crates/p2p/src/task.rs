@@ -160,6 +160,8 @@ pub(crate) struct Task {
     begun: Begun,
     /// Peers whose addresses are asked for, and what to say if nobody knows.
     lookups: HashMap<kad::QueryId, (PublicKey, OpenError)>,
+    /// When peers were asked for lately.
+    looked_up: HashMap<PublicKey, Instant>,
     bootstrap: Vec<Bootstrap>,
     listeners: HashSet<ListenerId>,
     blobs: Option<Arc<dyn BlobSource>>,
@@ -204,6 +206,7 @@ impl Task {
             later: HashMap::new(),
             begun: Begun::new(Instant::now()),
             lookups: HashMap::new(),
+            looked_up: HashMap::new(),
             bootstrap: parts.bootstrap.into_iter().map(Bootstrap::new).collect(),
             listeners: parts.listeners,
             blobs: parts.blobs,

@@ -26,7 +26,7 @@
 //!   too. Who was away depends on whom one asks, above all after a partition, and new work must
 //!   come to the same node for everybody.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use realm_manifest::{
     ComponentName, Tag,
@@ -48,7 +48,7 @@ pub struct NodeView {
     /// The boot that the node speaks of in its newest gossip; None where it is not known.
     pub boot_id: Option<u64>,
     /// Its newest signed report, whatever its age.
-    pub report: Option<NodeReport>,
+    pub report: Option<Arc<NodeReport>>,
 }
 
 /// The approved nodes, the revoked left out.
@@ -65,7 +65,7 @@ impl NodeView {
     /// The report, if its cells may be alive now: the node is here, and has not started anew since.
     pub fn live_report(&self) -> Option<&NodeReport> {
         self.report
-            .as_ref()
+            .as_deref()
             .filter(|report| self.present && self.boot_id.is_none_or(|boot| boot == report.boot_id))
     }
 }
@@ -361,7 +361,7 @@ fn score(state: &State, name: &ComponentName, node: PublicKey) -> Hash {
 
 fn takes_work(node: &NodeView, component: &Component) -> bool {
     let drains = |report: &NodeReport| report.state == NodeState::Draining;
-    !node.report.as_ref().is_some_and(drains) && !is_behind(node, component)
+    !node.report.as_deref().is_some_and(drains) && !is_behind(node, component)
 }
 
 /// Whether the component was last changed behind what the node's version understands of the log. What

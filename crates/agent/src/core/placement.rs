@@ -26,7 +26,7 @@ impl Core {
         self.approved
             .iter()
             .map(|(key, approval)| {
-                let report = self.reports.get(key).map(|seen| &*seen.report);
+                let report = self.reports.get(key).map(|seen| seen.report.clone());
                 let sight = self.sight(key, now);
                 let view = realm_rpc::View {
                     present: sight.present,
@@ -34,7 +34,7 @@ impl Core {
                     boot_id: self.node.boot_id(*key),
                     ..realm_rpc::View::default()
                 };
-                let node = crate::status::node_view(approval, report.cloned(), &view);
+                let node = crate::status::node_view(approval, report, &view);
                 (*key, node)
             })
             .collect()

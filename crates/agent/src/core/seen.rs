@@ -9,7 +9,7 @@ use realm_store::Op;
 /// A node's newest report, and when it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
-    pub report: Signed<NodeReport>,
+    pub report: Arc<NodeReport>,
     /// The report as on the wire, for who asks.
     pub wire: Arc<[u8]>,
     pub at: Timestamp,
@@ -17,8 +17,11 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub fn new(report: Signed<NodeReport>, at: Timestamp) -> Self {
-        let wire = report.to_wire().into();
-        Self { report, wire, at }
+        Self {
+            wire: report.to_wire().into(),
+            report: Arc::new(report.into_inner()),
+            at,
+        }
     }
 
     pub(super) fn op(&self, key: &PublicKey) -> Op {

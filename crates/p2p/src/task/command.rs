@@ -212,8 +212,11 @@ impl Task {
             let score = gossip::score(approved.contains(&peer.id));
             behaviour.gossip.set_application_score(&peer.id, score);
         }
-        behaviour.set_approved(approved);
-        for key in keys {
+        // What the others said was believed when they said it.
+        let before = behaviour.set_approved(approved);
+        let is_new =
+            |key: &&PublicKey| key::peer_of(key).is_some_and(|peer| !before.contains(&peer));
+        for key in keys.iter().filter(is_new) {
             self.believe(*key);
         }
     }

@@ -23,6 +23,8 @@ const BACKOFF_LAST: Duration = Duration::from_secs(60);
 /// What is tried first gets at least so long before more is tried beside it, up to the next tick: each
 /// further way is a handshake more, and nodes that find each other all at once would do little else.
 const HEAD_START: Duration = Duration::from_millis(250);
+/// With each dial that is under way the others take longer: as much more for each, up to this.
+const HEAD_START_MAX: Duration = Duration::from_secs(4);
 /// Addresses of one peer that are tried beside each other.
 const BESIDE: NonZeroU8 = NonZeroU8::new(4).expect("not zero");
 /// Requests that wait for one connection.
@@ -30,6 +32,9 @@ const WAITING_MAX: usize = 256;
 
 /// Peers asked for at once.
 const LOOKUPS_MAX: usize = 32;
+/// A peer that does not answer where it was known to be is asked for again after this: it may have moved,
+/// and more likely nobody reaches it, as in a partition, where all would ask for all.
+const LOOKUP_AGAIN: Duration = Duration::from_secs(30);
 /// Addresses taken from one answer.
 const FOUND_ADDRESSES: usize = 8;
 
@@ -155,13 +160,21 @@ impl Task {
             // Two that find each other at once would connect twice: the smaller key begins.
             let own = key::key_of(self.swarm.local_peer_id());
             if own.is_some_and(|own| own > to) {
-                self.later.insert(to, now + HEAD_START);
+                self.later.insert(to, now + self.head_start());
             } else if self.begun.allows(now) {
                 self.dial_known(to, Unknown::Ask);
             } else {
                 self.later.insert(to, now);
             }
         }
+    }
+
+    /// How long to wait before more is tried beside what was tried first.
+    fn head_start(&self) -> Duration {
+        let others = u32::try_from(self.dials.len() + self.later.len()).unwrap_or(u32::MAX);
+        HEAD_START
+            .saturating_mul(others.saturating_add(1))
+            .min(HEAD_START_MAX)
     }
 
     /// What the book says of a peer, without this node's own addresses: the other machine has the same ones
@@ -176,7 +189,7 @@ impl Task {
     fn dial_known(&mut self, to: PublicKey, unknown: Unknown) {
         match &self.addresses_of(to)[..] {
             [best, _, ..] => {
-                let first = (best.clone(), Instant::now() + HEAD_START);
+                let first = (best.clone(), Instant::now() + self.head_start());
                 self.dial_at(to, unknown, vec![best.clone()], Some(first));
             }
             // What the behaviours know is all there is beside it.
@@ -262,16 +275,22 @@ impl Task {
 
     /// Asks the realm's nodes where a peer is, once; what waits for it goes on waiting meanwhile.
     fn not_found(&mut self, to: PublicKey, unknown: Unknown, error: OpenError) {
+        let now = Instant::now();
+        self.looked_up
+            .retain(|_, at| now.duration_since(*at) < LOOKUP_AGAIN);
+        let lately = matches!(error, OpenError::Connect(_)) && self.looked_up.contains_key(&to);
         // Without neighbours a query would end at once, with nothing.
         let may_ask = unknown == Unknown::Ask
+            && !lately
             && self.lookups.len() < LOOKUPS_MAX
             && !self.peers.is_empty()
             && self.waiting.contains_key(&to);
         let kad = self.swarm.behaviour_mut().kad.as_mut().filter(|_| may_ask);
         match (kad, key::peer_of(&to)) {
             (Some(kad), Some(peer)) => {
-                self.lookups
-                    .insert(kad.get_closest_peers(peer), (to, error));
+                let query = kad.get_closest_peers(peer);
+                self.lookups.insert(query, (to, error));
+                self.looked_up.insert(to, now);
             }
             _ => self.waiting_failed(to, &error),
         }

@@ -10,8 +10,8 @@ use realm_manifest::{
 use realm_planner::{Assignment, Nodes, State, Step, cell_digest, placement::assign};
 
 use super::{
-    fold, genesis, key, nodes, placement::any_components, push, report, running, simulation::Realm,
-    target,
+    fold, genesis, key, nodes, placement::any_components, push, report, running, said,
+    simulation::Realm, target,
 };
 
 /// What a node reports by default.
@@ -27,8 +27,7 @@ fn one_node(state: State) -> Realm {
     let mut realm = Realm::new(state, nodes(1));
     let me = key(10).public();
     realm.publish(me);
-    let says = realm.nodes.get_mut(&me).unwrap().report.as_mut().unwrap();
-    says.capacity.cells = 200;
+    said(realm.nodes.get_mut(&me).unwrap()).capacity.cells = 200;
     realm
 }
 
@@ -94,7 +93,7 @@ fn leaves_room(restart: RestartPolicy, cell: impl Fn(&mut CellReport), declined:
             },
         });
     }
-    node.report = Some(says);
+    node.report = Some(says.into());
     assert_eq!(placed(&state, &all, "old"), 1, "it keeps its place");
     placed(&state, &all, "new") == 1
 }
@@ -173,9 +172,10 @@ fn a_new_cell_starts_beside_the_old_one_in_what_ended_cells_left() {
 /// Every node reports what it should have: the cells that it had as they were, new ones as running.
 fn report_all(state: &State, nodes: &mut Nodes, assignment: &Assignment) {
     for (key, node) in nodes {
-        let Some(says) = &mut node.report else {
+        if node.report.is_none() {
             continue;
-        };
+        }
+        let says = said(node);
         let before = std::mem::take(&mut says.cells);
         for (name, counts) in assignment {
             for index in 0..counts.get(key).copied().unwrap_or(0) {
@@ -219,13 +219,13 @@ proptest! {
         for ((key, node), (memory, cells)) in all.iter_mut().zip(rooms) {
             let mut says = report(*key, &state, Vec::new());
             (says.capacity.memory_mb, says.capacity.cells) = (memory * 64, cells);
-            node.report = Some(says);
+            node.report = Some(says.into());
         }
         let mut before = assign(&state, &all);
         for end in ends {
             report_all(&state, &mut all, &before);
             prop_assert_eq!(&assign(&state, &all), &before, "nothing ended, nothing changes");
-            let reports = all.values_mut().filter_map(|node| node.report.as_mut());
+            let reports = all.values_mut().filter(|node| node.report.is_some()).map(said);
             let mut live: Vec<&mut CellReport> = reports
                 .flat_map(|report| &mut report.cells)
                 .filter(|cell| cell.state == CellState::Running)

@@ -10,6 +10,8 @@ mod push;
 mod simulation;
 mod status;
 
+use std::sync::Arc;
+
 use realm_manifest::{
     ComponentSpec,
     identity::{Artifact, Genesis, Hash, PublicKey, SecretKey, Target, Timestamp},
@@ -74,6 +76,11 @@ pub fn node(seed: u8) -> (PublicKey, NodeView) {
 
 pub fn nodes(count: u8) -> Nodes {
     (10..10 + count).map(node).collect()
+}
+
+/// What a node that has reported says, to be changed.
+pub fn said(view: &mut NodeView) -> &mut NodeReport {
+    Arc::make_mut(view.report.as_mut().unwrap())
 }
 
 /// A report that says what a node has.

@@ -45,7 +45,7 @@ fn with_cells(state: &State, nodes: &Nodes, holders: &[PublicKey]) -> Nodes {
     for (key, node) in &mut nodes {
         let cell = || running(state, "web", 0);
         let cells = holders.contains(key).then(cell).into_iter().collect();
-        node.report = Some(report(*key, state, cells));
+        node.report = Some(report(*key, state, cells).into());
     }
     nodes
 }

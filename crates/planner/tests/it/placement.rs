@@ -16,7 +16,7 @@ use realm_planner::{
 };
 
 use super::{
-    drain, fold, genesis, held, key, nodes, push, report, running, target, web, with_data,
+    drain, fold, genesis, held, key, nodes, push, report, running, said, target, web, with_data,
 };
 
 pub fn counts(state: &State, nodes: &Nodes) -> BTreeMap<PublicKey, u32> {
@@ -86,12 +86,12 @@ fn a_node_that_declines_or_is_full_is_passed_over() {
     let first = *counts(&state, &all).keys().next().unwrap();
     let mut declining = report(first, &state, Vec::new());
     declining.declined.push(refusal(&state));
-    all.get_mut(&first).unwrap().report = Some(declining);
+    all.get_mut(&first).unwrap().report = Some(declining.into());
     assert_eq!(total(&state, &all), 1);
     assert!(!counts(&state, &all).contains_key(&first));
     let mut full = report(first, &state, Vec::new());
     full.capacity.memory_mb = 10;
-    all.get_mut(&first).unwrap().report = Some(full);
+    all.get_mut(&first).unwrap().report = Some(full.into());
     assert_eq!(total(&state, &all), 1);
     assert!(!counts(&state, &all).contains_key(&first));
 }
@@ -104,7 +104,7 @@ fn a_node_of_an_older_version_keeps_what_it_understands_and_gets_nothing_new() {
         let (old, new) = (key(10).public(), key(11).public());
         let mut behind = report(old, &before, vec![running(&before, "web", 0)]);
         behind.state = NodeState::Incompatible;
-        all.get_mut(&old).unwrap().report = Some(behind);
+        all.get_mut(&old).unwrap().report = Some(behind.into());
         assert_eq!(counts(&before, &all).get(&old), Some(&1), "{replicas:?}");
         let again = Payload::Restart(Restart {
             generation: 1,
@@ -130,7 +130,7 @@ fn a_cell_with_data_stays_whoever_comes_or_goes() {
     for holder in nodes(6).keys().copied() {
         let mut all = nodes(6);
         let cells = vec![running(&state, "web", 0)];
-        all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells));
+        all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells).into());
         assert!(counts(&state, &all)[&holder] >= 1);
         assert_eq!(total(&state, &all), 2);
         let mut away = all.clone();
@@ -145,7 +145,7 @@ fn a_cell_with_data_stays_whoever_comes_or_goes() {
         let mut bare = report(holder, &state, Vec::new());
         bare.holds.push(held("web", 1));
         bare.capacity.memory_mb = 10;
-        all.get_mut(&holder).unwrap().report = Some(bare);
+        all.get_mut(&holder).unwrap().report = Some(bare.into());
         assert_eq!(total(&state, &all), 1);
         let asked = &state.components[&"web".parse().unwrap()];
         let name = "web".parse().unwrap();
@@ -162,7 +162,7 @@ fn what_is_not_held_goes_where_there_is_least() {
     for holder in nodes(3).keys().copied() {
         let mut all = nodes(3);
         let cells = vec![running(&state, "web", 0), running(&state, "web", 1)];
-        all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells));
+        all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells).into());
         let mut counts: Vec<u32> = counts(&state, &all).into_values().collect();
         counts.sort_unstable();
         assert_eq!(counts, [1, 1, 2]);
@@ -177,9 +177,9 @@ fn of_too_many_with_data_those_that_run_come_first() {
     for (runs, idle) in [(runs, idle), (idle, runs)] {
         let mut bare = report(idle, &state, Vec::new());
         bare.holds.push(held("web", 1));
-        all.get_mut(&idle).unwrap().report = Some(bare);
+        all.get_mut(&idle).unwrap().report = Some(bare.into());
         let cells = vec![running(&state, "web", 0)];
-        all.get_mut(&runs).unwrap().report = Some(report(runs, &state, cells));
+        all.get_mut(&runs).unwrap().report = Some(report(runs, &state, cells).into());
         assert_eq!(counts(&state, &all), BTreeMap::from([(runs, 1)]));
     }
 }
@@ -191,7 +191,7 @@ fn a_newcomer_takes_no_room_from_what_was_there() {
     for (key, node) in &mut all {
         let mut says = report(*key, &state, vec![running(&state, "zz", 0)]);
         says.capacity.memory_mb = 5 * 64;
-        node.report = Some(says);
+        node.report = Some(says.into());
     }
     let before = assign(&state, &all);
     let placed = |state: &State, name: &str| -> u32 {
@@ -234,7 +234,7 @@ pub fn any_nodes(state: &State) -> impl Strategy<Value = Nodes> + use<> {
                 2 => continue,
                 _ => {}
             }
-            node.report = Some(says);
+            node.report = Some(says.into());
         }
         all
     })
@@ -355,8 +355,9 @@ proptest! {
             prop_assert!(gains, "{first} is the first that changes, and loses a cell");
         }
         let mut roomy = all.clone();
-        for report in roomy.values_mut().filter_map(|node| node.report.as_mut()) {
-            (report.capacity.memory_mb, report.capacity.cells) = (1 << 20, 1 << 10);
+        for view in roomy.values_mut().filter(|view| view.report.is_some()) {
+            let room = &mut said(view).capacity;
+            (room.memory_mb, room.cells) = (1 << 20, 1 << 10);
         }
         let mut fewer = roomy.clone();
         fewer.remove(&lost);
@@ -379,8 +380,9 @@ proptest! {
         let mut all = all;
         let keys: Vec<PublicKey> = all.keys().copied().collect();
         for (node, index) in littered {
-            if let Some(report) = &mut all.get_mut(&keys[node % keys.len()]).unwrap().report {
-                report.cells.push(running(&state, "a", index));
+            let view = all.get_mut(&keys[node % keys.len()]).unwrap();
+            if view.report.is_some() {
+                said(view).cells.push(running(&state, "a", index));
             }
         }
         let assignment = assign(&state, &all);

@@ -9,7 +9,7 @@ use realm_manifest::{
 use realm_planner::{Nodes, OwnCell, PlanInput, Step, StopReason, cell_digest, plan};
 
 use super::{
-    drain, fold, key, nodes, push, report, running, simulation::Realm, target, web, with_data,
+    drain, fold, key, nodes, push, report, running, said, simulation::Realm, target, web, with_data,
 };
 
 fn settled(replicas: Option<u32>, count: u8) -> Realm {
@@ -184,7 +184,7 @@ fn a_cell_that_was_declined_stays_as_the_reason_until_something_changes() {
         },
     };
     let view = realm.nodes.get_mut(&me).unwrap();
-    view.report.as_mut().unwrap().declined.push(declined);
+    said(view).declined.push(declined);
     assert!(!realm.counts().contains_key(&me));
     assert!(
         realm.plan(me).is_empty(),
@@ -272,8 +272,7 @@ fn a_draining_node_stops_what_nobody_takes_over() {
 /// Whether each replaced cell has to stop first, on a node with room for this many cells of 64 MiB.
 fn stop_first(realm: &mut Realm, slots: u64) -> Vec<bool> {
     let me = key(10).public();
-    let report = realm.nodes.get_mut(&me).unwrap().report.as_mut().unwrap();
-    report.capacity.memory_mb = slots * 64;
+    said(realm.nodes.get_mut(&me).unwrap()).capacity.memory_mb = slots * 64;
     let steps = realm.plan(me).into_iter();
     steps
         .map(|step| match step {
@@ -297,8 +296,7 @@ fn the_old_cell_stops_first_where_there_is_no_room_for_both() {
     assert_eq!(stop_first(&mut realm, 3), [true; 3]);
     // The ceiling counts cells, too.
     let me = key(10).public();
-    let report = realm.nodes.get_mut(&me).unwrap().report.as_mut().unwrap();
-    report.capacity.cells = 4;
+    said(realm.nodes.get_mut(&me).unwrap()).capacity.cells = 4;
     assert_eq!(stop_first(&mut realm, 6), [false, true, true]);
 }
 
@@ -339,7 +337,8 @@ fn equal_input_gives_equal_steps() {
     let state = web(Some(3));
     let mut all = nodes(3);
     let me = key(10).public();
-    all.get_mut(&me).unwrap().report = Some(report(me, &state, vec![running(&state, "web", 4)]));
+    all.get_mut(&me).unwrap().report =
+        Some(report(me, &state, vec![running(&state, "web", 4)]).into());
     let own = [OwnCell {
         component: "web".parse().unwrap(),
         index: 4,
@@ -382,7 +381,7 @@ proptest! {
             let view = realm.nodes.get_mut(node).unwrap();
             // With few nodes there is more on each, so that mostly all fit.
             let room = 64 * (cells + 1) * u64::from(8 / count_nodes + 1);
-            view.report.as_mut().unwrap().capacity.memory_mb = room;
+            said(view).capacity.memory_mb = room;
         }
         for (node, index) in littered {
             realm.litter(keys[usize::from(node % count_nodes)], "web", index);

@@ -79,13 +79,13 @@ impl Realm {
         let view = self.nodes.get_mut(&node).unwrap();
         let mut next = report(node, &self.state, cells);
         next.holds = wrote;
-        view.report = Some(match view.report.take() {
+        let said = match view.report.as_deref() {
             Some(before) => realm_manifest::report::NodeReport {
                 capacity: before.capacity,
-                declined: before.declined,
+                declined: before.declined.clone(),
                 // Data stays when its cells do not.
                 holds: if next.holds.is_empty() {
-                    before.holds
+                    before.holds.clone()
                 } else {
                     next.holds
                 },
@@ -93,7 +93,8 @@ impl Realm {
                 ..next
             },
             None => next,
-        });
+        };
+        view.report = Some(said.into());
     }
 
     fn report_of(&self, cell: &Cell) -> CellReport {

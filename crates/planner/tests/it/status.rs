@@ -10,7 +10,7 @@ use realm_planner::{
 };
 
 use super::{
-    drain, fold, genesis, held, key, nodes, push, report, running, target, web, with_data,
+    drain, fold, genesis, held, key, nodes, push, report, running, said, target, web, with_data,
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn a_node_that_refuses_its_share_shows_with_its_reason() {
     let mut all = nodes(2);
     let (good, bad) = (key(10).public(), key(11).public());
     all.get_mut(&good).unwrap().report =
-        Some(report(good, &state, vec![running(&state, "web", 0)]));
+        Some(report(good, &state, vec![running(&state, "web", 0)]).into());
     let mut declining = report(bad, &state, Vec::new());
     declining.declined.push(Declined {
         component: "web".parse().unwrap(),
@@ -30,7 +30,7 @@ fn a_node_that_refuses_its_share_shows_with_its_reason() {
             help: None,
         },
     });
-    all.get_mut(&bad).unwrap().report = Some(declining);
+    all.get_mut(&bad).unwrap().report = Some(declining.into());
     let status = &components(&state, &all)[0];
     assert_eq!(status.state, ComponentState::Degraded);
     assert_eq!((status.desired, status.running), (2, 1));
@@ -42,7 +42,7 @@ fn everything_as_asked_is_running_without_drift() {
     let state = fold(&genesis(), target("web"), &push(None)).unwrap();
     let mut all = nodes(2);
     for (key, node) in &mut all {
-        node.report = Some(report(*key, &state, vec![running(&state, "web", 0)]));
+        node.report = Some(report(*key, &state, vec![running(&state, "web", 0)]).into());
     }
     let status = &components(&state, &all)[0];
     assert_eq!(status.state, ComponentState::Running);
@@ -63,14 +63,14 @@ fn how_an_earlier_version_ended_says_nothing_of_the_one_that_is_asked_for() {
     let (failed, runs) = (key(10).public(), key(11).public());
     let mut cell = running(&state, "web", 0);
     cell.spec = realm_manifest::identity::Hash::of(b"the spec before");
-    all.get_mut(&runs).unwrap().report = Some(report(runs, &state, vec![cell.clone()]));
+    all.get_mut(&runs).unwrap().report = Some(report(runs, &state, vec![cell.clone()]).into());
     cell.state = CellState::Failed;
     cell.reason = Some(Reason {
         code: "exit".into(),
         message: "ended with exit code 9".into(),
         help: None,
     });
-    all.get_mut(&failed).unwrap().report = Some(report(failed, &state, vec![cell]));
+    all.get_mut(&failed).unwrap().report = Some(report(failed, &state, vec![cell]).into());
     let status = &components(&state, &all)[0];
     assert_eq!(status.state, ComponentState::Pending);
     let of = |key| {
@@ -92,7 +92,7 @@ fn only_what_keeps_crashing_has_failed_of_what_is_tried_again() {
         cell.state = cell_state;
         cell.retry = Some(Retry { crashes, at: None });
         let node = key(10).public();
-        all.get_mut(&node).unwrap().report = Some(report(node, &state, vec![cell]));
+        all.get_mut(&node).unwrap().report = Some(report(node, &state, vec![cell]).into());
         components(&state, &all)[0].state
     };
     for cell in [CellState::Backoff, CellState::Starting] {
@@ -126,7 +126,7 @@ fn each_node_counts_its_own_cells() {
     let mut all = nodes(2);
     for (key, node) in &mut all {
         let cells = vec![running(&state, "web", 0), running(&state, "web", 1)];
-        node.report = Some(report(*key, &state, cells));
+        node.report = Some(report(*key, &state, cells).into());
     }
     let status = &components(&state, &all)[0];
     assert_eq!(status.state, ComponentState::Running);
@@ -139,7 +139,7 @@ fn cells_beyond_what_is_desired_are_counted_until_they_stop() {
     let state = web(Some(2));
     let mut all = nodes(4);
     for (key, node) in &mut all {
-        node.report = Some(report(*key, &state, vec![running(&state, "web", 0)]));
+        node.report = Some(report(*key, &state, vec![running(&state, "web", 0)]).into());
     }
     let status = &components(&state, &all)[0];
     assert_eq!(status.state, ComponentState::Running);
@@ -159,7 +159,7 @@ fn a_cell_on_its_way_counts_and_shows_as_drift() {
         .unwrap();
     let other = *all.keys().find(|key| **key != holder).unwrap();
     all.get_mut(&other).unwrap().report =
-        Some(report(other, &state, vec![running(&state, "web", 3)]));
+        Some(report(other, &state, vec![running(&state, "web", 3)]).into());
     let status = &components(&state, &all)[0];
     assert_eq!(status.state, ComponentState::Running);
     assert_eq!((status.desired, status.running), (1, 1));
@@ -184,7 +184,7 @@ fn a_replica_without_a_node_says_why() {
     let (key, node) = all.iter_mut().next().unwrap();
     let mut small = report(*key, &state, vec![running(&state, "web", 0)]);
     small.capacity.cells = 1;
-    node.report = Some(small);
+    node.report = Some(small.into());
     let status = &components(&state, &all)[0];
     assert_eq!(status.state, ComponentState::Degraded);
     assert_eq!((status.desired, status.running), (2, 1));
@@ -209,7 +209,7 @@ fn a_replica_whose_data_is_out_of_reach_says_where_it_is() {
     let mut all = nodes(3);
     let holder = key(11).public();
     let cells = vec![running(&state, "web", 0)];
-    all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells));
+    all.get_mut(&holder).unwrap().report = Some(report(holder, &state, cells).into());
     all.get_mut(&holder).unwrap().present = false;
     let of = |all: &Nodes| {
         let status = components(&state, all).remove(0);
@@ -223,7 +223,7 @@ fn a_replica_whose_data_is_out_of_reach_says_where_it_is() {
     assert_eq!(of(&all), (0, "node-lost".into()));
     let view = all.get_mut(&holder).unwrap();
     view.present = true;
-    view.report.as_mut().unwrap().capacity.memory_mb = 10;
+    said(view).capacity.memory_mb = 10;
     // It goes on until it is stopped, and could not start again.
     let status = &components(&state, &all)[0];
     assert_eq!(status.running, 1);
@@ -240,7 +240,7 @@ fn what_a_draining_node_leaves_undone_says_so() {
     let holder = key(11).public();
     let mut says = report(holder, &state, Vec::new());
     says.holds.push(held("web", 1));
-    all.get_mut(&holder).unwrap().report = Some(says);
+    all.get_mut(&holder).unwrap().report = Some(says.into());
     state = drain(&state, holder, true);
     let status = &components(&state, &all)[0];
     let [missing] = &status.drift[..] else {
@@ -278,7 +278,7 @@ fn cells_of_what_is_not_asked_for_any_more_are_left_over() {
     let (runs, away) = (key(10).public(), key(11).public());
     for key in [runs, away] {
         let said = report(key, &state, vec![running(&state, "web", 0)]);
-        all.get_mut(&key).unwrap().report = Some(said);
+        all.get_mut(&key).unwrap().report = Some(said.into());
     }
     all.get_mut(&away).unwrap().present = false;
     assert!(leftovers(&state, &all).is_empty(), "it is asked for");

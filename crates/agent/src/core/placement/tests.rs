@@ -71,7 +71,7 @@ fn view(node: PublicKey, state: &State, is_heard: bool) -> NodeView {
         present: true,
         settled: true,
         boot_id: None,
-        report: is_heard.then_some(report),
+        report: is_heard.then_some(report.into()),
     }
 }
 
