@@ -43,10 +43,10 @@ impl Claims {
 }
 
 impl ByNode<'_> {
-    /// The shortest way to `node` from a node that vouched for itself or that no claim let in, as the
-    /// owner's log may have: one claim for each step, each after its witness's. A claim may have many
-    /// witnesses, and all of them with all of theirs would be most claims of the realm.
-    fn chain_to(&self, node: PublicKey) -> Vec<Hash> {
+    /// The shortest way to `node` from a node that vouched for itself, or that `is_in` although no claim
+    /// says so: the owner's log does. One claim for each step, each after its witness's. A claim may have
+    /// many witnesses, and all of them with all of theirs would be most claims of the realm.
+    fn chain_to(&self, node: PublicKey, is_in: impl Fn(&PublicKey) -> bool) -> Vec<Hash> {
         let mut open = VecDeque::from([node]);
         // For each witness that was met, who it let in by which claim.
         let mut let_in: BTreeMap<PublicKey, (PublicKey, Hash)> = BTreeMap::new();
@@ -54,7 +54,7 @@ impl ByNode<'_> {
         while let Some(at) = open.pop_front() {
             let claims = self.0.get(&at).map_or(&[][..], Vec::as_slice);
             let own = claims.iter().find(|(_, claim)| claim.witness.node == at);
-            if own.is_some() || claims.is_empty() {
+            if own.is_some() || (claims.is_empty() && is_in(&at)) {
                 chain.extend(own.map(|(hash, _)| *hash));
                 let mut step = at;
                 while step != node {
@@ -83,7 +83,10 @@ impl<F: Fold + Clone> Node<F> {
 
     /// The claims that show that this node is in, each after its witness's.
     pub fn standing(&self) -> Vec<&WitnessedClaim> {
-        let chain = self.claims.by_node().chain_to(self.me);
+        let chain = self
+            .claims
+            .by_node()
+            .chain_to(self.me, self.let_in_by_log());
         let claims = chain.iter().filter_map(|hash| self.claims.set.get(hash));
         claims.collect()
     }
@@ -133,13 +136,19 @@ impl<F: Fold + Clone> Node<F> {
     /// What let `peer` and this node in.
     fn chains(&self, peer: PublicKey) -> Vec<Hash> {
         let index = self.claims.by_node();
-        let mut chain = index.chain_to(peer);
-        for hash in index.chain_to(self.me) {
+        let is_in = self.let_in_by_log();
+        let mut chain = index.chain_to(peer, &is_in);
+        for hash in index.chain_to(self.me, &is_in) {
             if !chain.contains(&hash) {
                 chain.push(hash);
             }
         }
         chain
+    }
+
+    /// Whether a node that no claim let in may witness, or might when it was in.
+    fn let_in_by_log(&self) -> impl Fn(&PublicKey) -> bool {
+        |node| self.approved.contains(node) || self.was_in(*node)
     }
 
     fn send_these_claims(&mut self, peer: PublicKey, claims: &[Hash]) {

@@ -1,6 +1,6 @@
 //! Claims between nodes: what is asked for, what is sent, and what waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use realm_protocol::{Effect, Event, Frame, Node, Now, limits};
 
@@ -187,8 +187,14 @@ fn one_claim_waits_once_whoever_brings_it() {
 fn a_node_with_many_witnesses_shows_the_shortest_way_to_the_first() {
     const NODES: u64 = 40;
     let mut net = Net::new(1);
-    let nodes = (0..=NODES).map(|node| name(node as usize)).collect();
-    net.give(0, Event::Approved { nodes });
+    let nodes: BTreeSet<_> = (0..=NODES).map(|node| name(node as usize)).collect();
+    let with_one_more = nodes.iter().copied().chain([name(61)]).collect();
+    net.give(
+        0,
+        Event::Approved {
+            nodes: with_one_more,
+        },
+    );
     // Node 1 began the realm; each of the others was let in by up to six before it, and by one after it.
     let mut claims = vec![claimed(1, 1, 1)];
     for node in 2..=NODES {
@@ -199,9 +205,14 @@ fn a_node_with_many_witnesses_shows_the_shortest_way_to_the_first() {
     // Node 0's came last, and one of its invites was used twice.
     claims.extend([NODES, NODES - 1, 2].map(|witness| claimed(100, 0, witness)));
     claims.extend([0, 60].map(|node| claimed(101, node, 1)));
+    // So was that of a node which had let node 0 in, too: it is in no more.
+    claims.push(claimed(102, 61, 1));
+    claims.push(claimed(100, 0, 61));
+    claims.push(claimed(102, 62, 1));
     for claim in claims {
         net.give(0, Event::AddClaim { claim });
     }
+    net.give(0, Event::Approved { nodes });
     let way = |net: &Net| -> Vec<_> {
         let standing = net.nodes[0].standing();
         let steps = standing
