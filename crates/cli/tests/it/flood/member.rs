@@ -209,6 +209,8 @@ async fn ask(foe: &mut Foe, blows: &Blows) -> Result<(), Refused> {
     let questions = [framed(&question.encode()), framed(&locator.encode())].concat();
     let mut ranges = Vec::new();
     for _ in 0..32 {
+        // A member that answers no probe, and says nothing for some seconds, is hung up on.
+        write(&mut stream, &questions).await?;
         ranges.push(foe.say(BLOB, &[7; 44]).await?);
     }
     loop {
