@@ -241,17 +241,18 @@ impl Scene<'_> {
     /// The approved nodes as placement sees them.
     fn placed(&self) -> Nodes {
         let nodes = self.approved.iter().map(|(key, approval)| {
-            let report = self
-                .reports
-                .get(key)
-                .and_then(|checked| checked.report.clone().ok());
+            let report = self.reported(key).cloned();
             (*key, node_view(approval, report, &self.view(key)))
         });
         nodes.collect()
     }
 
     fn report(&self, key: &PublicKey) -> Option<&NodeReport> {
-        self.reports.get(key)?.report.as_deref().ok()
+        self.reported(key).map(|report| &**report)
+    }
+
+    fn reported(&self, key: &PublicKey) -> Option<&Arc<NodeReport>> {
+        self.reports.get(key)?.report.as_ref().ok()
     }
 
     fn view(&self, key: &PublicKey) -> View {

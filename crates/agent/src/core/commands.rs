@@ -130,7 +130,11 @@ impl Core {
         let standing = self.node.standing();
         let standing: Vec<_> = standing.iter().map(|claim| claim.to_wire()).collect();
         if standing.iter().map(Vec::len).sum::<usize>() > MAX_STANDING_BYTES {
-            let message = "too many nodes let each other in, one after the other, before this one";
+            let message = format!(
+                "too many nodes let each other in, one after the other, before this one: \
+                 realm nodes approve {} at another node makes it one of the log's",
+                self.key.public()
+            );
             return Err(RpcError::new(ErrorCode::Limit, message));
         }
         Ok(standing)

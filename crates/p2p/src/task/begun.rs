@@ -1,11 +1,25 @@
 //! How soon a node begins connections by itself.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 /// Connections that a node begins by itself: so many at once, and then so many in each second. Where many
 /// nodes meet, more handshakes at once than their machines can bear would all come too late.
 const BEGUN_AT_ONCE: f64 = 4.0;
 const BEGUN_PER_SECOND: f64 = 8.0;
+
+/// What is tried first gets at least so long before more is tried beside it, up to the next tick: each
+/// further way is a handshake more, and nodes that find each other all at once would do little else.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// With each dial that is under way the others take longer: as much more for each, up to this.
+const HEAD_START_MAX: Duration = Duration::from_secs(4);
+
+/// How long the best way to a peer has for itself, while the node goes about so many other dials.
+pub(super) fn head_start(others: usize) -> Duration {
+    let dials = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
+    HEAD_START.saturating_mul(dials).min(HEAD_START_MAX)
+}
 
 /// How many connections this node may begin by itself now.
 #[derive(Debug)]
@@ -34,9 +48,14 @@ impl Begun {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn the_best_way_has_longer_where_many_are_tried_at_once() {
+        let each_ms =
+            [0, 1, 3, 14, 15, 16, usize::MAX].map(|others| head_start(others).as_millis());
+        assert_eq!(each_ms, [250, 500, 1_000, 3_750, 4_000, 4_000, 4_000]);
+    }
 
     #[test]
     fn what_a_node_begins_by_itself_is_paced() {

@@ -12,7 +12,7 @@ use libp2p::{
 use realm_identity::PublicKey;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::Task;
+use super::{Task, begun};
 use crate::{
     ConnectError, address, key,
     streams::{OpenError, Opened},
@@ -20,11 +20,6 @@ use crate::{
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_LAST: Duration = Duration::from_secs(60);
-/// What is tried first gets at least so long before more is tried beside it, up to the next tick: each
-/// further way is a handshake more, and nodes that find each other all at once would do little else.
-const HEAD_START: Duration = Duration::from_millis(250);
-/// With each dial that is under way the others take longer: as much more for each, up to this.
-const HEAD_START_MAX: Duration = Duration::from_secs(4);
 /// Addresses of one peer that are tried beside each other.
 const BESIDE: NonZeroU8 = NonZeroU8::new(4).expect("not zero");
 /// Requests that wait for one connection.
@@ -171,10 +166,7 @@ impl Task {
 
     /// How long to wait before more is tried beside what was tried first.
     fn head_start(&self) -> Duration {
-        let others = u32::try_from(self.dials.len() + self.later.len()).unwrap_or(u32::MAX);
-        HEAD_START
-            .saturating_mul(others.saturating_add(1))
-            .min(HEAD_START_MAX)
+        begun::head_start(self.dials.len() + self.later.len())
     }
 
     /// What the book says of a peer, without this node's own addresses: the other machine has the same ones
