@@ -1,7 +1,7 @@
 //! The agent: the one place where log, network, store and runtime meet.
 //!
 //! [`Agent::start`] builds every part and hands it to one task, the core, which owns the
-//! realm's state on this node. Around it: the ledger's thread, the network's thread (with the
+//! realm's state on this node and has a thread of its own. Around it: the ledger's thread, the network's thread (with the
 //! RPC server on it), the guests' threads of the runtime, one task for each cell, and the
 //! HTTP endpoint. All of them are stopped in order by [`Agent::shutdown`].
 //!
@@ -9,6 +9,7 @@
 
 pub mod agent_file;
 mod alarms;
+mod apart;
 pub mod approvals;
 mod backoff;
 mod cell;

@@ -442,8 +442,8 @@ mod tests {
     fn a_large_report_waits_with_its_numbers_and_gathers_changes() {
         let cases = [
             (10, 1, 0, 5_000, 10_000),
-            (10, 300, 0, 5_000, 15_000),
-            (1_000, 300, 1_000, 30_000, 30_000),
+            (10, 50, 0, 5_000, 25_000),
+            (1_000, 300, 1_000, 30_000, 60_000),
         ];
         for (count, nodes, changed, again, calm) in cases {
             let cells = |count: u32, generation| {

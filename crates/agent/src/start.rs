@@ -15,14 +15,16 @@ use realm_protocol::Node;
 use realm_runtime::{CompilerConfig, Runtime, RuntimeConfig, RuntimeError};
 use realm_store::{BlobError, Blobs, DataDir, DirError, LedgerError, StateFileError};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, watch},
-    task::{JoinError, JoinHandle, JoinSet},
+    task::{JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     Config, VERSION,
     agent_file::AgentFile,
+    apart,
     approvals::Checked,
     clock::Clock,
     control::{Artifacts, Server, Shared},
@@ -64,7 +66,7 @@ pub struct Agent {
     network: realm_p2p::NetworkHandle,
     cancel: CancellationToken,
     /// None once it has ended by itself.
-    core: Option<JoinHandle<()>>,
+    core: Option<AbortOnDropHandle<()>>,
     server: HttpServer,
     runtime: Runtime,
     /// Locked until the agent is gone.
@@ -200,6 +202,7 @@ impl Agent {
             ended: Ended::open(kept.dir.state_file("ended"))?,
             volumes,
             volume_prefixes: config.volume_prefixes.clone(),
+            tasks: Handle::current(),
             changed: Arc::new(wires.cells.0),
         };
         let key = kept.key.public();
@@ -268,7 +271,7 @@ impl Agent {
             announced: wires.announced.1,
             network,
             cancel,
-            core: Some(tokio::spawn(core.run(inputs))),
+            core: Some(apart::spawn(core.run(inputs)).map_err(StartError::Thread)?),
             server,
             runtime,
             dir: kept.dir,

@@ -15,6 +15,7 @@ use realm_manifest::{
 use realm_planner::{OwnCell, State, Step, StopReason, cell_digest};
 use realm_runtime::Runtime;
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
@@ -57,6 +58,8 @@ pub struct Tools {
     pub volume_prefixes: Vec<PathBuf>,
     /// Rises whenever a cell changed.
     pub changed: Arc<watch::Sender<u64>>,
+    /// Where cells' tasks run: not on the core's thread.
+    pub tasks: Handle,
 }
 
 /// Owns every cell's task.
@@ -372,7 +375,7 @@ impl Supervisor {
             doubtful,
         };
         let guard = gone.clone().drop_guard();
-        let task = tokio::spawn(async move {
+        let task = self.tools.tasks.spawn(async move {
             // Also when the task panics: nobody may wait for it in vain.
             let _gone = guard;
             task.run().await;

@@ -30,8 +30,6 @@ pub(crate) const RELAY_BEGUN: NonZeroU32 = NonZeroU32::new(128).expect("not zero
 pub(crate) const RELAY_BEGUN_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) const RELAY_CIRCUIT_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
-/// libp2p forgives the first ping without an answer, so the task looks at answers itself.
-pub(crate) const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Fields are asked in this order whether a connection may be: the bounds come first.
 #[derive(NetworkBehaviour)]
@@ -85,7 +83,7 @@ pub(crate) fn build(
         ping: ping::Behaviour::new(
             ping::Config::new()
                 .with_interval(config.limits.ping)
-                .with_timeout(PING_TIMEOUT),
+                .with_timeout(config.limits.ping_answer),
         ),
         gossip: gossip::build(config.limits.heartbeat)?,
         kad: ForApproved::new(kademlia),

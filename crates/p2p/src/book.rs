@@ -5,13 +5,24 @@ use std::collections::{HashMap, VecDeque};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use realm_identity::PublicKey;
 
+use crate::{address, event::Link};
+
 /// Peers that are remembered; one beyond that is forgotten at once.
 const PEERS: usize = 4096;
 /// Addresses of one peer; the newest push out the oldest.
 const ADDRESSES: usize = 16;
 
 #[derive(Debug, Default)]
-pub(crate) struct Book(HashMap<PublicKey, VecDeque<Multiaddr>>);
+pub(crate) struct Book(HashMap<PublicKey, VecDeque<Place>>);
+
+#[derive(Debug)]
+struct Place {
+    address: Multiaddr,
+    /// Nobody answered there when it was last tried.
+    failed: bool,
+    /// The best link goes first.
+    link: Link,
+}
 
 impl Book {
     pub fn add(&mut self, key: PublicKey, address: Multiaddr) {
@@ -20,8 +31,12 @@ impl Book {
             return;
         }
         let known = self.0.entry(key).or_default();
-        known.retain(|old| *old != address);
-        known.push_front(address);
+        known.retain(|old| old.address != address);
+        known.push_front(Place {
+            link: address::link_of(&address),
+            address,
+            failed: false,
+        });
         known.truncate(ADDRESSES);
     }
 
@@ -31,24 +46,24 @@ impl Book {
             return;
         };
         let address = nameless(address.clone());
-        let before = known.len();
-        known.retain(|old| *old != address);
-        if known.len() < before {
-            known.push_back(address);
+        if let Some(at) = known.iter().position(|old| old.address == address)
+            && let Some(mut place) = known.remove(at)
+        {
+            place.failed = true;
+            known.push_back(place);
         }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&PublicKey, &Multiaddr)> {
         let peers = self.0.iter();
-        peers.flat_map(|(key, known)| known.iter().map(move |address| (key, address)))
+        peers.flat_map(|(key, known)| known.iter().map(move |place| (key, &place.address)))
     }
 
-    /// The best first: those that did not fail, the newest before the others.
+    /// The best first: those that did not fail, the better link before the others, then the newest.
     pub fn of(&self, key: &PublicKey) -> Vec<Multiaddr> {
-        self.0
-            .get(key)
-            .map(|known| known.iter().cloned().collect())
-            .unwrap_or_default()
+        let mut known: Vec<_> = self.0.get(key).into_iter().flatten().collect();
+        known.sort_by_key(|place| (place.failed, place.link));
+        known.iter().map(|place| place.address.clone()).collect()
     }
 }
 
@@ -92,5 +107,25 @@ mod tests {
             (&known[0], &known[ADDRESSES - 1]),
             (&address(40), &address(30))
         );
+    }
+
+    #[test]
+    fn the_way_that_notices_a_death_goes_before_newer_ones_unless_it_failed() {
+        let key = SecretKey::from_seed(&[1; 32]).public();
+        let mut book = Book::default();
+        let [relayed, tcp, quic] = [
+            "/ip4/192.0.2.9/tcp/1/p2p-circuit",
+            "/ip4/192.0.2.1/tcp/1",
+            "/ip4/192.0.2.1/udp/1/quic-v1",
+        ]
+        .map(|text| text.parse::<Multiaddr>().expect("an address"));
+        for address in [&tcp, &quic, &relayed] {
+            book.add(key, address.clone());
+        }
+        assert_eq!(book.of(&key), [&tcp, &quic, &relayed].map(Clone::clone));
+        book.failed(&key, &tcp);
+        assert_eq!(book.of(&key), [&quic, &relayed, &tcp].map(Clone::clone));
+        book.add(key, tcp.clone());
+        assert_eq!(book.of(&key), [tcp, quic, relayed]);
     }
 }

@@ -91,6 +91,9 @@ pub struct NetLimits {
     /// Between two pings of one connection. What died without a word is found out by them only where
     /// nobody else tells of it. Tests shorten it.
     pub ping: Duration,
+    /// For the answer to a ping. Where machines are busy it takes seconds; a connection that is closed
+    /// for it makes them busier. Tests shorten it.
+    pub ping_answer: Duration,
     /// From the start to the first question to approved peers whether this node can be reached.
     pub probe_after: Duration,
     /// Whether private addresses count as reachable: in a realm that never leaves one network.
@@ -124,6 +127,7 @@ impl Default for NetLimits {
             idle: Duration::from_secs(60),
             heartbeat: Duration::from_secs(1),
             ping: Duration::from_secs(15),
+            ping_answer: Duration::from_secs(10),
             probe_after: Duration::from_secs(15),
             probe_private: false,
         }

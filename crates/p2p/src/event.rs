@@ -68,10 +68,12 @@ pub enum NetworkEvent {
     Reachability(Reachability),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How a peer is reached, the best first. A TCP connection is closed by the machine of a node that dies,
+/// where QUIC falls silent, and costs about a fifth less while it is idle (decision 0015).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Link {
-    Quic,
     Tcp,
+    Quic,
     Relay,
 }
 

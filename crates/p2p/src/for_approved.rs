@@ -24,6 +24,8 @@ use libp2p::{
 
 use tokio::sync::oneshot;
 
+use crate::address;
+
 pub(crate) use handler::{Handler, ToHandler};
 
 /// Dropped by the last handler that was switched: whoever waits for the other end is told so.
@@ -307,9 +309,15 @@ impl<B: NetworkBehaviour> NetworkBehaviour for ForApproved<B> {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner.as_mut().map_or(Ok(Vec::new()), |inner| {
-            inner.handle_pending_outbound_connection(connection, peer, addresses, role)
-        })
+        let Some(inner) = &mut self.inner else {
+            return Ok(Vec::new());
+        };
+        let mut known =
+            inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        // All that is given here is tried at once: a worse link would often win the race by a little.
+        let best = known.iter().map(address::link_of).min();
+        known.retain(|address| Some(address::link_of(address)) == best);
+        Ok(known)
     }
 
     fn handle_established_outbound_connection(
@@ -393,5 +401,47 @@ impl<B: NetworkBehaviour> NetworkBehaviour for ForApproved<B> {
                 .map(|event| event.map_in(ToHandler::Inner)),
             None => Poll::Pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use realm_identity::{Hash, SecretKey};
+
+    use super::*;
+    use crate::{behaviour, key};
+
+    #[test]
+    fn of_what_is_dialled_at_once_the_best_links_alone_are_tried() {
+        let [own, peer] = [1, 2].map(|seed| {
+            let key = SecretKey::from_seed(&[seed; 32]).public();
+            key::peer_of(&key).expect("a peer")
+        });
+        let [quic, tcp, tcp6] = [
+            "/ip4/192.0.2.1/udp/1/quic-v1",
+            "/ip4/192.0.2.1/tcp/1",
+            "/ip6/2001:db8::1/tcp/1",
+        ]
+        .map(|text| text.parse::<Multiaddr>().expect("an address"));
+        let mut kad = behaviour::kad(Hash::of(b"a realm"), own).expect("a behaviour");
+        let dialled = |kad| {
+            let (id, role) = (ConnectionId::new_unchecked(1), Endpoint::Dialer);
+            let mut wrapped = ForApproved::new(Some(kad));
+            let known = wrapped.handle_pending_outbound_connection(id, Some(peer), &[], role);
+            let mut known = known.expect("not denied");
+            known.iter_mut().for_each(|address| {
+                if let Some(libp2p::multiaddr::Protocol::P2p(_)) = address.iter().last() {
+                    address.pop();
+                }
+            });
+            (known, wrapped.inner.expect("a behaviour"))
+        };
+        kad.add_address(&peer, quic.clone());
+        let (known, mut kad) = dialled(kad);
+        assert_eq!(known, [quic]);
+        for address in [&tcp, &tcp6] {
+            kad.add_address(&peer, address.clone());
+        }
+        assert_eq!(dialled(kad).0, [tcp, tcp6]);
     }
 }

@@ -22,6 +22,10 @@ pub(crate) const TOPICS_PER_PEER: usize = 8;
 const MESH: usize = 4;
 const MESH_LOW: usize = 3;
 const MESH_HIGH: usize = 6;
+/// Peers outside of it that are told what a node has, at each heartbeat: so many, or this part of them.
+/// A message that the mesh lost is found so; the log has ways of its own.
+const TOLD_OF: usize = 2;
+const TOLD_OF_PART: f64 = 0.05;
 const PRUNE_BACKOFF: Duration = Duration::from_secs(5);
 /// Below the graylist threshold, so that a stranger neither gets nor gives gossip.
 const SCORE_STRANGER: f64 = -1000.0;
@@ -53,6 +57,8 @@ pub(crate) fn build(heartbeat: Duration) -> Result<Gossip, String> {
         .flood_publish(false)
         .heartbeat_interval(heartbeat)
         .heartbeat_initial_delay(heartbeat)
+        .gossip_lazy(TOLD_OF)
+        .gossip_factor(TOLD_OF_PART)
         .mesh_outbound_min(1)
         .mesh_n_low(MESH_LOW)
         .mesh_n(MESH)

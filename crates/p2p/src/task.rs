@@ -3,10 +3,11 @@
 mod begun;
 mod command;
 mod dial;
+mod reason;
 mod silence;
 mod swarm;
 
-pub(crate) use dial::chain as dial_reason;
+pub(crate) use reason::chain as dial_reason;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

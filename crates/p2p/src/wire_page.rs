@@ -96,7 +96,6 @@ fn constants() -> Vec<(&'static str, String)> {
             "behaviour::RELAY_BEGUN_AGAIN",
             time(behaviour::RELAY_BEGUN_AGAIN),
         ),
-        ("behaviour::PING_TIMEOUT", time(behaviour::PING_TIMEOUT)),
     ]
 }
 
@@ -127,6 +126,7 @@ fn limits() -> Vec<(&'static str, String)> {
         idle,
         heartbeat,
         ping,
+        ping_answer,
         probe_after,
         probe_private: _,
     } = NetLimits::default();
@@ -158,6 +158,7 @@ fn limits() -> Vec<(&'static str, String)> {
         ("limits.idle", time(idle)),
         ("limits.heartbeat", time(heartbeat)),
         ("limits.ping", time(ping)),
+        ("limits.ping_answer", time(ping_answer)),
         ("limits.probe_after", time(probe_after)),
     ]
 }

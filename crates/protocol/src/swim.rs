@@ -232,7 +232,8 @@ impl Swim {
         };
         let (id, incarnation) = (*member.id(), member.incarnation());
         self.apply(foca::Member::new(id, incarnation, State::Suspect), mono);
-        self.schedule(mono + SUSPECT_MS, Timed::GiveUp(id, incarnation));
+        let due = mono + self.health.slowed(SUSPECT_MS);
+        self.schedule(due, Timed::GiveUp(id, incarnation));
     }
 
     pub fn packet(&mut self, from: PublicKey, packet: &[u8], mono: u64) -> Result<(), BadPacket> {
@@ -263,6 +264,9 @@ impl Swim {
 
     /// Runs the timers that are due.
     pub fn tick(&mut self, mono: u64) {
+        if let Some(late) = self.next_timeout().and_then(|due| mono.checked_sub(due)) {
+            self.health.late(late);
+        }
         self.forgive(mono);
         while let Some(entry) = self
             .timers
@@ -396,7 +400,8 @@ impl Swim {
             }
         }
         for (id, incarnation) in suspects {
-            self.schedule(mono + SETTLE_MS, Timed::GiveUp(id, incarnation));
+            let due = mono + self.health.slowed(SETTLE_MS);
+            self.schedule(due, Timed::GiveUp(id, incarnation));
             self.check(id, incarnation, mono);
         }
         trouble

@@ -49,6 +49,7 @@ async fn scene() -> Scene {
         volumes: dir.path().join("volumes"),
         volume_prefixes: Vec::new(),
         changed: Arc::new(sender),
+        tasks: tokio::runtime::Handle::current(),
     };
     Scene {
         tools,

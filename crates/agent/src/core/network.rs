@@ -99,7 +99,8 @@ impl Core {
                 if !self.addresses.contains(&address) {
                     self.addresses.push(address);
                     // The first one is what people and other machines are told.
-                    self.addresses.sort_by_key(|at| is_here_only(at));
+                    self.addresses
+                        .sort_by_key(|at| (is_here_only(at), !at.contains("/tcp/")));
                 }
                 self.publish_view().await;
             }

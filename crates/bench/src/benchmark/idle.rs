@@ -16,6 +16,7 @@ use crate::{
 };
 
 const NODES: [&str; 8] = ["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"];
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const STARTS: usize = 20;
 /// Over which the idle processor time is counted. Longer than any regular chore of an agent.
 const WATCHED: Duration = Duration::from_secs(90);
@@ -24,7 +25,12 @@ const SETTLE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn run(scene: &Scene) -> Result<Measured> {
-    let mut realm = scene.realm_of(&NODES);
+    let mut realm = Cluster::new(&scene.realm);
+    for node in NODES {
+        // Beside the TCP address that every node of the kit has: as an agent listens by default.
+        realm.add_node_with(node, &[], &["--listen", QUIC]);
+    }
+    realm.wait_ready(NODES[0]);
     let watched = if scene.quick { WATCHED / 9 } else { WATCHED };
     say(
         "idle",

@@ -211,5 +211,5 @@ fn a_member_that_lies_about_programs_holds_up_nobody() {
         .collect();
     scene.realm.ok(&remove);
     back_to(&scene, "one", before[0]);
-    scene.assert_shown(&[], &[&scene.target.members[1]]);
+    scene.assert_shown(&[], &[&scene.target.members[2]]);
 }

@@ -11,8 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Done, Flow, Outgoing, QUEUE_FULL, Task, WRITERS_MAX,
-    dial::{Waiting, connect_error},
+    Done, Flow, Outgoing, QUEUE_FULL, Task, WRITERS_MAX, dial::Waiting, reason::connect_error,
 };
 use crate::{
     ConnectError, FetchError, GossipId, PeerInfo, PublishError, Stats, Topic, Verdict, address,

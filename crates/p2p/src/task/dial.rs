@@ -12,9 +12,12 @@ use libp2p::{
 use realm_identity::PublicKey;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Task, begun};
+use super::{
+    Task, begun,
+    reason::{again, chain, connect_error},
+};
 use crate::{
-    ConnectError, address, key,
+    ConnectError, Link, address, key,
     streams::{OpenError, Opened},
 };
 
@@ -206,9 +209,16 @@ impl Task {
             return self.waiting_failed(to, &OpenError::NoAddress);
         };
         let beside = self.dials.values().any(|dial| dial.key == Some(to));
-        let opts = DialOpts::peer_id(peer)
+        let is_tcp = |address| address::link_of(address) == Link::Tcp;
+        let all_tcp = !addresses.is_empty() && addresses.iter().all(is_tcp);
+        let mut opts = DialOpts::peer_id(peer)
             .addresses(addresses)
             .override_dial_concurrency_factor(BESIDE);
+        if all_tcp {
+            // Two that dial each other from the ports they listen on, as those do whom a partition parted,
+            // get one connection with two beginners, which is none.
+            opts = opts.allocate_new_port();
+        }
         let opts = match (beside, &first) {
             (true, _) => opts.condition(PeerCondition::Always).build(),
             // A connection that died may take long to close; it is no reason not to dial.
@@ -367,6 +377,7 @@ impl Task {
         error: &DialError,
     ) {
         let dial = self.dials.remove(&connection);
+        let by_behaviour = dial.is_none();
         let key = key.or_else(|| dial.as_ref().and_then(|dial| dial.key));
         let unknown = dial.as_ref().map_or(Unknown::Fail, |dial| dial.unknown);
         let tried = dial.as_ref().and_then(|dial| dial.first.clone());
@@ -408,6 +419,10 @@ impl Task {
         }
         if let Some((tried, _)) = tried {
             self.dial_others(key, unknown, &tried);
+        } else if by_behaviour && self.waiting.contains_key(&key) && !self.book.of(&key).is_empty()
+        {
+            // A behaviour tries the best links alone.
+            self.dial_known(key, Unknown::Ask);
         } else {
             self.not_found(key, unknown, OpenError::Connect(chain(error)));
         }
@@ -440,52 +455,4 @@ impl Task {
             }
         }
     }
-}
-
-pub(super) fn connect_error(target: PublicKey, error: &OpenError) -> ConnectError {
-    match error {
-        OpenError::NoAddress => ConnectError::NoAddress(target),
-        OpenError::Unsupported => ConnectError::Unsupported("this protocol"),
-        error => ConnectError::Failed {
-            target: target.to_string(),
-            reason: error.to_string(),
-        },
-    }
-}
-
-fn again(error: &OpenError) -> OpenError {
-    match error {
-        OpenError::NoAddress => OpenError::NoAddress,
-        OpenError::Unsupported => OpenError::Unsupported,
-        error => OpenError::Connect(error.to_string()),
-    }
-}
-
-/// What went wrong, for people: each address with its innermost reason.
-pub(crate) fn chain(error: &DialError) -> String {
-    match error {
-        DialError::Transport(attempts) => {
-            let reasons: Vec<_> = attempts
-                .iter()
-                .map(|(address, error)| format!("{address}: {}", innermost(error)))
-                .collect();
-            reasons.join("; ")
-        }
-        DialError::Denied { cause } => innermost(cause),
-        DialError::NoAddresses => "no address is known, or only our own".to_owned(),
-        DialError::WrongPeerId { obtained, .. } => match key::key_of(obtained) {
-            Some(key) => format!("another node answers there: {key}"),
-            None => format!("another node answers there: {obtained}"),
-        },
-        DialError::LocalPeerId { .. } => "that is this node itself".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

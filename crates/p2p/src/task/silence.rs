@@ -7,7 +7,6 @@ use realm_identity::PublicKey;
 use tokio::time::Instant;
 
 use super::{TICK, Task};
-use crate::behaviour::PING_TIMEOUT;
 
 /// A tick later than this means that this node was stopped, or has too much to do, not that others are silent.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -39,7 +38,7 @@ impl Task {
             return self.forgive_silence(now);
         }
         // Without an answer for this long a connection is taken for dead.
-        let silence_max = self.limits.ping.saturating_add(PING_TIMEOUT);
+        let silence_max = self.limits.ping.saturating_add(self.limits.ping_answer);
         let limits = &self.swarm.behaviour().limits;
         let approved = self
             .peers

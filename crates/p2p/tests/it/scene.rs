@@ -33,6 +33,7 @@ pub fn config(seed: u8, listen: &str) -> Config {
     config.agent_version = format!("realm/test-{seed}");
     config.limits.heartbeat = Duration::from_millis(100);
     config.limits.ping = Duration::from_secs(2);
+    config.limits.ping_answer = Duration::from_secs(2);
     config
 }
 

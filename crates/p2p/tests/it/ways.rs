@@ -1,5 +1,7 @@
 //! Which of several ways to a peer is taken, and by whom.
 
+use realm_p2p::Link;
+
 use crate::scene::{Node, config};
 
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -99,4 +101,32 @@ async fn many_that_are_gone_keep_nobody_waiting_for_long() {
     };
     let ((), found) = tokio::join!(gone_asked, asked);
     assert_eq!(found, to.key());
+}
+
+/// How `node` is connected with `to`.
+async fn link(node: &Node, to: &Node) -> Link {
+    let peers = node.handle.peers().await.unwrap();
+    peers.iter().find(|peer| peer.key == to.key()).unwrap().link
+}
+
+/// A node that listens both ways.
+async fn both_ways(seed: u8) -> Node {
+    let mut config = config(seed, QUIC);
+    config.listen.push(TCP.to_owned());
+    Node::start(config).await
+}
+
+#[tokio::test]
+async fn who_listens_both_ways_is_reached_over_tcp() {
+    let (a, b) = (both_ways(1).await, both_ways(2).await);
+    a.approve(&[&b]).await;
+    b.approve(&[&a]).await;
+    let mut addresses = b.handle.listen_addresses().await.unwrap();
+    // What was learnt last would be tried first.
+    addresses.sort_by_key(|address| address.contains("quic"));
+    for address in &addresses {
+        knows(&a, &b, &[address]).await;
+    }
+    a.handle.connect(b.key()).await.unwrap();
+    assert_eq!(link(&a, &b).await, Link::Tcp);
 }

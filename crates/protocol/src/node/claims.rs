@@ -11,6 +11,9 @@ use crate::{Effect, Fold, Frame, Now, Offence, Op, frame::Bytes, limits::*};
 /// How often a peer that names claims unknown here is asked for them: as often as it is compared
 /// with anyway.
 const ASK_BACK_EVERY_MS: u64 = super::SYNC_EVERY_MS;
+/// Peers that are told of a claim that an approved peer brought: who learnt of it first told everybody.
+/// If all did that, who comes into a realm of fifty would cost thousands of frames.
+const TOLD_ON: usize = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -209,7 +212,7 @@ impl<F: Fold + Clone> Node<F> {
             return;
         }
         match self.verify_claim(from, wire) {
-            Ok(claim) => self.keep_claim(hash, claim, wire),
+            Ok(claim) => self.keep_claim(from, hash, claim, wire),
             // The approval of the witness may not have reached this node yet.
             Err(ClaimError::NotWitness(_)) => self.keep_waiting(from, wire),
             Err(error) => {
@@ -266,7 +269,13 @@ impl<F: Fold + Clone> Node<F> {
         Ok(claim)
     }
 
-    fn keep_claim(&mut self, hash: Hash, claim: WitnessedClaim, wire: &[u8]) {
+    fn keep_claim(
+        &mut self,
+        from: Option<PublicKey>,
+        hash: Hash,
+        claim: WitnessedClaim,
+        wire: &[u8],
+    ) {
         let others = self.claims.set.values().filter(|other| {
             other.claim.key == claim.claim.key && other.claim.node != claim.claim.node
         });
@@ -296,6 +305,21 @@ impl<F: Fold + Clone> Node<F> {
         conflict
             .into_iter()
             .for_each(|conflict| self.writes.hold(conflict));
-        self.send_approved(&Frame::Claims(vec![Bytes(wire.to_vec())]));
+        self.tell_on(from, &Frame::Claims(vec![Bytes(wire.to_vec())]));
+    }
+
+    fn tell_on(&mut self, from: Option<PublicKey>, frame: &Frame) {
+        let Some(from) = from.filter(|from| self.approved.contains(from)) else {
+            return self.send_approved(frame);
+        };
+        let approved = self
+            .peers
+            .keys()
+            .filter(|peer| self.approved.contains(peer));
+        let mut others: Vec<_> = approved.filter(|peer| **peer != from).copied().collect();
+        for _ in 0..TOLD_ON.min(others.len()) {
+            let at = self.rng.random_range(0..others.len());
+            self.send(others.swap_remove(at), frame);
+        }
     }
 }

@@ -11,9 +11,9 @@ use crate::{
     swim::{BadPacket, Out},
 };
 
-/// A connection to a lost member on which nothing came for so long is dead: the peer answers questions
-/// of membership several times in it.
-const SILENT_MS: u64 = 3_000;
+/// A connection to a member that was lost so long ago, and on which nothing came for so long, is dead:
+/// meanwhile the member was asked at least twice whether it is back.
+const SILENT_MS: u64 = 5_000;
 
 /// What is kept for one connected peer.
 #[derive(Debug, Default)]
@@ -217,13 +217,15 @@ impl<F: Fold + Clone> Node<F> {
     /// question whether a connection is alive, asked of every peer, is asked rarely for that.
     pub(super) fn hang_up_on_lost(&mut self, now: Now) {
         let members = self.swim.members();
-        let lost = |peer: &PublicKey| {
+        let lost_since = |peer: &PublicKey| {
             let member = members.get(peer);
-            member.is_some_and(|member| member.state == MemberState::Lost)
+            let lost = member.filter(|member| member.state == MemberState::Lost);
+            lost.map(|member| member.since)
         };
         for (key, peer) in &mut self.peers {
-            let silent = now.mono >= peer.heard_at.saturating_add(SILENT_MS);
-            if silent && !peer.hung_up && lost(key) {
+            // In a large realm most say nothing to each other for longer than this.
+            let silent = |lost: u64| now.mono >= lost.max(peer.heard_at).saturating_add(SILENT_MS);
+            if !peer.hung_up && lost_since(key).is_some_and(silent) {
                 peer.hung_up = true;
                 self.effects.push_back(Effect::HangUp { peer: *key });
             }

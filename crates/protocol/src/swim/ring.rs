@@ -17,6 +17,8 @@ pub(super) struct Ring {
     pub mono: u64,
     /// The first node hears nobody.
     pub deaf: bool,
+    /// Timers come later than they are due by so much.
+    pub late: u64,
     /// What this one says is lost.
     pub mute: Option<usize>,
     /// Members that the first one called suspect or down, other than to their face.
@@ -43,6 +45,7 @@ impl Ring {
             nodes,
             mono: 0,
             deaf: false,
+            late: 0,
             mute: None,
             verdicts: 0,
             losses: 0,
@@ -55,7 +58,13 @@ impl Ring {
         for _ in 0..millis / STEP {
             self.mono += STEP;
             for index in 0..NODES {
-                self.nodes[index].tick(self.mono);
+                let node = &mut self.nodes[index];
+                if node
+                    .next_timeout()
+                    .is_some_and(|due| due + self.late <= self.mono)
+                {
+                    node.tick(self.mono);
+                }
                 self.deliver(index);
             }
         }

@@ -4,7 +4,7 @@
 use foca::{Header, Member, Message, State, Timer};
 use realm_identity::PublicKey;
 
-use super::{Id, Out, Swim, Timed, wire::write_packet};
+use super::{Id, Out, PAUSE_MS, Swim, Timed, wire::write_packet};
 use crate::MemberState;
 
 /// Between two questions to a suspect: it gets six.
@@ -18,12 +18,23 @@ const DOUBTS_MAX: u32 = 3;
 /// Probes in a row without an accusation that take one doubt away: five seconds of them.
 const QUIET_PROBES: u32 = 20;
 
+/// Timers that are late by so much, as a rule, make everything about others take once more as long.
+const LATE_MS: u64 = 40;
+/// Up to so many times more.
+const LATE_MAX: u64 = 4;
+/// Timers of which the average is taken.
+const LATE_OF: u64 = 8;
+
 /// How far this node can trust its own probes. One that is slow, or far from the others, gets no
-/// answers in time; its accusations are refuted, and it gives its probes longer.
+/// answers in time; its accusations are refuted, and it gives its probes longer. One whose timers come
+/// late has too little of its machine, and what others say waits there as long.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     doubts: u32,
     quiet: u32,
+    /// How late timers come, in units of 1/`LATE_OF` ms: an average that follows slowly, so that one
+    /// short stop says nothing.
+    late: u64,
 }
 
 impl Health {
@@ -31,6 +42,21 @@ impl Health {
     pub fn doubt(&mut self) {
         self.doubts = DOUBTS_MAX.min(self.doubts + 1);
         self.quiet = 0;
+    }
+
+    /// A timer came so much later than it was due.
+    pub fn late(&mut self, millis: u64) {
+        self.late = self.late - self.late / LATE_OF + millis.min(PAUSE_MS);
+    }
+
+    /// How many times longer than on a machine with nothing to do anything takes.
+    fn slow(&self) -> u64 {
+        1 + (self.late / LATE_OF / LATE_MS).min(LATE_MAX)
+    }
+
+    /// What is `millis` for a healthy node.
+    pub fn slowed(&self, millis: u64) -> u64 {
+        millis * self.slow()
     }
 
     fn probed(&mut self, accused: bool) {
@@ -45,8 +71,9 @@ impl Health {
     pub fn stretch(&self, timer: &Timer<Id>, millis: u64) -> u64 {
         match timer {
             Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
-                millis * u64::from(1 + self.doubts)
+                millis * self.slow().max(u64::from(1 + self.doubts))
             }
+            Timer::ChangeSuspectToDown { .. } => self.slowed(millis),
             _ => millis,
         }
     }
@@ -74,7 +101,7 @@ impl Swim {
         };
         self.members.get(node).is_some_and(|member| {
             member.state == MemberState::Suspect
-                && mono >= member.since + TOLD_MS
+                && mono >= member.since + self.health.slowed(TOLD_MS)
                 && !self.hearing.has_heard_since(*node, member.since)
         })
     }
@@ -136,7 +163,10 @@ impl Swim {
         let suspicion = Member::new(id, incarnation, State::Suspect);
         let packet = write_packet(&header, vec![suspicion]);
         self.out.push_back(Out::Send { to, packet });
-        self.schedule(mono + CHECK_MS, Timed::Check(id, incarnation));
+        self.schedule(
+            mono + self.health.slowed(CHECK_MS),
+            Timed::Check(id, incarnation),
+        );
     }
 
     /// Whoever accuses, and those whose keys are closest to the suspect's.
@@ -163,7 +193,10 @@ impl Swim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swim::ring::{Ring, STEP};
+    use crate::swim::{
+        SUSPECT_MS,
+        ring::{Ring, STEP},
+    };
 
     /// The second node says to the first one that the third is down.
     fn tell_of_a_death(ring: &mut Ring) -> MemberState {
@@ -223,5 +256,41 @@ mod tests {
             health.probed(false);
         }
         assert_eq!(health.stretch(&probe, 250), 750);
+    }
+
+    #[test]
+    fn who_has_too_little_of_its_machine_gives_others_longer() {
+        let probe = Timer::ProbeRandomMember(0);
+        let down = Timer::ChangeSuspectToDown {
+            member_id: *Ring::settled().nodes[0].foca.identity(),
+            incarnation: 0,
+            token: 0,
+        };
+        let mut health = Health::default();
+        // One stop, and what a timer is late by anyway.
+        health.late(PAUSE_MS);
+        (0..100).for_each(|_| health.late(5));
+        assert_eq!((health.stretch(&down, 850), health.slowed(100)), (850, 100));
+        (0..100).for_each(|_| health.late(LATE_MS));
+        assert_eq!(health.stretch(&down, 850), 1_700);
+        assert_eq!(health.stretch(&probe, 250), 500);
+        (0..3).for_each(|_| health.doubt());
+        assert_eq!(health.stretch(&probe, 250), 1_000, "the longer of both");
+        (0..100).for_each(|_| health.late(60_000));
+        assert_eq!(health.slowed(100), 100 * (1 + LATE_MAX), "bounded");
+        (0..100).for_each(|_| health.late(0));
+        assert_eq!(health.slowed(100), 100);
+    }
+
+    #[test]
+    fn a_node_on_a_busy_machine_loses_nobody_who_answers_late() {
+        for (late, lost) in [(0, true), (2 * LATE_MS, false)] {
+            let mut ring = Ring::settled();
+            ring.late = late;
+            ring.run(5_000);
+            ring.mute = Some(2);
+            ring.run(2 * SUSPECT_MS);
+            assert_eq!(ring.state(0, 2) == MemberState::Lost, lost, "{late} ms");
+        }
     }
 }

@@ -135,6 +135,37 @@ fn claims_that_a_peer_always_refuses_do_not_hold_up_the_others() {
     assert!(claims.iter().all(sent));
 }
 
+#[test]
+fn everybody_is_told_of_a_claim_by_who_learnt_of_it_first_and_by_nobody_else() {
+    let mut net = Net::new(1);
+    let peers: Vec<_> = (1..=10).map(name).collect();
+    let nodes = peers.iter().copied().chain([name(0)]).collect();
+    net.give(0, Event::Approved { nodes });
+    for peer in peers.clone() {
+        net.give(0, Event::PeerConnected { peer });
+    }
+    let told = |net: &mut Net, event: Event| -> BTreeSet<_> {
+        net.kept.clear();
+        net.give(0, event);
+        let sent = net.kept.iter().filter_map(|(_, effect)| match effect {
+            Effect::Send { to, frame } => Some((*to, Frame::decode(frame).unwrap())),
+            _ => None,
+        });
+        let claims = sent.filter(|(_, frame)| matches!(frame, Frame::Claims(_)));
+        claims.map(|(to, _)| to).collect()
+    };
+    let claim = claimed(50, 50, 0);
+    let all = told(&mut net, Event::AddClaim { claim });
+    assert_eq!(all, peers.into_iter().collect());
+    let brought = frame(1, claims_frame(&claimed(51, 51, 2)));
+    let few = told(&mut net, brought);
+    assert!(few.len() == 3 && !few.contains(&name(1)), "{few:?}");
+    // A stranger that shows its own claim is one whom nobody knows yet.
+    net.give(0, Event::PeerConnected { peer: name(52) });
+    let shown = frame(52, claims_frame(&claimed(52, 52, 3)));
+    assert_eq!(told(&mut net, shown).len(), 10);
+}
+
 /// Frames of strangers are few a second.
 fn say_slowly(net: &mut Net, from: usize, claim: &[u8]) {
     net.mono += 500;

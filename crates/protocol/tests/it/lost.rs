@@ -180,6 +180,20 @@ fn a_partition_that_heals_loses_nobody_again() {
 }
 
 #[test]
+fn a_connection_outlives_a_loss_that_is_taken_back() {
+    let mut net = Net::new(4);
+    net.run(5_000);
+    net.deaf.insert(3);
+    net.run(4_000);
+    assert_eq!(net.state(0, 3), Some(MemberState::Lost));
+    net.deaf.clear();
+    net.run(10_000);
+    assert_eq!(net.state(0, 3), Some(MemberState::Up));
+    let hung_up = net.saw(|effect| matches!(effect, Effect::HangUp { .. }));
+    assert_eq!(hung_up, 0);
+}
+
+#[test]
 fn a_dead_connection_to_a_lost_member_is_given_up_once() {
     let mut net = Net::new(4);
     net.run(5_000);

@@ -20,7 +20,7 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Answers every question: with wrong bytes, without end, a byte in a second, or not at all.
 pub async fn about_programs(blows: Arc<Blows>) {
     loop {
-        let Ok(mut foe) = blows.member(1).await else {
+        let Ok(mut foe) = blows.member(2).await else {
             continue;
         };
         let mut asked = foe.asked(BLOB);

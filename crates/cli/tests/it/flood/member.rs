@@ -63,7 +63,7 @@ fn frame(blows: &Blows, number: u64) -> Vec<u8> {
 
 /// An entry of the member's own, for the next revision of nobody's log.
 fn forged(blows: &Blows, number: u64) -> Frame {
-    let [member, _] = &blows.target.members;
+    let [member, ..] = &blows.target.members;
     let body = Body {
         state: Hash::of(b"a state"),
         kind: Kind::Scale.number(),

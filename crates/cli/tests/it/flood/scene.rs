@@ -17,7 +17,7 @@ pub const STILL: &str = "still";
 pub const LOUD: &str = "loud";
 
 /// Members that were taken over.
-const TAKEN: [&str; 2] = ["mallory", "malvina"];
+const TAKEN: [&str; 3] = ["mallory", "malvina", "malory"];
 
 /// Nodes "one" and "two" are honest. The others joined by an invite as they did and were taken over:
 /// their agents are gone, and their keys are the foes'.
@@ -26,7 +26,7 @@ pub struct Scene {
     pub target: Target,
 }
 
-/// What a foe knows: node "one", which it attacks, and the keys of two members.
+/// What a foe knows: node "one", which it attacks, and the keys of three members.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub address: String,
@@ -35,7 +35,7 @@ pub struct Target {
     /// The header that opens what is for this machine's user alone.
     pub token: String,
     pub realm: RealmId,
-    pub members: [SecretKey; 2],
+    pub members: [SecretKey; TAKEN.len()],
 }
 
 impl Scene {
