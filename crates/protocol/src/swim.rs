@@ -264,7 +264,8 @@ impl Swim {
 
     /// Runs the timers that are due.
     pub fn tick(&mut self, mono: u64) {
-        if let Some(late) = self.next_timeout().and_then(|due| mono.checked_sub(due)) {
+        let late = self.next_timeout().and_then(|due| mono.checked_sub(due));
+        if let Some(late) = late.filter(|late| *late <= PAUSE_MS) {
             self.health.late(late);
         }
         self.forgive(mono);
@@ -294,6 +295,7 @@ impl Swim {
             .map_or(0, |due| mono.saturating_sub(due));
         if late > PAUSE_MS {
             self.health.doubt();
+            self.health.late(late);
             self.hearing.paused(late, mono);
             let timers = std::mem::take(&mut self.timers);
             self.timers = timers

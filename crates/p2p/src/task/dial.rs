@@ -17,7 +17,7 @@ use super::{
     reason::{again, chain, connect_error},
 };
 use crate::{
-    ConnectError, Link, address, key,
+    ConnectError, Link, address, frames, key,
     streams::{OpenError, Opened},
 };
 
@@ -147,7 +147,10 @@ impl Task {
                 &OpenError::Connect("too many requests wait for it".to_owned()),
             );
         }
-        let (first, urgent) = (waiting.is_empty(), matches!(then, Waiting::Stream { .. }));
+        let first = waiting.is_empty();
+        // Frames are what both of two nodes have for each other all the time.
+        let urgent =
+            matches!(&then, Waiting::Stream { protocol, .. } if *protocol != frames::PROTOCOL);
         waiting.push(then);
         let now = Instant::now();
         if urgent {
