@@ -1,9 +1,9 @@
 //! The agent: the one place where log, network, store and runtime meet.
 //!
 //! [`Agent::start`] builds every part and hands it to one task, the core, which owns the
-//! realm's state on this node and has a thread of its own. Around it: the ledger's thread, the network's thread (with the
-//! RPC server on it), the guests' threads of the runtime, one task for each cell, and the
-//! HTTP endpoint. All of them are stopped in order by [`Agent::shutdown`].
+//! realm's state on this node and has a thread of its own. Around it: the ledger's thread, the
+//! network's thread (with the RPC server on it), the guests' threads of the runtime, one task for
+//! each cell, and the HTTP endpoint. All of them are stopped in order by [`Agent::shutdown`].
 //!
 //! What must stay absent: an owner's private key, and any way to change state but a signed intent.
 

@@ -34,6 +34,19 @@ pub(crate) fn of_link(
     Some(fitting.cloned().unwrap_or(address))
 }
 
+/// In the order in which a node tells where it listens: what other machines can dial first, and of that
+/// what they dial first.
+pub(crate) fn sort(addresses: &mut [String]) {
+    addresses.sort_by_key(|at| {
+        let link = match kind(at) {
+            Link::Tcp => 0,
+            Link::Quic => 1,
+            _ => 2,
+        };
+        (realm_p2p::is_here_only(at), link)
+    });
+}
+
 fn kind(address: &str) -> Link {
     let mut parts = address.split('/');
     if parts.clone().any(|part| part == "p2p-circuit") {
@@ -105,6 +118,19 @@ mod tests {
         let other = of_link(at(quic), Some(Link::Tcp), &all[..1]);
         assert_eq!(other, at(quic), "that machine may be out of reach");
         assert_eq!(of_link(None, Some(Link::Tcp), &all), None);
+    }
+
+    #[test]
+    fn what_others_can_dial_is_told_first_and_of_that_what_they_dial_first() {
+        let circuit = through(RELAY);
+        let [here, quic, tcp] = [
+            "/ip4/127.0.0.1/tcp/2020",
+            "/ip4/192.0.2.1/udp/2020/quic-v1",
+            "/ip4/192.0.2.1/tcp/2020",
+        ];
+        let mut addresses = [here, &circuit, quic, tcp].map(str::to_owned);
+        sort(&mut addresses);
+        assert_eq!(addresses, [tcp, quic, &circuit, here]);
     }
 
     #[test]

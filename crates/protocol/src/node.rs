@@ -345,27 +345,26 @@ impl<F: Fold + Clone> Node<F> {
 
     fn send_approved(&mut self, frame: &Frame) {
         let bytes = frame.encode();
-        let peers = self
-            .peers
-            .keys()
-            .filter(|peer| self.approved.contains(peer));
-        self.effects.extend(peers.map(|to| Effect::Send {
+        let sends = self.approved_peers().map(|to| Effect::Send {
             to: *to,
             frame: bytes.clone(),
-        }));
+        });
+        let sends: Vec<_> = sends.collect();
+        self.effects.extend(sends);
+    }
+
+    fn approved_peers(&self) -> impl Iterator<Item = &PublicKey> {
+        let peers = self.peers.keys();
+        peers.filter(|peer| self.approved.contains(peer))
     }
 
     fn any_approved_peer(&mut self) -> Option<PublicKey> {
-        let peers: Vec<_> = self
-            .peers
-            .keys()
-            .filter(|peer| self.approved.contains(peer))
-            .collect();
+        let peers: Vec<_> = self.approved_peers().copied().collect();
         if peers.is_empty() {
             return None;
         }
         let at = self.rng.random_range(0..peers.len());
-        Some(*peers[at])
+        Some(peers[at])
     }
 
     fn dial(&mut self, peer: PublicKey, now: Now) {

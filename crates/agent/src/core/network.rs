@@ -1,11 +1,14 @@
 //! What the network tells.
 
 use realm_identity::PublicKey;
-use realm_p2p::{NetworkEvent, Reachability, is_here_only};
+use realm_p2p::{NetworkEvent, Reachability};
 use realm_protocol::{Event, Now};
 
 use super::{Core, effects};
-use crate::offenders::{self, Sentence};
+use crate::{
+    offenders::{self, Sentence},
+    whereabouts,
+};
 
 /// Nodes of the local network that are remembered.
 const MAX_NEIGHBOURS: usize = 256;
@@ -99,8 +102,7 @@ impl Core {
                 if !self.addresses.contains(&address) {
                     self.addresses.push(address);
                     // The first one is what people and other machines are told.
-                    self.addresses
-                        .sort_by_key(|at| (is_here_only(at), !at.contains("/tcp/")));
+                    whereabouts::sort(&mut self.addresses);
                 }
                 self.publish_view().await;
             }

@@ -1,5 +1,6 @@
 //! Which of several ways to a peer is taken, and by whom.
 
+use bytes::Bytes;
 use realm_p2p::Link;
 
 use crate::scene::{Node, config};
@@ -70,6 +71,45 @@ async fn two_that_find_each_other_at_once_connect_once() {
             assert_eq!(node.handle.stats().await.unwrap().connections, 1);
         }
     }
+}
+
+#[tokio::test]
+async fn two_that_have_frames_for_each_other_at_once_connect_once() {
+    for listen in [TCP, QUIC] {
+        let [mut a, mut b] = pair(listen).await;
+        knows(&a, &b, &[&b.address().await]).await;
+        knows(&b, &a, &[&a.address().await]).await;
+        let word = Bytes::from_static(b"a word");
+        let (to_b, to_a) = tokio::join!(
+            a.handle.send_frame(b.key(), word.clone()),
+            b.handle.send_frame(a.key(), word),
+        );
+        to_b.unwrap();
+        to_a.unwrap();
+        assert_eq!((a.frame().await.0, b.frame().await.0), (b.key(), a.key()));
+        for node in [&a, &b] {
+            assert_eq!(node.handle.stats().await.unwrap().connections, 1);
+        }
+    }
+}
+
+/// The port in `/ip4/…/tcp/PORT/p2p/…`, as the system writes it.
+fn port(address: &str) -> String {
+    let port: u16 = address.split('/').nth(4).unwrap().parse().unwrap();
+    format!("{port:04X}")
+}
+
+#[tokio::test]
+async fn a_dial_over_tcp_does_not_come_from_where_the_node_listens() {
+    let [a, b] = pair(TCP).await;
+    knows(&a, &b, &[&b.address().await]).await;
+    a.handle.connect(b.key()).await.unwrap();
+    let (from, to) = (port(&a.address().await), port(&b.address().await));
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let open = |line: &&str| line.contains(&format!(":{to} 01 "));
+    let open: Vec<_> = sockets.lines().filter(open).collect();
+    assert_eq!(open.len(), 1, "{sockets}");
+    assert!(!open[0].contains(&format!(":{from} ")), "{open:?}");
 }
 
 #[tokio::test]

@@ -312,10 +312,7 @@ impl<F: Fold + Clone> Node<F> {
         let Some(from) = from.filter(|from| self.approved.contains(from)) else {
             return self.send_approved(frame);
         };
-        let approved = self
-            .peers
-            .keys()
-            .filter(|peer| self.approved.contains(peer));
+        let approved = self.approved_peers();
         let mut others: Vec<_> = approved.filter(|peer| **peer != from).copied().collect();
         for _ in 0..TOLD_ON.min(others.len()) {
             let at = self.rng.random_range(0..others.len());
