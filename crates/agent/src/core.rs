@@ -360,7 +360,7 @@ impl Core {
         self.node.handle(event, now);
     }
 
-    /// No new work, then the cells, then the disk, then the network.
+    /// No new work, then the cells, then the disk.
     async fn stop(mut self, mut inputs: Inputs) {
         inputs.commands.close();
         let reports: Vec<Op> = self
@@ -384,7 +384,6 @@ impl Core {
             tracing::error!("the ledger did not close in order");
         }
         self.dials.shutdown().await;
-        self.network.shutdown().await;
         self.agent_file.remove();
     }
 }

@@ -9,7 +9,6 @@
 
 pub mod agent_file;
 mod alarms;
-mod apart;
 pub mod approvals;
 mod backoff;
 mod cell;

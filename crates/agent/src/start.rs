@@ -24,7 +24,6 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     Config, VERSION,
     agent_file::AgentFile,
-    apart,
     approvals::Checked,
     clock::Clock,
     control::{Artifacts, Server, Shared},
@@ -269,9 +268,9 @@ impl Agent {
             pinned,
             readiness,
             announced: wires.announced.1,
-            network,
             cancel,
-            core: Some(apart::spawn(core.run(inputs)).map_err(StartError::Thread)?),
+            core: Some(AbortOnDropHandle::new(network.spawn(core.run(inputs)))),
+            network,
             server,
             runtime,
             dir: kept.dir,
@@ -312,8 +311,9 @@ impl Agent {
         let ended = core.await;
         self.core = None;
         match ended {
-            Ok(()) => CoreEnded::Alone,
-            Err(error) => CoreEnded::Panicked(error),
+            Err(error) if error.is_panic() => CoreEnded::Panicked(error),
+            // Cancelled is what the end of the network's thread leaves.
+            Ok(()) | Err(_) => CoreEnded::Alone,
         }
     }
 
@@ -330,7 +330,6 @@ impl Agent {
         {
             tracing::error!(%error, "the core panicked");
         }
-        // A core that did not end in order has left it open.
         self.network.shutdown().await;
         self.runtime.shutdown().await;
         self.server.stopped().await;

@@ -126,7 +126,7 @@ impl Default for NetLimits {
             blobs: 32,
             idle: Duration::from_secs(60),
             heartbeat: Duration::from_secs(1),
-            ping: Duration::from_secs(15),
+            ping: Duration::from_secs(30),
             ping_answer: Duration::from_secs(10),
             probe_after: Duration::from_secs(15),
             probe_private: false,

@@ -3,17 +3,21 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex},
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
 use bytes::Bytes;
 use libp2p::Stream;
 use realm_identity::{Hash, PublicKey, RealmId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use crate::{
-    AddressError, FetchError, GossipId, PeerInfo, Stats, Topic, Verdict, for_approved::Switched,
+    AddressError, FetchError, GossipId, PeerInfo, Stats, Topic, Verdict, beside::Beside,
+    for_approved::Switched,
 };
 
 /// The network has stopped.
@@ -59,6 +63,7 @@ pub enum ConnectError {
 pub struct NetworkHandle {
     key: PublicKey,
     commands: mpsc::Sender<Command>,
+    beside: Beside,
     // Declared after the sender: dropping it waits for the thread, which waits for the senders.
     thread: Arc<Thread>,
 }
@@ -153,11 +158,13 @@ impl NetworkHandle {
     pub(crate) fn new(
         key: PublicKey,
         commands: mpsc::Sender<Command>,
-        thread: JoinHandle<()>,
+        beside: Beside,
+        thread: thread::JoinHandle<()>,
     ) -> Self {
         Self {
             key,
             commands,
+            beside,
             thread: Arc::new(Thread(Mutex::new(Some(thread)))),
         }
     }
@@ -312,7 +319,14 @@ impl NetworkHandle {
             .unwrap_or(Err(ConnectError::Closed))
     }
 
-    /// Ends the network and waits for its thread. Other clones answer [`Closed`] from then on.
+    /// Runs `task` on the network's own thread, for who takes most of what comes in and answers it: between two
+    /// threads each message would wake both. It must not compute for long, and ends by itself once the network
+    /// has: its thread waits for that. A network that is gone cancels it at once.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.beside.spawn(task)
+    }
+
+    /// Ends the network and waits for its thread, so that no task of [`NetworkHandle::spawn`] may call it. Other clones answer [`Closed`] from then on.
     pub async fn shutdown(&self) {
         // Closed already is as good.
         let _ = self.send(Command::Shutdown).await;
@@ -341,7 +355,7 @@ impl NetworkHandle {
 
 /// The network's thread, joined by whoever lets go of it last.
 #[derive(Debug)]
-struct Thread(Mutex<Option<JoinHandle<()>>>);
+struct Thread(Mutex<Option<thread::JoinHandle<()>>>);
 
 impl Thread {
     fn join(&self) {

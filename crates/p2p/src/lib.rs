@@ -11,6 +11,7 @@
 
 mod address;
 mod behaviour;
+mod beside;
 mod blob;
 mod book;
 mod client;

@@ -16,6 +16,7 @@ use libp2p::{
     noise, relay, swarm,
 };
 use tokio::{
+    runtime::{self, Runtime},
     sync::{mpsc, oneshot},
     task::LocalSet,
 };
@@ -23,6 +24,7 @@ use tokio::{
 use crate::{
     Config, NetworkEvent, NetworkHandle, Services, StartError, address, behaviour,
     behaviour::Behaviour,
+    beside::Beside,
     blob, frames,
     gossip::Topics,
     handle::Command,
@@ -60,7 +62,13 @@ impl Network {
         let (commands, receive_commands) = mpsc::channel(COMMANDS);
         let (send_events, events) = mpsc::channel(EVENTS);
         let (ready, started) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::Thread)?;
+        let beside = Beside::new(runtime.handle().clone());
         let start = Start {
+            beside: beside.clone(),
             config,
             services,
             listen,
@@ -70,15 +78,16 @@ impl Network {
         };
         let thread = thread::Builder::new()
             .name("realm-p2p".to_owned())
-            .spawn(move || run(start, ready))
+            .spawn(move || run(&runtime, start, ready))
             .map_err(StartError::Thread)?;
-        let handle = NetworkHandle::new(own, commands, thread);
+        let handle = NetworkHandle::new(own, commands, beside, thread);
         started.await.map_err(|_| StartError::Stopped)??;
         Ok((handle, events))
     }
 }
 
 struct Start {
+    beside: Beside,
     config: Config,
     services: Services,
     listen: Vec<Multiaddr>,
@@ -87,16 +96,11 @@ struct Start {
     events: mpsc::Sender<NetworkEvent>,
 }
 
-/// The network's thread: the swarm, its streams and RPC share one runtime, which spares every message a hop.
-fn run(start: Start, ready: Ready) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
-    };
-    LocalSet::new().block_on(&runtime, async move {
+/// The network's thread: the swarm, its streams, RPC, and who asks to be beside them share one runtime, which
+/// spares every message a hop.
+fn run(runtime: &Runtime, start: Start, ready: Ready) {
+    let beside = start.beside.clone();
+    LocalSet::new().block_on(runtime, async move {
         match build(start) {
             Ok(parts) => {
                 let mut task = Task::new(parts);
@@ -104,6 +108,8 @@ fn run(start: Start, ready: Ready) {
                 // Whoever stopped waiting has dropped the handle too, which ends the task.
                 drop(ready.send(Ok(())));
                 Box::pin(task.run()).await;
+                // They hear that the network is gone, and stop in order.
+                beside.ended().await;
             }
             Err(error) => drop(ready.send(Err(error))),
         }
@@ -112,6 +118,7 @@ fn run(start: Start, ready: Ready) {
 
 fn build(start: Start) -> Result<Parts, StartError> {
     let Start {
+        beside: _,
         config,
         services,
         listen,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::io::BufReader;
 use libp2p::{
     PeerId, Transport as _,
     core::{
@@ -19,6 +20,8 @@ pub(crate) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// A stranger that does not finish its handshake in this time is let go.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Taken from a TCP connection at once. What is above takes 8 KiB at a time, and single bytes while it negotiates.
+const READ_BYTES: usize = 32 * 1024;
 /// What one peer may have in flight to us on one stream, and on one connection.
 pub(crate) const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
 pub(crate) const QUIC_CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -79,6 +82,7 @@ fn direct(
     options: Options,
 ) -> Result<Transport, noise::Error> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(|stream, _| BufReader::with_capacity(READ_BYTES, stream))
         .upgrade(upgrade::Version::V1Lazy)
         .authenticate(noise::Config::new(keypair)?)
         .multiplex(muxer(options))

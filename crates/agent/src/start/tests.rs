@@ -26,7 +26,8 @@ async fn a_core_that_ends_by_itself_is_told() {
     agent.shutdown().await;
 
     let mut agent = Agent::start(config(temp.path())).await.unwrap();
-    agent.core.as_ref().unwrap().abort();
+    let panics = agent.network.spawn(async { panic!("a panic on purpose") });
+    agent.core = Some(AbortOnDropHandle::new(panics));
     assert!(matches!(agent.failed().await, CoreEnded::Panicked(_)));
     assert!(!agent.ready().await);
     agent.shutdown().await;
