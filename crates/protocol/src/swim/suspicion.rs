@@ -16,7 +16,7 @@ const TOLD_MS: u64 = 300;
 /// Probes take at most this many times longer.
 const DOUBTS_MAX: u32 = 3;
 /// Probes in a row without an accusation that take one doubt away: five seconds of them.
-const QUIET_PROBES: u32 = 20;
+const QUIET_PROBES: u32 = 15;
 
 /// Timers that are late by so much, as a rule, make everything about others take once more as long.
 const LATE_MS: u64 = 40;
@@ -59,6 +59,11 @@ impl Health {
         millis * self.slow()
     }
 
+    /// What is `millis` of a healthy node's probe.
+    pub fn of_probe(&self, millis: u64) -> u64 {
+        millis * self.slow().max(u64::from(1 + self.doubts))
+    }
+
     fn probed(&mut self, accused: bool) {
         self.quiet = if accused { 0 } else { self.quiet + 1 };
         if self.quiet >= QUIET_PROBES {
@@ -70,9 +75,7 @@ impl Health {
     /// The time until `timer`, given that it is `millis` for a healthy node.
     pub fn stretch(&self, timer: &Timer<Id>, millis: u64) -> u64 {
         match timer {
-            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
-                millis * self.slow().max(u64::from(1 + self.doubts))
-            }
+            Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => self.of_probe(millis),
             Timer::ChangeSuspectToDown { .. } => self.slowed(millis),
             _ => millis,
         }
@@ -193,10 +196,7 @@ impl Swim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swim::{
-        SUSPECT_MS,
-        ring::{Ring, STEP},
-    };
+    use crate::swim::ring::{Ring, STEP};
 
     /// The second node says to the first one that the third is down.
     fn tell_of_a_death(ring: &mut Ring) -> MemberState {
@@ -289,7 +289,7 @@ mod tests {
             ring.late = late;
             ring.run(5_000);
             ring.mute = Some(2);
-            ring.run(2 * SUSPECT_MS);
+            ring.run(2_000);
             assert_eq!(ring.state(0, 2) == MemberState::Lost, lost, "{late} ms");
         }
     }
