@@ -7,8 +7,10 @@ use bao_tree::io::sync::WriteAt;
 /// A larger write has the kernel take larger pages, which on a virtual machine are those its host took back.
 const PIECE: usize = 64 * 1024;
 
+/// Filled from its start on, as a proof goes.
 pub(super) struct Window {
     start: u64,
+    len: usize,
     bytes: Vec<u8>,
 }
 
@@ -17,7 +19,8 @@ impl Window {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         Self {
             start: range.start,
-            bytes: vec![0; len],
+            len,
+            bytes: Vec::with_capacity(len),
         }
     }
 
@@ -33,11 +36,14 @@ impl Window {
 
 impl WriteAt for Window {
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<usize> {
-        let outside = || io::Error::new(io::ErrorKind::InvalidInput, "outside of the range");
-        let at = at.checked_sub(self.start).ok_or_else(outside)?;
-        let room = usize::try_from(at).ok();
-        let room = room.and_then(|at| self.bytes.get_mut(at..at.checked_add(bytes.len())?));
-        room.ok_or_else(outside)?.copy_from_slice(bytes);
+        let next = self.start + self.bytes.len() as u64;
+        if at != next || bytes.len() > self.len - self.bytes.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "outside of the range, or out of order",
+            ));
+        }
+        self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
