@@ -80,8 +80,9 @@ enum Outcome {
 }
 
 impl CellTask {
-    /// Runs until it is cancelled, or there is nothing left to do.
-    pub async fn run(mut self) {
+    /// Runs until it is cancelled, or there is nothing left to do. Boxed: a future holds what it is made
+    /// from and what it works on, each by itself.
+    pub async fn run(mut self: Box<Self>) {
         let cancel = self.cancel.clone();
         if let Some(end) = self.end.take() {
             // It ran before the agent was started, or before it had to go: not again.
@@ -107,7 +108,7 @@ impl CellTask {
             let (component, index) = (&self.key.0, self.key.1);
             self.event("restarted", format!("{component}#{index} after {wait:?}"));
         }
-        self.remember().await;
+        Box::pin(self.remember()).await;
         // Stays until it is told to go, so that its state is still reported.
         cancel.cancelled().await;
         // It may have been told to go before it ever ran.
@@ -139,7 +140,8 @@ impl CellTask {
         let cancel = self.cancel.clone();
         let prepared = tokio::select! {
             () = cancel.cancelled() => return Outcome::Final,
-            prepared = self.prepare() => prepared,
+            // A cell that runs has no more use for what this takes.
+            prepared = Box::pin(self.prepare()) => prepared,
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,

@@ -359,7 +359,7 @@ impl Supervisor {
             self.stopping.push(slot);
             predecessor
         });
-        let task = cell::CellTask {
+        let task = Box::new(cell::CellTask {
             tools: self.tools.clone(),
             logs: self.logs.clone(),
             key,
@@ -373,7 +373,7 @@ impl Supervisor {
             end,
             lasting,
             doubtful,
-        };
+        });
         let guard = gone.clone().drop_guard();
         let task = self.tools.tasks.spawn(async move {
             // Also when the task panics: nobody may wait for it in vain.

@@ -11,6 +11,8 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 pub(crate) const INSTANCES_PER_CELL: u32 = 32;
 /// Wasmtime's default, named because status reports it.
 pub(crate) const STACK_BYTES: usize = 512 * 1024;
+/// That of a guest and of the host calls it makes, which have half. Two share a page of page tables.
+const FIBER_BYTES: usize = 2 * STACK_BYTES;
 /// The address space behind one memory, whatever a cell may use of it: Wasmtime's default.
 pub(crate) const MEMORY_BYTES: usize = 4 << 30;
 /// What the engine keeps of a cell's instances beside their memories and tables, most of it 32 bytes for each function
@@ -72,6 +74,7 @@ pub(crate) fn base_config(flavour: Flavour, debug: bool) -> Config {
         .wasm_component_model(true)
         .wasm_component_model_async(true)
         .max_wasm_stack(STACK_BYTES)
+        .async_stack_size(FIBER_BYTES)
         .memory_init_cow(true);
     config
 }

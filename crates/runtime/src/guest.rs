@@ -166,6 +166,9 @@ pub(crate) struct Run {
 /// Runs to the end, the deadline or the kill, whichever is first. The store is gone when this is done.
 pub(crate) fn run(run: Run) -> BoxFuture<'static, ExitStatus> {
     let shared = run.shared.clone();
+    // Made out here: what goes into the store would else be kept twice, by the store and by the future.
+    let store = store(&run.ready, run.granted, &shared);
+    let (ready, flavour) = (run.ready, run.flavour);
     async move {
         let kill = shared.kill.clone();
         let deadline = shared.limits.deadline_ms.map(Duration::from_millis);
@@ -179,7 +182,7 @@ pub(crate) fn run(run: Run) -> BoxFuture<'static, ExitStatus> {
             biased;
             () = kill.cancelled() => ExitStatus::Killed,
             () = late => deadline_hit(&shared),
-            status = invoke(run) => status,
+            status = invoke(store, ready, flavour, &shared) => status,
         };
         shared.usage.memory.store(0, Ordering::Relaxed);
         status
@@ -187,24 +190,31 @@ pub(crate) fn run(run: Run) -> BoxFuture<'static, ExitStatus> {
     .boxed()
 }
 
-async fn invoke(run: Run) -> ExitStatus {
-    let shared = run.shared.clone();
-    let mut store = Store::new(
-        &run.ready.engine,
+fn store(ready: &Ready, granted: Granted, shared: &Arc<Shared>) -> Store<CellState> {
+    Store::new(
+        &ready.engine,
         CellState {
-            wasi: run.granted.wasi,
+            wasi: granted.wasi,
             limiter: CellLimiter::new(shared.clone()),
             shared: shared.clone(),
-            network: run.granted.network,
-            vars: run.granted.vars,
+            network: granted.network,
+            vars: granted.vars,
             lookups: HashMap::new(),
             tcp_p3: HashMap::new(),
             listings: Places::new(LISTINGS_MAX),
             file_streams: Places::new(FILE_STREAMS_MAX),
         },
-    );
-    let ended = match configure(&mut store, run.flavour) {
-        Ok(()) => call(&mut store, &run.ready.program).await,
+    )
+}
+
+async fn invoke(
+    mut store: Store<CellState>,
+    ready: Ready,
+    flavour: Flavour,
+    shared: &Shared,
+) -> ExitStatus {
+    let ended = match configure(&mut store, flavour) {
+        Ok(()) => call(&mut store, &ready.program).await,
         Err(error) => Err(error),
     };
     if let Ok(left) = store.get_fuel() {
@@ -215,7 +225,7 @@ async fn invoke(run: Run) -> ExitStatus {
     }
     match ended {
         Ok(code) => ExitStatus::Exited(code),
-        Err(error) => explain(&shared, &error),
+        Err(error) => explain(shared, &error),
     }
 }
 

@@ -126,7 +126,7 @@ async fn a_cell_whose_compiler_is_missing_tries_again() {
     let scene = scene().await;
     let (task, mut changed) = (scene.task(), scene.changed.clone());
     let (shared, cancel) = (task.shared.clone(), task.cancel.clone());
-    let task = tokio::spawn(task.run());
+    let task = tokio::spawn(Box::new(task).run());
     let restarts = async {
         while lock(&shared).restarts < 2 {
             assert_ne!(lock(&shared).state, CellState::Failed);
@@ -193,4 +193,13 @@ async fn an_end_that_the_disk_did_not_take_is_written_when_it_takes_writes() {
     assert!(of(&kept()).is_none(), "not again at once");
     supervisor.shutdown().await;
     assert_eq!(of(&kept()), Some(end.clone()));
+}
+
+#[tokio::test]
+async fn the_task_of_a_cell_is_small() {
+    let task = Box::new(scene().await.task());
+    let own = size_of_val(&*task);
+    let runs = size_of_val(&task.run());
+    // A node has a thousand of them.
+    assert!(own + runs <= 2_500, "{own} bytes, and {runs} as it runs");
 }
