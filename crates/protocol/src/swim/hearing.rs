@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use realm_identity::PublicKey;
 
-use super::SUSPECT_MS;
+use super::{PROBE_PERIOD_MS, SUSPECT_MS};
 
 /// Two probe periods without a word of anybody. Of several others somebody always probes.
-const DEAF_MS: u64 = 500;
+const DEAF_MS: u64 = 2 * PROBE_PERIOD_MS;
 /// Those of one other node say nothing about this one's ears.
 const OTHERS_MIN: usize = 2;
 /// Who hears again says nothing bad about others until what it said to itself meanwhile is old: as
@@ -81,7 +81,7 @@ mod tests {
         assert!(hearing.may_judge(1, 20_000), "the only other one is gone");
         hearing.heard(node, 20_000);
         assert!(!hearing.may_judge(4, 20_000));
-        for at in [20_400, 20_800] {
+        for at in [20_400, 20_900] {
             hearing.heard(node, at);
         }
         hearing.heard(node, 20_000 + MUTE_MS);
@@ -111,6 +111,25 @@ mod tests {
         assert_eq!(ring.verdicts, 0);
         ring.run(4_000);
         assert_eq!(ring.states(0), [MemberState::Up; NODES - 1]);
+    }
+
+    #[test]
+    fn who_was_alone_tells_others_of_lives_that_they_do_not_remember() {
+        let mut ring = Ring::settled();
+        ring.deaf = true;
+        ring.run(5_000);
+        assert_eq!(ring.states(0), [MemberState::Lost; NODES - 1]);
+        // All others start again meanwhile, with their clocks set back.
+        for index in 1..NODES {
+            ring.restart(index, 0);
+        }
+        ring.run(2_000);
+        ring.deaf = false;
+        let mono = ring.mono;
+        ring.nodes[1].announce(name(0), mono);
+        ring.run(5_000);
+        assert_eq!(ring.states(0), [MemberState::Up; NODES - 1]);
+        assert_eq!(ring.states(1), [MemberState::Up; NODES - 1]);
     }
 
     #[test]

@@ -31,16 +31,17 @@ pub(super) fn name(index: usize) -> PublicKey {
     SecretKey::from_seed(&[index as u8; 32]).public()
 }
 
+/// A node that announces itself to all others.
+fn begun(index: usize, epoch: u64, mono: u64) -> Swim {
+    let mut node = Swim::new(name(index), epoch, index as u64);
+    node.set_approved(&(0..NODES).map(name).collect(), mono);
+    (0..NODES).for_each(|peer| node.announce(name(peer), mono));
+    node
+}
+
 impl Ring {
     pub fn settled() -> Self {
-        let approved = (0..NODES).map(name).collect();
-        let mut nodes: Vec<_> = (0..NODES)
-            .map(|index| Swim::new(name(index), 1, index as u64))
-            .collect();
-        for node in &mut nodes {
-            node.set_approved(&approved, 0);
-            (0..NODES).for_each(|peer| node.announce(name(peer), 0));
-        }
+        let nodes = (0..NODES).map(|index| begun(index, 1, 0)).collect();
         let mut ring = Self {
             nodes,
             mono: 0,
@@ -52,6 +53,11 @@ impl Ring {
         };
         ring.run(SETTLED_MS);
         ring
+    }
+
+    /// A node forgets everything, and begins at `epoch`.
+    pub fn restart(&mut self, index: usize, epoch: u64) {
+        self.nodes[index] = begun(index, epoch, self.mono);
     }
 
     pub fn run(&mut self, millis: u64) {

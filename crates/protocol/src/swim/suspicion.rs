@@ -16,7 +16,7 @@ const TOLD_MS: u64 = 300;
 /// Probes take at most this many times longer.
 const DOUBTS_MAX: u32 = 3;
 /// Probes in a row without an accusation that take one doubt away: five seconds of them.
-const QUIET_PROBES: u32 = 15;
+const QUIET_PROBES: u32 = 13;
 
 /// Timers that are late by so much, as a rule, make everything about others take once more as long.
 const LATE_MS: u64 = 40;
