@@ -133,6 +133,8 @@ pub(crate) struct Core {
     pub relays_asked: BTreeMap<PublicKey, u64>,
     pub saved_peers: Vec<String>,
     pub dials: JoinSet<()>,
+    /// Small files that are being written.
+    pub writes: JoinSet<()>,
     pub next_token: Token,
     pub started_mono: u64,
     /// Since when this node is one of the realm; its start where it was before.
@@ -369,12 +371,10 @@ impl Core {
             .map(|(key, seen)| seen.op(key))
             .collect();
         self.supervisor.shutdown().await;
-        if let Err(error) = self.trust.floor.keep_now() {
-            tracing::error!(
-                error = crate::fold::chain(&error),
-                "the time floor is not kept"
-            );
-        }
+        while self.writes.join_next().await.is_some() {}
+        let floor = self.trust.floor.take();
+        self.writes.spawn_blocking(move || floor.keep());
+        while self.writes.join_next().await.is_some() {}
         self.ledger.commit(None, reports).await;
         // Whoever writes the results of the last batches must not wait for us.
         let drain = tokio::spawn(async move { while inputs.written.recv().await.is_some() {} });

@@ -8,6 +8,8 @@
 use realm_identity::{Timestamp, invite::CLOCK_TOLERANCE_MS};
 use realm_store::{DataDir, StateFile, StateFileError};
 
+use crate::fold::chain;
+
 /// Between two writes of a floor that rises; what a crash loses is no more.
 const WRITE_EVERY_MS: u64 = 60_000;
 
@@ -15,9 +17,10 @@ const WRITE_EVERY_MS: u64 = 60_000;
 pub struct Floor {
     at: Timestamp,
     file: StateFile,
-    written: Timestamp,
-    /// On the monotonic clock; None before the first write of this run.
-    written_at: Option<u64>,
+    /// As it was last taken to be written.
+    taken: Timestamp,
+    /// On the monotonic clock; None before the first time of this run.
+    taken_at: Option<u64>,
 }
 
 impl Floor {
@@ -29,8 +32,8 @@ impl Floor {
         Ok(Self {
             at,
             file,
-            written: at,
-            written_at: None,
+            taken: at,
+            taken_at: None,
         })
     }
 
@@ -45,26 +48,42 @@ impl Floor {
         self.at = self.at.max(at);
     }
 
-    /// Writes a floor that has risen, once a minute.
-    pub fn keep(&mut self, mono: u64) -> Result<(), StateFileError> {
+    /// What is to be written of a floor that has risen, once a minute. Writing it blocks.
+    pub fn due(&mut self, mono: u64) -> Option<Write> {
         let due = self
-            .written_at
+            .taken_at
             .is_none_or(|at| mono >= at.saturating_add(WRITE_EVERY_MS));
-        if due && self.at != self.written {
-            // A disk that fails is not tried again at once.
-            self.written_at = Some(mono);
-            return self.keep_now();
+        if !due || self.at == self.taken {
+            return None;
         }
-        Ok(())
+        // A disk that fails is not tried again at once.
+        self.taken_at = Some(mono);
+        Some(self.take())
     }
 
-    /// Writes a floor that has risen.
-    pub fn keep_now(&mut self) -> Result<(), StateFileError> {
-        if self.at != self.written {
-            self.file.write(&self.at.as_millis().to_be_bytes())?;
-            self.written = self.at;
+    /// What is to be written of it as it is.
+    pub fn take(&mut self) -> Write {
+        self.taken = self.at;
+        Write {
+            at: self.at,
+            file: self.file.clone(),
         }
-        Ok(())
+    }
+}
+
+/// A floor that is to be written.
+#[derive(Debug)]
+pub struct Write {
+    at: Timestamp,
+    file: StateFile,
+}
+
+impl Write {
+    pub fn keep(self) {
+        if let Err(error) = self.file.write(&self.at.as_millis().to_be_bytes()) {
+            let error = chain(&error);
+            tracing::error!(error, "the time floor is not kept");
+        }
     }
 }
 
@@ -103,19 +122,17 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let on_disk = || floor(&temp).raised(Timestamp(0));
         let mut kept = floor(&temp);
-        kept.keep(0).unwrap();
-        assert!(!temp.path().join("floor").exists(), "nothing to keep yet");
+        assert!(kept.due(0).is_none(), "nothing to keep yet");
         let later = |hours: u64| Timestamp(NOW.0 - 100 * HOUR + hours * HOUR);
         kept.saw(later(1), NOW);
-        kept.keep(10).unwrap();
+        kept.due(10).unwrap().keep();
         assert_eq!(on_disk(), later(1));
         kept.saw(later(2), NOW);
-        kept.keep(9 + WRITE_EVERY_MS).unwrap();
-        assert_eq!(on_disk(), later(1));
-        kept.keep(10 + WRITE_EVERY_MS).unwrap();
+        assert!(kept.due(9 + WRITE_EVERY_MS).is_none());
+        kept.due(10 + WRITE_EVERY_MS).unwrap().keep();
         assert_eq!(on_disk(), later(2));
         kept.saw(later(3), NOW);
-        kept.keep_now().unwrap();
+        kept.take().keep();
         assert_eq!(on_disk(), later(3));
     }
 }

@@ -250,6 +250,7 @@ impl Agent {
             relays_asked: BTreeMap::new(),
             saved_peers,
             dials: JoinSet::new(),
+            writes: JoinSet::new(),
             next_token: 1,
             problems: Vec::new(),
             replan: true,

@@ -1,6 +1,7 @@
 //! What the node looks at when nothing happens, and what keeps it from doing its part.
 
 use realm_manifest::report::Reason;
+use realm_protocol::Now;
 
 use super::Core;
 
@@ -17,14 +18,19 @@ impl Core {
         self.tell_alarms(now);
         self.tell_untold(now);
         self.find_relays(now);
-        if let Err(error) = self.trust.floor.keep(now.mono) {
-            tracing::error!(
-                error = crate::fold::chain(&error),
-                "the time floor is not kept"
-            );
-        }
+        self.keep_floor(now);
         // Presence depends on time alone, too.
         self.plan();
+    }
+
+    /// Beside the core: a slow disk would hold up the network, too.
+    fn keep_floor(&mut self, now: Now) {
+        while self.writes.try_join_next().is_some() {}
+        if self.writes.is_empty()
+            && let Some(floor) = self.trust.floor.due(now.mono)
+        {
+            self.writes.spawn_blocking(move || floor.keep());
+        }
     }
 
     /// Whether the disk takes writes: what changes is an event, and in the next report.
