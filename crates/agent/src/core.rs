@@ -1,7 +1,8 @@
 //! The one task that owns the realm's state on this node: events in, effects out.
 //!
 //! It drives the protocol's state machine, folds what the log says, plans, and hands steps to
-//! the supervisor. It never waits for a cell, a peer or the disk: those answer as events.
+//! the supervisor. It never waits for a cell, a peer or the log's disk: those answer as events. The network shares
+//! its thread, so what it does for itself is short; small files that it writes seldom are the exception.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -133,8 +134,10 @@ pub(crate) struct Core {
     pub relays_asked: BTreeMap<PublicKey, u64>,
     pub saved_peers: Vec<String>,
     pub dials: JoinSet<()>,
-    /// Small files that are being written.
+    /// What is done to files beside the core: a slow disk would hold up the network, too.
     pub writes: JoinSet<()>,
+    /// Pulls may have lost their purpose.
+    pub loosened: bool,
     pub next_token: Token,
     pub started_mono: u64,
     /// Since when this node is one of the realm; its start where it was before.
@@ -231,8 +234,9 @@ impl Core {
         let now = self.clock.now();
         if let Some(log) = self.node.log() {
             self.state = State::decode(&log.head().state).ok();
+            let halt = log.halt().cloned();
             self.pin_artifacts();
-            match log.halt().cloned() {
+            match halt {
                 Some(Halt::Forked { .. }) => self.forked = true,
                 Some(Halt::Incompatible { seq, reason }) => self.behind(seq, reason, now),
                 None => {}
@@ -372,9 +376,10 @@ impl Core {
             .collect();
         self.supervisor.shutdown().await;
         while self.writes.join_next().await.is_some() {}
-        let floor = self.trust.floor.take();
-        self.writes.spawn_blocking(move || floor.keep());
-        while self.writes.join_next().await.is_some() {}
+        if let Some(write) = self.trust.floor.unwritten() {
+            self.writes.spawn_blocking(move || write.keep());
+            while self.writes.join_next().await.is_some() {}
+        }
         self.ledger.commit(None, reports).await;
         // Whoever writes the results of the last batches must not wait for us.
         let drain = tokio::spawn(async move { while inputs.written.recv().await.is_some() {} });

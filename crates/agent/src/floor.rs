@@ -5,6 +5,11 @@
 //! closes the node to everything. It is used where time decides: a clock that was reset takes no
 //! invite that has expired.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use realm_identity::{Timestamp, invite::CLOCK_TOLERANCE_MS};
 use realm_store::{DataDir, StateFile, StateFileError};
 
@@ -17,8 +22,8 @@ const WRITE_EVERY_MS: u64 = 60_000;
 pub struct Floor {
     at: Timestamp,
     file: StateFile,
-    /// As it was last taken to be written.
-    taken: Timestamp,
+    /// In milliseconds, as it is on disk.
+    written: Arc<AtomicU64>,
     /// On the monotonic clock; None before the first time of this run.
     taken_at: Option<u64>,
 }
@@ -32,7 +37,7 @@ impl Floor {
         Ok(Self {
             at,
             file,
-            taken: at,
+            written: Arc::new(AtomicU64::new(at.as_millis())),
             taken_at: None,
         })
     }
@@ -53,21 +58,20 @@ impl Floor {
         let due = self
             .taken_at
             .is_none_or(|at| mono >= at.saturating_add(WRITE_EVERY_MS));
-        if !due || self.at == self.taken {
-            return None;
-        }
+        let write = self.unwritten().filter(|_| due)?;
         // A disk that fails is not tried again at once.
         self.taken_at = Some(mono);
-        Some(self.take())
+        Some(write)
     }
 
-    /// What is to be written of it as it is.
-    pub fn take(&mut self) -> Write {
-        self.taken = self.at;
-        Write {
+    /// What is to be written of a floor that has risen.
+    pub fn unwritten(&self) -> Option<Write> {
+        let written = self.written.load(Ordering::Acquire);
+        (self.at.as_millis() != written).then(|| Write {
             at: self.at,
             file: self.file.clone(),
-        }
+            written: self.written.clone(),
+        })
     }
 }
 
@@ -76,13 +80,18 @@ impl Floor {
 pub struct Write {
     at: Timestamp,
     file: StateFile,
+    written: Arc<AtomicU64>,
 }
 
 impl Write {
+    /// What fails is told, and stays to be written.
     pub fn keep(self) {
-        if let Err(error) = self.file.write(&self.at.as_millis().to_be_bytes()) {
-            let error = chain(&error);
-            tracing::error!(error, "the time floor is not kept");
+        match self.file.write(&self.at.as_millis().to_be_bytes()) {
+            Ok(()) => self.written.store(self.at.as_millis(), Ordering::Release),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "the time floor is not kept");
+            }
         }
     }
 }
@@ -132,7 +141,21 @@ mod tests {
         kept.due(10 + WRITE_EVERY_MS).unwrap().keep();
         assert_eq!(on_disk(), later(2));
         kept.saw(later(3), NOW);
-        kept.take().keep();
+        kept.unwritten().unwrap().keep();
         assert_eq!(on_disk(), later(3));
+    }
+    #[test]
+    fn what_a_disk_did_not_take_is_written_later() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut kept = floor(&temp);
+        kept.saw(NOW, NOW);
+        // No file can take its place.
+        std::fs::create_dir(temp.path().join("floor")).unwrap();
+        kept.due(10).unwrap().keep();
+        assert!(kept.due(9 + WRITE_EVERY_MS).is_none());
+        std::fs::remove_dir(temp.path().join("floor")).unwrap();
+        kept.due(10 + WRITE_EVERY_MS).unwrap().keep();
+        assert!(kept.unwritten().is_none());
+        assert_eq!(floor(&temp).raised(Timestamp(0)), NOW);
     }
 }

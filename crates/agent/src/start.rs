@@ -251,6 +251,7 @@ impl Agent {
             saved_peers,
             dials: JoinSet::new(),
             writes: JoinSet::new(),
+            loosened: false,
             next_token: 1,
             problems: Vec::new(),
             replan: true,
@@ -326,8 +327,10 @@ impl Agent {
     /// Stops everything in order: no new work, the cells, the disk, the network.
     pub async fn shutdown(self) {
         self.cancel.cancel();
+        // A core that was cancelled went with the network's thread, which has told why.
         if let Some(core) = self.core
             && let Err(error) = core.await
+            && error.is_panic()
         {
             tracing::error!(%error, "the core panicked");
         }

@@ -5,9 +5,11 @@ use std::{
     error::Error,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    panic::AssertUnwindSafe,
     thread,
 };
 
+use futures::FutureExt as _;
 use libp2p::{
     Multiaddr, StreamProtocol, Swarm,
     core::transport::{ListenerId, TransportError},
@@ -16,7 +18,6 @@ use libp2p::{
     noise, relay, swarm,
 };
 use tokio::{
-    runtime::{self, Runtime},
     sync::{mpsc, oneshot},
     task::LocalSet,
 };
@@ -42,7 +43,7 @@ const EVENTS: usize = 256;
 #[derive(Debug)]
 pub struct Network;
 
-type Ready = oneshot::Sender<Result<(), StartError>>;
+type Ready = oneshot::Sender<Result<Beside, StartError>>;
 
 impl Network {
     /// Starts the network's thread and returns once it listens on every address of the configuration.
@@ -62,13 +63,7 @@ impl Network {
         let (commands, receive_commands) = mpsc::channel(COMMANDS);
         let (send_events, events) = mpsc::channel(EVENTS);
         let (ready, started) = oneshot::channel();
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(StartError::Thread)?;
-        let beside = Beside::new(runtime.handle().clone());
         let start = Start {
-            beside: beside.clone(),
             config,
             services,
             listen,
@@ -78,16 +73,15 @@ impl Network {
         };
         let thread = thread::Builder::new()
             .name("realm-p2p".to_owned())
-            .spawn(move || run(&runtime, start, ready))
+            .spawn(move || run(start, ready))
             .map_err(StartError::Thread)?;
-        let handle = NetworkHandle::new(own, commands, beside, thread);
-        started.await.map_err(|_| StartError::Stopped)??;
-        Ok((handle, events))
+        // A caller that goes away meanwhile drops the commands, which ends the thread.
+        let beside = started.await.map_err(|_| StartError::Stopped)??;
+        Ok((NetworkHandle::new(own, commands, beside, thread), events))
     }
 }
 
 struct Start {
-    beside: Beside,
     config: Config,
     services: Services,
     listen: Vec<Multiaddr>,
@@ -98,18 +92,28 @@ struct Start {
 
 /// The network's thread: the swarm, its streams, RPC, and who asks to be beside them share one runtime, which
 /// spares every message a hop.
-fn run(runtime: &Runtime, start: Start, ready: Ready) {
-    let beside = start.beside.clone();
-    LocalSet::new().block_on(runtime, async move {
+fn run(start: Start, ready: Ready) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
+    };
+    let beside = Beside::new(runtime.handle().clone());
+    LocalSet::new().block_on(&runtime, async move {
         match build(start) {
             Ok(parts) => {
                 let mut task = Task::new(parts);
                 task.listening().await;
                 // Whoever stopped waiting has dropped the handle too, which ends the task.
-                drop(ready.send(Ok(())));
-                Box::pin(task.run()).await;
-                // They hear that the network is gone, and stop in order.
+                drop(ready.send(Ok(beside.clone())));
+                let ran = AssertUnwindSafe(Box::pin(task.run())).catch_unwind().await;
+                // They hear that the network is gone, and stop in order, also after a panic.
                 beside.ended().await;
+                if let Err(panic) = ran {
+                    std::panic::resume_unwind(panic);
+                }
             }
             Err(error) => drop(ready.send(Err(error))),
         }
@@ -118,7 +122,6 @@ fn run(runtime: &Runtime, start: Start, ready: Ready) {
 
 fn build(start: Start) -> Result<Parts, StartError> {
     let Start {
-        beside: _,
         config,
         services,
         listen,

@@ -21,7 +21,8 @@ pub(crate) type Transport = Boxed<(PeerId, StreamMuxerBox)>;
 /// A stranger that does not finish its handshake in this time is let go.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Taken from a TCP connection at once. What is above takes 8 KiB at a time, and single bytes while it negotiates.
-const READ_BYTES: usize = 32 * 1024;
+/// Each connection has it from the start, also one of a stranger.
+const READ_BYTES: usize = 16 * 1024;
 /// What one peer may have in flight to us on one stream, and on one connection.
 pub(crate) const QUIC_STREAM_WINDOW: u32 = 256 * 1024;
 pub(crate) const QUIC_CONNECTION_WINDOW: u32 = 1024 * 1024;

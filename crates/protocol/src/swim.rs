@@ -40,6 +40,7 @@ const SUSPECT_MS: u64 = 850;
 const SETTLE_MS: u64 = 2 * SUSPECT_MS;
 /// Those that were lost are asked this often whether they are back: partitions heal by it.
 const ANNOUNCE_TO_LOST_MS: u64 = 1000;
+/// Where no probe is ahead.
 const GOSSIP_MS: u64 = 250;
 /// A timer later than this means that this node was stopped, not that others are silent.
 const PAUSE_MS: u64 = 300;
@@ -405,12 +406,12 @@ impl Swim {
         }
         while let Some((after, timer)) = self.runtime.to_schedule() {
             let after = self.health.stretch(&timer, after.as_millis() as u64);
-            // News go at once: gossip of every round can wait until this node is awake anyway.
+            // A node is awake at its probes anyway, and gossip of every round waits that long.
             let with = match timer {
                 Timer::PeriodicGossip(_) => self.next_probe(mono),
                 _ => None,
             };
-            let due = with.map_or(mono + after, |(due, _)| due);
+            let due = with.map_or(mono + after, |(due, _)| due.min(mono + PROBE_PERIOD_MS));
             self.schedule(due, Timed::Foca(timer));
         }
         while self.runtime.to_notify().is_some() {}

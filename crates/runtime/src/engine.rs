@@ -11,7 +11,7 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 pub(crate) const INSTANCES_PER_CELL: u32 = 32;
 /// Wasmtime's default, named because status reports it.
 pub(crate) const STACK_BYTES: usize = 512 * 1024;
-/// That of a guest and of the host calls it makes, which have half. Two share a page of page tables.
+/// That of a guest and of the host calls it makes, which have half. About two share a page of page tables.
 const FIBER_BYTES: usize = 2 * STACK_BYTES;
 /// The address space behind one memory, whatever a cell may use of it: Wasmtime's default.
 pub(crate) const MEMORY_BYTES: usize = 4 << 30;

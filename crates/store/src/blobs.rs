@@ -22,7 +22,7 @@ use crate::{
     room::{DiskRoom, disk_room},
 };
 use files::{Stamp, digest_of, read_meta, remove, remove_partial, with, write_meta};
-use room::Desk;
+use room::{Desk, Pins};
 use tree::{board, chunks};
 
 mod ahead;
@@ -58,6 +58,7 @@ pub struct Blobs {
     mending: Mutex<HashMap<Hash, Instant>>,
     /// Shared with the pulls under way, which clean up after themselves.
     desk: Arc<Mutex<Desk>>,
+    pins: Pins,
     /// What the file system has; None where it does not tell.
     measure: fn(&Path) -> Option<DiskRoom>,
     /// Tells imports apart.
@@ -79,12 +80,14 @@ impl Blobs {
         for dir in [dir.join("blobs"), dir.join("partial")] {
             create_private(&dir).map_err(BlobError::at(&dir))?;
         }
+        let desk = Desk::default();
         let blobs = Self {
+            pins: desk.pins.clone(),
             dir: dir.into(),
             budget,
             checked: Mutex::default(),
             mending: Mutex::default(),
-            desk: Arc::default(),
+            desk: Arc::new(Mutex::new(desk)),
             measure,
             imports: AtomicU64::new(0),
         };

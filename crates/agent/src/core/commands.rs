@@ -299,9 +299,10 @@ impl Core {
     }
 
     /// Tells the artifact store what no collection may take, once a state is known.
-    pub(super) fn pin_artifacts(&self) {
+    pub(super) fn pin_artifacts(&mut self) {
         if self.state.is_some() {
             self.blobs.pin(self.pinned().into_iter().collect());
+            self.loosened = true;
         }
     }
 

@@ -18,18 +18,22 @@ impl Core {
         self.tell_alarms(now);
         self.tell_untold(now);
         self.find_relays(now);
-        self.keep_floor(now);
+        self.tidy_files(now);
         // Presence depends on time alone, too.
         self.plan();
     }
 
-    /// Beside the core: a slow disk would hold up the network, too.
-    fn keep_floor(&mut self, now: Now) {
+    fn tidy_files(&mut self, now: Now) {
         while self.writes.try_join_next().is_some() {}
-        if self.writes.is_empty()
-            && let Some(floor) = self.trust.floor.due(now.mono)
-        {
-            self.writes.spawn_blocking(move || floor.keep());
+        if !self.writes.is_empty() {
+            return;
+        }
+        if let Some(write) = self.trust.floor.due(now.mono) {
+            self.writes.spawn_blocking(move || write.keep());
+        }
+        if std::mem::take(&mut self.loosened) {
+            let blobs = self.blobs.clone();
+            self.writes.spawn_blocking(move || blobs.drop_loose_pulls());
         }
     }
 

@@ -39,6 +39,28 @@ async fn a_port_is_free_again_after_shutdown() {
 }
 
 #[tokio::test]
+async fn what_runs_on_the_networks_thread_ends_in_order_after_it() {
+    let (handle, mut events) = Network::start(config(1, TCP), Services::default())
+        .await
+        .unwrap();
+    let (say, said) = tokio::sync::oneshot::channel();
+    let own = handle.clone();
+    let task = handle.spawn(async move {
+        while events.recv().await.is_some() {}
+        // The network is gone, and whoever ends after it still waits where it wants.
+        tokio::task::yield_now().await;
+        let gone = own.listen_addresses().await.is_err();
+        let thread = std::thread::current().name().map(str::to_owned);
+        let _ = say.send((gone, thread));
+    });
+    handle.shutdown().await;
+    assert!(task.is_finished(), "shutdown waits for it");
+    assert_eq!(said.await.unwrap(), (true, Some("realm-p2p".to_owned())));
+    let late = handle.spawn(std::future::pending());
+    assert!(late.await.unwrap_err().is_cancelled());
+}
+
+#[tokio::test]
 async fn one_port_serves_both_transports_and_both_families() {
     // A port that was free a moment ago, for all four.
     let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -28,11 +28,29 @@ pub(super) const IMPORT: &str = "import-";
 /// Files of uploads begin like this; they wait for whoever sends the rest.
 pub(super) const UPLOAD: &str = "upload-";
 
+/// What no collection takes. Apart from the desk, which is held while files are read and removed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pins(
+    /// None until somebody said what is needed: then nothing is taken.
+    Arc<Mutex<Option<HashSet<Hash>>>>,
+);
+
+impl Pins {
+    fn set(&self, keep: HashSet<Hash>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(keep);
+    }
+
+    fn is_loose(&self, sha256: &Hash) -> bool {
+        let pinned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pinned = pinned.as_ref();
+        pinned.is_some_and(|pinned| !pinned.contains(sha256))
+    }
+}
+
 /// What is going on in this process.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    /// What no collection takes. None until somebody said: then nothing is taken.
-    pinned: Option<HashSet<Hash>>,
+    pub pins: Pins,
     /// Bytes that each import has taken so far.
     pub imports: HashMap<u64, u64>,
     pub pulls: HashMap<Hash, Weak<Pull>>,
@@ -48,8 +66,7 @@ pub(super) fn locked(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
 impl Desk {
     /// Whether it may go: somebody said what is needed, and this is not.
     pub fn is_loose(&self, sha256: &Hash) -> bool {
-        let pinned = self.pinned.as_ref();
-        pinned.is_some_and(|pinned| !pinned.contains(sha256))
+        self.pins.is_loose(sha256)
     }
 
     fn is_under_way(&self, kept: &Kept) -> bool {
@@ -110,12 +127,15 @@ impl Wanted<'_> {
 }
 
 impl Blobs {
-    /// From now on only artifacts outside `keep` are removed when room is needed. Pulls of others
-    /// go at once, or when they end.
+    /// From now on only artifacts outside `keep` are removed when room is needed. Does not block.
     pub fn pin(&self, keep: HashSet<Hash>) {
-        let mut desk = self.desk();
-        desk.pinned = Some(keep);
-        if let Err(error) = self.drop_loose_pulls(&desk) {
+        self.pins.set(keep);
+    }
+
+    /// Removes pulls that nothing needs any more, however full the disk is. Those under way go when
+    /// they end. Blocks.
+    pub fn drop_loose_pulls(&self) {
+        if let Err(error) = self.let_loose_pulls_go() {
             tracing::warn!(%error, "a pull that nothing needs could not be removed");
         }
     }
@@ -180,8 +200,8 @@ impl Blobs {
         }
     }
 
-    /// Pulls that nothing needs any more, however full the disk is.
-    fn drop_loose_pulls(&self, desk: &Desk) -> io::Result<()> {
+    fn let_loose_pulls_go(&self) -> io::Result<()> {
+        let desk = self.desk();
         for kept in self.partial()? {
             let loose = desk.is_loose(&kept.sha256) && !desk.is_under_way(&kept);
             if loose && !kept.is_upload() {
