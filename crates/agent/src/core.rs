@@ -375,6 +375,7 @@ impl Core {
             .map(|(key, seen)| seen.op(key))
             .collect();
         self.supervisor.shutdown().await;
+        // Else an older floor could be written after the newest one.
         while self.writes.join_next().await.is_some() {}
         if let Some(write) = self.trust.floor.unwritten() {
             self.writes.spawn_blocking(move || write.keep());

@@ -61,7 +61,7 @@ pub fn run(scene: &Scene) -> Result<Measured> {
     Ok(Measured {
         figures,
         notes: vec![format!(
-            "VmRSS + VmPTE of the agent with {cells} cells, less what it had before the first, divided by the cells: the code of {images} images, logs and status are in it. One run: the values of single cells are not told apart. The node's `max_cells` is 1024, its memory for cells 4 GiB. Both programs are `guests/sleeper`, as Rust's standard library makes it: the component writes to 52 KiB of its own memory before it sleeps, most of it in the adapter from preview 1 to 2 that is linked into it."
+            "VmRSS + VmPTE of the agent with {cells} cells, less what it had before the first, divided by the cells: the code of {images} images, logs and status are in it. One run: the values of single cells are not told apart. The node's `max_cells` is 1024, its memory for cells 4 GiB. Both programs are `guests/sleeper`, as Rust's standard library makes it: the component writes to 52 KiB of its own memory before it sleeps."
         )],
         peers: vec![("wasmtime".into(), wasmtime)],
     })

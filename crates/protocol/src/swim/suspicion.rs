@@ -196,7 +196,10 @@ impl Swim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swim::ring::{Ring, STEP};
+    use crate::swim::{
+        PROBE_FAILED_MS, PROBE_PERIOD_MS,
+        ring::{Ring, STEP},
+    };
 
     /// The second node says to the first one that the third is down.
     fn tell_of_a_death(ring: &mut Ring) -> MemberState {
@@ -280,6 +283,60 @@ mod tests {
         assert_eq!(health.slowed(100), 100 * (1 + LATE_MAX), "bounded");
         (0..100).for_each(|_| health.late(0));
         assert_eq!(health.slowed(100), 100);
+    }
+
+    fn waits_for_help(swim: &Swim) -> usize {
+        let waits = |timer: &&Timed| matches!(timer, Timed::Foca(Timer::SendIndirectProbe { .. }));
+        swim.timers.values().filter(waits).count()
+    }
+
+    #[test]
+    fn a_probe_that_was_answered_wakes_nobody_again() {
+        let mut ring = Ring::settled();
+        for _ in 0..200 {
+            ring.run(STEP);
+            assert_eq!(waits_for_help(&ring.nodes[0]), 0, "at {}", ring.mono);
+        }
+        ring.deaf = true;
+        let waits = (0..PROBE_PERIOD_MS / STEP).any(|_| {
+            ring.run(STEP);
+            waits_for_help(&ring.nodes[0]) == 1
+        });
+        assert!(waits, "nobody answers");
+    }
+
+    #[test]
+    fn a_probe_that_nobody_answers_is_over_sooner() {
+        let mut ring = Ring::settled();
+        ring.deaf = true;
+        while waits_for_help(&ring.nodes[0]) == 0 {
+            ring.run(STEP);
+        }
+        let begun = ring.mono;
+        // The next one says that this one is over: it accuses.
+        while !ring.states(0).contains(&MemberState::Suspect) {
+            ring.run(STEP);
+        }
+        let took = ring.mono - begun;
+        let (soon, late) = (PROBE_FAILED_MS - STEP, PROBE_FAILED_MS + 2 * STEP);
+        assert!((soon..=late).contains(&took), "{took} ms");
+    }
+
+    #[test]
+    fn gossip_waits_for_a_probe_but_not_for_a_slow_one() {
+        let mut ring = Ring::settled();
+        (0..DOUBTS_MAX).for_each(|_| ring.nodes[0].health.doubt());
+        let gossip = |timer: &Timed| matches!(timer, Timed::Foca(Timer::PeriodicGossip(_)));
+        for _ in 0..400 {
+            ring.run(STEP);
+            let mut timers = ring.nodes[0].timers.iter();
+            let ((due, _), _) = timers.find(|(_, timer)| gossip(timer)).expect("it gossips");
+            assert!(
+                *due <= ring.mono + PROBE_PERIOD_MS,
+                "{due} at {}",
+                ring.mono
+            );
+        }
     }
 
     #[test]
