@@ -132,7 +132,7 @@ fn a_node_whose_disk_is_full_says_so_until_there_is_room() {
     realm.add_node("two", &[]);
     realm.wait_ready("two");
     let via = realm.address("one");
-    let http = http_address(&realm.log("two")).to_owned();
+    let http = http_address(&realm, "two");
     let ready = || ask(&http, "/readyz", &[], None);
     assert_eq!(ready().0, 200);
     let code = |one: &serde_json::Value| one["code"] == "disk-full";

@@ -17,8 +17,8 @@ fn a_program_reaches_no_port_of_its_own_agent() {
         .split('/')
         .next()
         .unwrap();
-    let log = realm.log("one");
-    let http = http_address(&log).rsplit(':').next().unwrap();
+    let http = http_address(&realm, "one");
+    let http = http.rsplit(':').next().unwrap();
     let mut targets = Vec::new();
     for port in [mesh, http] {
         for ip in [

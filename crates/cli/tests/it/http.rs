@@ -67,7 +67,7 @@ fn scene() -> (Cluster, String) {
         let components = status["components"].as_array().unwrap();
         components.iter().any(|one| one["state"] == "failed")
     });
-    let address = http_address(&realm.log("one")).to_owned();
+    let address = http_address(&realm, "one");
     (realm, address)
 }
 
@@ -185,7 +185,7 @@ fn an_open_endpoint_needs_no_token() {
     let mut realm = cluster();
     realm.add_node_with("one", &[], &["--http-open"]);
     realm.wait_ready("one");
-    let address = http_address(&realm.log("one")).to_owned();
+    let address = http_address(&realm, "one");
     wait_for("the status", || {
         let (code, _) = ask(&address, "/v1/status", &[], None);
         (code == 200).then_some(())

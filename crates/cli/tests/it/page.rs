@@ -1,11 +1,14 @@
 //! What an agent's HTTP endpoint answers.
 
-use realm_testkit::{Cluster, Metrics};
+use realm_testkit::{Cluster, Metrics, wait_for};
 
-/// Where an agent says that its HTTP endpoint is.
-pub fn http_address(log: &str) -> &str {
-    let said = log.split("http://").nth(1).unwrap();
-    said.split('/').next().unwrap()
+/// Where the agent of a node says that its HTTP endpoint is, which may be a moment after it listens.
+pub fn http_address(realm: &Cluster, node: &str) -> String {
+    wait_for("its HTTP endpoint", || {
+        let log = realm.log(node);
+        let (address, _) = log.split_once("http://")?.1.split_once('/')?;
+        Some(address.to_owned())
+    })
 }
 
 pub fn get(address: &str, path: &str, host: &str) -> String {
@@ -23,6 +26,6 @@ pub fn get(address: &str, path: &str, host: &str) -> String {
 
 /// What a node has counted of a component: the newest value of `name` in its `/metrics`.
 pub fn counted(realm: &Cluster, node: &str, name: &str, component: &str) -> Option<f64> {
-    let page = Metrics::at(http_address(&realm.log(node)).parse().unwrap())?;
+    let page = Metrics::at(http_address(realm, node).parse().unwrap())?;
     page.value(name, &format!("component=\"{component}\""))
 }

@@ -110,7 +110,7 @@ fn a_real_prometheus_scrapes_and_has_all_that_the_dashboard_and_the_alerts_ask_f
     let fuel = ["--fuel", "1000000", "--via", &via];
     realm.ok(&[&["push", "spin", &spin][..], &fuel].concat());
 
-    let targets = ["one", "two"].map(|node| http_address(&realm.log(node)).to_owned());
+    let targets = ["one", "two"].map(|node| http_address(&realm, node));
     let prometheus = Prometheus::start(&program, realm.path(), &targets);
     wait_for("both agents are scraped", || {
         (prometheus.query("up{job=\"realm\"} == 1").len() == 2).then_some(())

@@ -86,7 +86,7 @@ fn a_node_without_an_invite_waits_for_the_owner() {
     realm_testkit::wait_for("the node to say so", || {
         said().contains("revoked this node").then_some(())
     });
-    let ready = get(http_address(&said()), "/readyz", "localhost");
+    let ready = get(&http_address(&realm, "two"), "/readyz", "localhost");
     assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
     assert!(ready.contains("revoked this node"), "{ready}");
 }
@@ -189,11 +189,10 @@ fn health_and_readiness_are_on_loopback() {
     let mut realm = cluster();
     realm.add_node("one", &[]);
     realm.wait_ready("one");
-    let log = realm.log("one");
-    let address = http_address(&log);
-    let answer = |path: &str, host: &str| get(address, path, host);
+    let address = http_address(&realm, "one");
+    let answer = |path: &str, host: &str| get(&address, path, host);
     assert!(answer("/healthz", "localhost").starts_with("HTTP/1.1 200"));
-    assert!(answer("/readyz", address).starts_with("HTTP/1.1 200"));
+    assert!(answer("/readyz", &address).starts_with("HTTP/1.1 200"));
     assert!(answer("/healthz", "evil.example").starts_with("HTTP/1.1 421"));
 }
 

@@ -77,7 +77,7 @@ impl Scene {
         let target = Target {
             address: addresses[0].to_owned(),
             quic: ([127, 0, 0, 1], port.parse().unwrap()).into(),
-            http: http_address(&realm.log("one")).to_owned(),
+            http: http_address(&realm, "one"),
             token: format!("Authorization: Bearer {}", token.trim()),
             realm: as_owner(&realm, &one, async |_, realm, _| realm),
             members,
