@@ -8,23 +8,23 @@ use std::{
     time::Duration,
 };
 
-use foca::{
-    AccumulatingRuntime, Foca, Identity, Message, NoCustomBroadcast, PeriodicParams, State, Timer,
-};
+use foca::{AccumulatingRuntime, Foca, Message, NoCustomBroadcast, PeriodicParams, State, Timer};
 use rand_foca::{SeedableRng, rngs::SmallRng};
 use realm_identity::PublicKey;
 
 mod hearing;
+mod life;
 #[cfg(test)]
 mod ring;
 mod suspicion;
 mod wire;
 
 use hearing::Hearing;
+use life::Id;
 use suspicion::Health;
 use wire::{Wire, is_turn_undead, read_packet, without_verdicts, write_packet};
 
-use crate::{MemberState, limits::*};
+use crate::{MemberState, Now, limits::*};
 
 /// A node that does nothing else does this: each probe wakes it and another one, twice. Of five nodes one probes
 /// the dead one within 1.1 s in 99 of 100 cases; with the suspicion all take it for lost after about 1.5 s.
@@ -51,35 +51,6 @@ pub struct Member {
     pub state: MemberState,
     /// When it entered this state, on the monotonic clock.
     pub since: u64,
-}
-
-/// A node's name in SWIM: of two with one key the later one counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Id {
-    /// Bytes, not a checked key: packets are many, and only approved keys count anyway.
-    key: [u8; 32],
-    /// Wall clock at start, raised above any that others remember.
-    epoch: u64,
-    bump: u32,
-}
-
-impl Identity for Id {
-    type Addr = [u8; 32];
-
-    fn renew(&self) -> Option<Self> {
-        Some(Self {
-            bump: self.bump.wrapping_add(1),
-            ..*self
-        })
-    }
-
-    fn addr(&self) -> [u8; 32] {
-        self.key
-    }
-
-    fn win_addr_conflict(&self, other: &Self) -> bool {
-        (self.epoch, self.bump) > (other.epoch, other.bump)
-    }
 }
 
 /// What SWIM wants done.
@@ -241,11 +212,17 @@ impl Swim {
         self.schedule(due, Timed::GiveUp(id, incarnation));
     }
 
-    pub fn packet(&mut self, from: PublicKey, packet: &[u8], mono: u64) -> Result<(), BadPacket> {
-        let (header, members) = read_packet(packet).ok_or(BadPacket::Malformed)?;
+    pub fn packet(&mut self, from: PublicKey, packet: &[u8], now: Now) -> Result<(), BadPacket> {
+        let (header, mut members) = read_packet(packet).ok_or(BadPacket::Malformed)?;
         if header.src.key != *from.as_bytes() {
             return Err(BadPacket::Impersonation);
         }
+        members.retain(|member| member.id().has_begun(now.wall));
+        if !header.src.has_begun(now.wall) || !header.dst.has_begun(now.wall) {
+            tracing::debug!(%from, "membership packet of a life that cannot have begun");
+            return Ok(());
+        }
+        let mono = now.mono;
         self.forgive(mono);
         self.hearing.heard(from, mono);
         let told = members.iter().map(|member| *member.id());
@@ -344,23 +321,6 @@ impl Swim {
         }
     }
 
-    /// Others remember a later life of this key than ours: the clock was set back. Step over it; whether it was so.
-    fn outlive(&mut self, ids: impl Iterator<Item = Id>, mono: u64) -> bool {
-        let me = *self.foca.identity();
-        let later = ids.filter(|id| id.key == me.key && id.epoch > me.epoch);
-        let Some(epoch) = later.map(|id| id.epoch).max() else {
-            return false;
-        };
-        let next = Id {
-            epoch: epoch.saturating_add(1),
-            bump: 0,
-            ..me
-        };
-        let result = self.foca.change_identity(next, &mut self.runtime);
-        self.settle(result, mono);
-        true
-    }
-
     fn apply(&mut self, member: foca::Member<Id>, mono: u64) {
         let result = self
             .foca
@@ -415,18 +375,6 @@ impl Swim {
             self.schedule(due, Timed::Foca(timer));
         }
         while self.runtime.to_notify().is_some() {}
-    }
-
-    /// Tells who is taken for down which life of it that was, if a later one: its clock was set back, and with
-    /// nobody active left here it would never hear of that otherwise.
-    fn with_later_life(&self, to: Id, packet: &[u8]) -> Vec<u8> {
-        let known = self.foca.iter_membership_state();
-        let later = known.filter(|known| known.id().key == to.key && known.id().epoch > to.epoch);
-        match read_packet(packet) {
-            Some((header, _)) => write_packet(&header, later.cloned().collect()),
-            // foca made it with our codec.
-            None => packet.to_vec(),
-        }
     }
 
     /// The timer of the next probe.

@@ -187,7 +187,7 @@ impl<F: Fold + Clone> Node<F> {
         if !self.approved.contains(&self.me) {
             return;
         }
-        match self.swim.packet(from, packet, now.mono) {
+        match self.swim.packet(from, packet, now) {
             Ok(()) => {}
             Err(BadPacket::Malformed) => self.warn(from, Offence::BadSwim),
             Err(BadPacket::Impersonation) => self.warn(from, Offence::Impersonation),

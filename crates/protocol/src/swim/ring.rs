@@ -1,10 +1,10 @@
 //! Some nodes in virtual time, whose packets take none.
 
 use foca::{Header, Message, State};
-use realm_identity::{PublicKey, SecretKey};
+use realm_identity::{PublicKey, SecretKey, Timestamp};
 
 use super::{Id, Out, Swim, read_packet, write_packet};
-use crate::MemberState;
+use crate::{MemberState, Now};
 
 pub(super) const NODES: usize = 4;
 /// Time goes on by so much.
@@ -60,6 +60,13 @@ impl Ring {
         self.nodes[index] = begun(index, epoch, self.mono);
     }
 
+    /// One node tells all others of a life of `of`.
+    pub fn lie(&mut self, liar: usize, of: Id, state: State) {
+        for to in (0..NODES).filter(|to| *to != liar) {
+            self.say(liar, to, vec![foca::Member::new(of, 0, state)]);
+        }
+    }
+
     pub fn run(&mut self, millis: u64) {
         for _ in 0..millis / STEP {
             self.mono += STEP;
@@ -76,6 +83,14 @@ impl Ring {
         }
     }
 
+    /// Every clock tells the same.
+    fn now(&self) -> Now {
+        Now {
+            wall: Timestamp::from_millis(self.mono),
+            mono: self.mono,
+        }
+    }
+
     /// A packet of one node to another, although none was due.
     pub fn say(&mut self, from: usize, to: usize, members: Vec<foca::Member<Id>>) {
         let header = Header {
@@ -85,7 +100,8 @@ impl Ring {
             message: Message::Gossip,
         };
         let packet = write_packet(&header, members);
-        let taken = self.nodes[to].packet(name(from), &packet, self.mono);
+        let now = self.now();
+        let taken = self.nodes[to].packet(name(from), &packet, now);
         taken.expect("an honest packet");
     }
 
@@ -118,7 +134,8 @@ impl Ring {
         let to = (0..NODES).find(|index| name(*index) == to);
         let to = to.expect("is one of them");
         if (to != 0 || !self.deaf) && self.mute != Some(from) {
-            let taken = self.nodes[to].packet(name(from), packet, self.mono);
+            let now = self.now();
+            let taken = self.nodes[to].packet(name(from), packet, now);
             taken.expect("an honest packet");
         }
     }

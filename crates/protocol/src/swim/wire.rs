@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut};
 use foca::{Header, Message, State};
 
-use super::Id;
+use super::life::Id;
 
 /// The bytes of foca's packets: fixed widths, so that a packet can be read and filtered here first.
 pub(super) struct Wire;
