@@ -5,6 +5,7 @@ mod foe;
 mod guests;
 mod lies;
 mod member;
+mod rumours;
 mod scene;
 mod siege;
 mod soak;
@@ -14,8 +15,12 @@ mod web;
 use std::time::{Duration, Instant};
 
 use realm_testkit::wait_for;
+use serde_json::Value;
 
-use delivery::{Deliveries, Latencies};
+pub use delivery::Deliveries;
+pub use scene::STILL;
+
+use delivery::Latencies;
 use scene::{Gauge, Scene};
 use siege::{Attack, Siege};
 
@@ -212,4 +217,42 @@ fn a_member_that_lies_about_programs_holds_up_nobody() {
     scene.realm.ok(&remove);
     back_to(&scene, "one", before[0]);
     scene.assert_shown(&[], &[&scene.target.members[2]]);
+}
+
+#[test]
+fn rumours_of_a_member_take_nobodys_work_away() {
+    let scene = Scene::new();
+    let one = scene.realm.address("one");
+    let ticker = guest("ticker.wasm");
+    let args = ["push", "kept", &ticker, "--node", "two", "--wait"];
+    scene.realm.ok(&[&args[..], &["--via", &one]].concat());
+    let told = |kind: &str, subject: &str| {
+        // It fails for those that are gone, and prints the others.
+        let events = scene.realm.run(&["events", "-o", "json", "--via", &one]);
+        let events = events
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        let is = |event: &Value| event["kind"] == kind && event["subject"] == subject;
+        events.filter(is).count()
+    };
+    let liar = scene::TAKEN[rumours::LIAR];
+    wait_for("the liar's own agent is gone", || {
+        (told("lost", liar) > 0).then_some(())
+    });
+
+    let siege = Siege::lay(&scene.target, &[Attack::Rumours]);
+    std::thread::sleep(FLOOD);
+    let blows: u64 = siege.blows().map(|(_, count)| count).sum();
+    drop(siege);
+    println!("{blows} rumours");
+    assert!(blows > 100, "the foe said nothing");
+    assert!(told("joined", liar) > 1, "it was not heard");
+    let unread = scene.counted("realm_offences_total", "offence=\"bad_swim\"");
+    assert!(unread == 0.0, "{unread} packets were not read");
+    for node in ["one", "two"] {
+        assert_eq!(told("lost", node), 0, "{node}");
+    }
+    assert_eq!(told("started", "kept"), 1);
+    scene.assert_answers();
 }

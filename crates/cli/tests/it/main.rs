@@ -5,6 +5,7 @@ mod agent_flags;
 mod agent_killed;
 mod alone;
 mod approve;
+mod away;
 mod bootstrap;
 mod clock;
 mod completion;

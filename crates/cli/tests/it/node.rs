@@ -8,7 +8,7 @@ use std::{
 
 use realm_testkit::wait_for;
 
-use crate::{KilledAtTheEnd, cluster, faketime, guest};
+use crate::{KilledAtTheEnd, cluster, faketime, guest, page::http_address};
 
 #[test]
 fn an_agent_runs_a_program_of_its_own_under_limits() {
@@ -270,9 +270,7 @@ fn connections_that_say_nothing_do_not_hold_the_agent() {
     let mut realm = cluster();
     realm.add_node("one", &[]);
     realm.wait_ready("one");
-    let log = realm.log("one");
-    let address = log.split("http://").nth(1).unwrap();
-    let address = address.split('/').next().unwrap().to_owned();
+    let address = http_address(&realm, "one");
     let silent: Vec<TcpStream> = (0..200)
         .map(|_| {
             let mut stream = TcpStream::connect(&address).unwrap();

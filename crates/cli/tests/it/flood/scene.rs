@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr};
 
-use realm_identity::{RealmId, SecretKey};
+use realm_identity::{PublicKey, RealmId, SecretKey};
 use realm_testkit::{Cluster, Metrics, wait_for};
 
 use crate::{
@@ -17,7 +17,7 @@ pub const STILL: &str = "still";
 pub const LOUD: &str = "loud";
 
 /// Members that were taken over.
-const TAKEN: [&str; 3] = ["mallory", "malvina", "malory"];
+pub const TAKEN: [&str; 4] = ["mallory", "malvina", "malory", "maldwyn"];
 
 /// Nodes "one" and "two" are honest. The others joined by an invite as they did and were taken over:
 /// their agents are gone, and their keys are the foes'.
@@ -26,7 +26,7 @@ pub struct Scene {
     pub target: Target,
 }
 
-/// What a foe knows: node "one", which it attacks, and the keys of three members.
+/// What a foe knows: node "one", which it attacks, and the keys of some members.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub address: String,
@@ -35,6 +35,8 @@ pub struct Target {
     /// The header that opens what is for this machine's user alone.
     pub token: String,
     pub realm: RealmId,
+    /// "one" and "two".
+    pub nodes: [PublicKey; 2],
     pub members: [SecretKey; TAKEN.len()],
 }
 
@@ -64,8 +66,11 @@ impl Scene {
             realm_agent::trust::node_key(&data).unwrap()
         });
         let token = fs::read_to_string(realm.data("one").join("http.token")).unwrap();
-        let info = fs::read_to_string(realm.data("one").join("agent.json")).unwrap();
-        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        let [info, other] = ["one", "two"].map(|node| {
+            let info = fs::read_to_string(realm.data(node).join("agent.json")).unwrap();
+            serde_json::from_str::<serde_json::Value>(&info).unwrap()
+        });
+        let nodes = [&info, &other].map(|info| info["key"].as_str().unwrap().parse().unwrap());
         let mut addresses: Vec<&str> = info["addresses"]
             .as_array()
             .unwrap()
@@ -80,6 +85,7 @@ impl Scene {
             http: http_address(&realm, "one"),
             token: format!("Authorization: Bearer {}", token.trim()),
             realm: as_owner(&realm, &one, async |_, realm, _| realm),
+            nodes,
             members,
         };
         Self { realm, target }

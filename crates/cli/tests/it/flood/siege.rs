@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     foe::{Foe, Refused},
-    lies, member,
+    lies, member, rumours,
     scene::Target,
     strangers, web,
 };
@@ -38,6 +38,7 @@ pub enum Attack {
     MemberGossip,
     MemberGreed,
     Lies,
+    Rumours,
     Web,
 }
 
@@ -51,8 +52,13 @@ impl Attack {
         Self::Datagrams,
         Self::Web,
     ];
-    pub const MEMBER: [Self; 3] = [Self::MemberFrames, Self::MemberGossip, Self::MemberGreed];
-    pub const ALL: [Self; 11] = [
+    pub const MEMBER: [Self; 4] = [
+        Self::MemberFrames,
+        Self::MemberGossip,
+        Self::MemberGreed,
+        Self::Rumours,
+    ];
+    pub const ALL: [Self; 12] = [
         Self::HalfOpen,
         Self::Churn,
         Self::Crowd,
@@ -64,6 +70,7 @@ impl Attack {
         Self::MemberGossip,
         Self::MemberGreed,
         Self::Lies,
+        Self::Rumours,
     ];
 
     /// How many foes do it at once.
@@ -77,7 +84,8 @@ impl Attack {
             | Self::MemberFrames
             | Self::MemberGossip
             | Self::MemberGreed
-            | Self::Lies => 1,
+            | Self::Lies
+            | Self::Rumours => 1,
             Self::Web => 200,
         }
     }
@@ -169,6 +177,7 @@ impl Attack {
             Self::MemberGossip => member::gossip(blows).await,
             Self::MemberGreed => member::greed(blows).await,
             Self::Lies => lies::about_programs(blows).await,
+            Self::Rumours => rumours::of_a_node(blows).await,
             Self::Web => web::clients(blows, number).await,
         }
     }
