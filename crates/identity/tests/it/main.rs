@@ -1,6 +1,7 @@
 //! Identity: envelopes, invites, key formats and the pin, from outside.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod envelope;
 mod formats;
 mod joining;
