@@ -8,5 +8,6 @@ mod joining;
 mod pin;
 mod scene;
 mod sealing;
+mod shown;
 #[path = "../../../testkit/src/skipped.rs"]
 mod skipped;
