@@ -155,17 +155,20 @@ fn a_format_is_named_in_one_word() {
     }
 }
 
-/// An encrypted key whose file asks for so many `rounds` of bcrypt.
-fn asking_for(rounds: u32) -> String {
-    let file = encrypt_secret(&owner(), "", b"correct horse", NONCE).unwrap();
-    let (first, rest) = file.split_once('\n').unwrap();
+/// The PEM text with `to` for `from`, which its bytes hold once.
+fn replaced(pem: &str, from: &[u8], to: &[u8]) -> String {
+    let (first, rest) = pem.split_once('\n').unwrap();
     let (body, last) = rest.trim_end().rsplit_once('\n').unwrap();
-    let mut bytes = STANDARD.decode(body.replace('\n', "")).unwrap();
-    // The rounds stand behind the salt.
-    let salt = bytes.windows(16).position(|part| part == NONCE.salt);
-    let at = salt.unwrap() + 16;
-    assert_eq!(bytes[at..at + 4], [0, 0, 0, 24]);
-    bytes[at..at + 4].copy_from_slice(&rounds.to_be_bytes());
+    let bytes = STANDARD.decode(body.replace('\n', "")).unwrap();
+    let places = bytes.windows(from.len()).enumerate();
+    let places: Vec<usize> = places
+        .filter(|(_, part)| *part == from)
+        .map(|(at, _)| at)
+        .collect();
+    let [at] = places[..] else {
+        panic!("{places:?}");
+    };
+    let bytes = [&bytes[..at], to, &bytes[at + from.len()..]].concat();
     let text = STANDARD.encode(bytes).into_bytes();
     let lines = text
         .chunks(70)
@@ -177,7 +180,13 @@ fn asking_for(rounds: u32) -> String {
 #[test]
 fn a_file_asks_for_1024_rounds_of_bcrypt_and_no_more() {
     // Without a passphrase, so that no round is done: whether it is asked for one says enough.
-    let read = |rounds| read_secret(&asking_for(rounds), None).unwrap_err();
+    let file = encrypt_secret(&owner(), "", b"correct horse", NONCE).unwrap();
+    // The rounds stand behind the salt.
+    let asking = |rounds: u32| [&NONCE.salt[..], &rounds.to_be_bytes()].concat();
+    let read = |rounds| {
+        let file = replaced(&file, &asking(24), &asking(rounds));
+        read_secret(&file, None).unwrap_err()
+    };
     for rounds in [24, 1024] {
         let error = read(rounds);
         assert!(matches!(error, FormatError::PassphraseNeeded), "{error}");
@@ -357,6 +366,29 @@ fn signatures_are_for_one_key_namespace_and_content() {
         sshsig::sign(&owner(), "", b"x"),
         Err(sshsig::SignError::Namespace(_))
     ));
+}
+
+#[test]
+fn a_signature_with_more_in_it_than_ours_is_bad() {
+    let namespace = sshsig::MANIFEST_NAMESPACE;
+    let signature = sshsig::sign(&owner(), namespace, b"content").unwrap();
+    let verify = |text: &str| sshsig::verify(&owner().public(), namespace, b"content", text);
+    verify(&signature).unwrap();
+    // Nobody signed either: the field reserved for later, and the algorithm's name.
+    let reserved = replaced(
+        &signature,
+        b"realm-manifest\0\0\0\0",
+        b"realm-manifest\0\0\0\x01x",
+    );
+    let algorithm = replaced(
+        &signature,
+        b"\0\0\0\x53\0\0\0\x0bssh-ed25519",
+        b"\0\0\0\x54\0\0\0\x0crsa-sha2-512",
+    );
+    for text in [reserved, algorithm] {
+        let error = verify(&text).unwrap_err();
+        assert!(matches!(error, sshsig::SshSigError::Bad), "{error:?}");
+    }
 }
 
 #[test]
