@@ -14,6 +14,9 @@ use crate::{PublicKey, Signed, Timestamp, VERSION, VerifyError, message};
 /// Largest certificate on the wire.
 pub const MAX_CERTIFICATE_BYTES: usize = 512;
 
+/// Longest text of a certificate: the largest one in base64.
+const MAX_TEXT_BYTES: usize = MAX_CERTIFICATE_BYTES.div_ceil(3) * 4;
+
 const HRP: Hrp = Hrp::parse_unchecked("age");
 
 /// The private half, overwritten when dropped.
@@ -39,7 +42,12 @@ pub struct SealingCertificate {
     pub created: Timestamp,
 }
 
-message!(SealingCertificate, "sealing", |word| word.node);
+message!(
+    SealingCertificate,
+    "sealing",
+    |word| word.node,
+    MAX_CERTIFICATE_BYTES
+);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSealingKeyError {
@@ -159,9 +167,6 @@ impl SealingCertificate {
 
     /// Reads a certificate as on the wire, which must be `node`'s own.
     pub fn verify(wire: &[u8], node: PublicKey) -> Result<Signed<Self>, CertificateError> {
-        if wire.len() > MAX_CERTIFICATE_BYTES {
-            return Err(CertificateError::Format);
-        }
         let signed = Signed::<Self>::from_wire(wire)?;
         if signed.v != VERSION {
             return Err(CertificateError::Version(signed.v));
@@ -177,7 +182,7 @@ impl SealingCertificate {
 
     /// The same for its text in a status.
     pub fn verify_text(text: &str, node: PublicKey) -> Result<Signed<Self>, CertificateError> {
-        if text.len() > MAX_CERTIFICATE_BYTES * 2 {
+        if text.len() > MAX_TEXT_BYTES {
             return Err(CertificateError::Format);
         }
         let wire = STANDARD

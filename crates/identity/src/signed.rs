@@ -199,3 +199,32 @@ fn read_envelope<'b>(
         .map_err(|_| minicbor::decode::Error::message("a signature is 64 bytes"))?;
     Ok((bytes, Signature::from_bytes(&signature)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Genesis, SecretKey};
+
+    fn named(name: &str) -> Signed<Genesis> {
+        let key = SecretKey::from_seed(&[1; 32]);
+        let genesis = Genesis::new(key.public(), name.to_owned(), [9; 32]);
+        Signed::sign(genesis, &key).unwrap_or_else(|never| match never {})
+    }
+
+    #[test]
+    fn two_are_one_when_message_and_signature_are() {
+        let signed = named("home");
+        assert_eq!(signed, named("home"));
+        // A key can sign one message in many ways: each is bytes of its own on the wire.
+        let again = Signed {
+            signature: Signature::from_bytes(&[1; 64]),
+            ..named("home")
+        };
+        assert_ne!(signed, again);
+        let other = Signed {
+            signature: signed.signature,
+            ..named("elsewhere")
+        };
+        assert_ne!(signed, other);
+    }
+}

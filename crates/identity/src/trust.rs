@@ -17,7 +17,7 @@ pub enum OwnerPin {
     #[default]
     #[n(0)]
     Unpinned,
-    /// The first key that is offered before `until` becomes the owner.
+    /// The first key that is offered up to `until` becomes the owner.
     #[n(1)]
     Window {
         #[n(0)]

@@ -343,6 +343,7 @@ fn only_the_owner_writes_and_only_about_what_fits() {
             Err(authority::Refusal::WrongTarget { .. })
         ));
         assert_eq!(Kind::from_number(kind.number()), Some(kind));
+        assert_eq!(entry.kind(), Some(kind));
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use realm_identity::{
     SecretKey,
     format::{
@@ -138,7 +139,65 @@ fn wrong_texts_say_what_is_wrong() {
         read_public(&long),
         Err(FormatError::TooLong { .. })
     ));
-    assert!("der".parse::<Format>().is_err());
+}
+
+#[test]
+fn a_format_is_named_in_one_word() {
+    let of = |word: &str| word.parse::<Format>();
+    assert_eq!(of("base58").unwrap(), Format::Base58);
+    assert_eq!(of("openssh").unwrap(), Format::OpenSsh);
+    assert_eq!(of("pem").unwrap(), Format::Pem);
+    for wrong in ["der", "PEM", ""] {
+        let error = of(wrong).unwrap_err();
+        assert!(matches!(&error, FormatError::UnknownFormat(word) if word == wrong));
+        // Who mistyped it learns which there are.
+        assert!(error.to_string().ends_with("use base58, openssh or pem"));
+    }
+}
+
+/// The PEM text with `to` for `from`, which its bytes hold once.
+fn replaced(pem: &str, from: &[u8], to: &[u8]) -> String {
+    let (first, rest) = pem.split_once('\n').unwrap();
+    let (body, last) = rest.trim_end().rsplit_once('\n').unwrap();
+    let bytes = STANDARD.decode(body.replace('\n', "")).unwrap();
+    let places = bytes.windows(from.len()).enumerate();
+    let places: Vec<usize> = places
+        .filter(|(_, part)| *part == from)
+        .map(|(at, _)| at)
+        .collect();
+    let [at] = places[..] else {
+        panic!("{places:?}");
+    };
+    let bytes = [&bytes[..at], to, &bytes[at + from.len()..]].concat();
+    let text = STANDARD.encode(bytes).into_bytes();
+    let lines = text
+        .chunks(70)
+        .map(|line| std::str::from_utf8(line).unwrap());
+    let lines: Vec<&str> = [first].into_iter().chain(lines).chain([last]).collect();
+    format!("{}\n", lines.join("\n"))
+}
+
+#[test]
+fn a_file_asks_for_1024_rounds_of_bcrypt_and_no_more() {
+    // Without a passphrase, so that no round is done: whether it is asked for one says enough.
+    let file = encrypt_secret(&owner(), "", b"correct horse", NONCE).unwrap();
+    // The rounds stand behind the salt.
+    let asking = |rounds: u32| [&NONCE.salt[..], &rounds.to_be_bytes()].concat();
+    let read = |rounds| {
+        let file = replaced(&file, &asking(24), &asking(rounds));
+        read_secret(&file, None).unwrap_err()
+    };
+    for rounds in [24, 1024] {
+        let error = read(rounds);
+        assert!(matches!(error, FormatError::PassphraseNeeded), "{error}");
+    }
+    for many in [1025, u32::MAX] {
+        let error = read(many);
+        assert!(
+            matches!(error, FormatError::TooManyRounds { rounds } if rounds == many),
+            "{error}"
+        );
+    }
 }
 
 #[test]
@@ -148,15 +207,17 @@ fn a_private_key_beside_anothers_public_key_is_refused() {
     };
     use ssh_key::{private, public};
     let (seed, other) = (owner().seed(), *key(2).public().as_bytes());
-    let pair = KeypairBytes {
-        secret_key: *seed,
-        public_key: Some(PublicKeyBytes(other)),
+    let pem = |public| {
+        let pair = KeypairBytes {
+            secret_key: *seed,
+            public_key: Some(PublicKeyBytes(public)),
+        };
+        pair.to_pkcs8_pem(LineEnding::LF).unwrap()
     };
-    let pem = pair.to_pkcs8_pem(LineEnding::LF).unwrap();
-    assert!(matches!(
-        read_secret(&pem, None),
-        Err(FormatError::Mismatch)
-    ));
+    let read = read_secret(&pem(other), None);
+    assert!(matches!(read, Err(FormatError::Mismatch)));
+    let own = read_secret(&pem(*owner().public().as_bytes()), None);
+    assert!(same(&own.unwrap(), &owner()));
     let pair = private::Ed25519Keypair {
         public: public::Ed25519PublicKey(other),
         private: private::Ed25519PrivateKey::from_bytes(&seed),
@@ -305,6 +366,29 @@ fn signatures_are_for_one_key_namespace_and_content() {
         sshsig::sign(&owner(), "", b"x"),
         Err(sshsig::SignError::Namespace(_))
     ));
+}
+
+#[test]
+fn a_signature_with_more_in_it_than_ours_is_bad() {
+    let namespace = sshsig::MANIFEST_NAMESPACE;
+    let signature = sshsig::sign(&owner(), namespace, b"content").unwrap();
+    let verify = |text: &str| sshsig::verify(&owner().public(), namespace, b"content", text);
+    verify(&signature).unwrap();
+    // Nobody signed either: the field reserved for later, and the algorithm's name.
+    let reserved = replaced(
+        &signature,
+        b"realm-manifest\0\0\0\0",
+        b"realm-manifest\0\0\0\x01x",
+    );
+    let algorithm = replaced(
+        &signature,
+        b"\0\0\0\x53\0\0\0\x0bssh-ed25519",
+        b"\0\0\0\x54\0\0\0\x0crsa-sha2-512",
+    );
+    for text in [reserved, algorithm] {
+        let error = verify(&text).unwrap_err();
+        assert!(matches!(error, sshsig::SshSigError::Bad), "{error:?}");
+    }
 }
 
 #[test]

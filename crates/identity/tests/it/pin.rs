@@ -45,6 +45,8 @@ fn a_window_takes_one_key_until_it_closes() {
             owner: owner().public()
         })
     );
+    let last = open.offer(owner().public(), None, NOW.plus_millis(LATER));
+    assert_eq!(last, Ok(pinned(None)));
     let late = open.offer(owner().public(), None, NOW.plus_millis(LATER + 1));
     assert_eq!(late, Err(PinError::WindowClosed));
 }
@@ -78,6 +80,15 @@ fn a_pin_does_not_move() {
         Ok(pin),
         "and forgets no realm"
     );
+}
+
+#[test]
+fn a_pin_agrees_with_its_own_owner_and_realm() {
+    let pin = pinned(Some(realm()));
+    for named in [Some(realm()), None] {
+        assert_eq!(pin.offer(owner().public(), named, NOW), Ok(pin));
+    }
+    assert_eq!(pin.pin_by_invite(owner().public(), realm()), Ok(pin));
 }
 
 #[test]

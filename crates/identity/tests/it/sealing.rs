@@ -1,7 +1,7 @@
 //! The sealing key of a node, its text, and what makes it the node's.
 
 use realm_identity::{
-    Message as _, SealingCertificate, SealingKey, SealingSecret, Signed,
+    Message as _, SealingCertificate, SealingKey, SealingSecret, Signed, VerifyError,
     sealing::{self, CertificateError, ParseSealingKeyError},
 };
 
@@ -48,7 +48,8 @@ fn a_key_is_written_as_age_writes_it() {
         let error = wrong.parse::<SealingKey>().unwrap_err();
         assert_eq!(error, ParseSealingKeyError::Format, "{wrong}");
     }
-    assert!(!format!("{:?}", secret()).contains("4242"));
+    assert_eq!(format!("{:?}", secret().public()), KNOWN);
+    assert_eq!(format!("{:?}", secret()), format!("SealingSecret({KNOWN})"));
 }
 
 #[test]
@@ -91,11 +92,28 @@ fn a_certificate_is_the_nodes_own() {
     let later = sign(later, &node()).to_wire();
     let later = SealingCertificate::verify(&later, node().public()).unwrap_err();
     assert!(matches!(later, CertificateError::Version(2)), "{later}");
-    let long = SealingCertificate::verify(&[0; 600], node().public()).unwrap_err();
-    assert!(matches!(long, CertificateError::Format), "{long}");
     for text in ["", "not base64!", &"A".repeat(4096)] {
         assert!(SealingCertificate::verify_text(text, node().public()).is_err());
     }
+}
+
+#[test]
+fn a_certificate_of_more_than_512_bytes_is_not_looked_at() {
+    let wire = |size| SealingCertificate::verify(&vec![0; size], node().public()).unwrap_err();
+    let text = |text: &str| SealingCertificate::verify_text(text, node().public()).unwrap_err();
+    for read in [wire(512), text(&sealing::to_text(&[0; 512]))] {
+        let malformed = matches!(read, CertificateError::Verify(VerifyError::Malformed(_)));
+        assert!(malformed, "{read}");
+    }
+    // Base64 of 512 bytes and of 513 is equally long.
+    for large in [wire(513), text(&"A".repeat(684))] {
+        let CertificateError::Verify(VerifyError::TooLarge { size, max }) = large else {
+            panic!("{large}");
+        };
+        assert_eq!((size, max), (513, 512));
+    }
+    let long = text(&"A".repeat(688));
+    assert!(matches!(long, CertificateError::Format), "{long}");
 }
 
 #[test]
