@@ -10,7 +10,8 @@ use libp2p::{
 use realm_identity::RealmId;
 
 use crate::{
-    Config, NetLimits, for_approved::ForApproved, gossip, gossip::Gossip, limits, streams,
+    Config, NetLimits, for_approved::ForApproved, gossip, gossip::Gossip, limits, multicast,
+    streams,
 };
 
 /// Kademlia's answers are hints about addresses, so it stores nothing for anyone.
@@ -41,6 +42,8 @@ pub(crate) struct Behaviour {
     pub gossip: Gossip,
     pub kad: ForApproved<Kademlia>,
     pub mdns: Toggle<mdns::tokio::Behaviour>,
+    /// Beside the other one: a network may give IPv4 addresses later.
+    pub mdns_v6: Toggle<mdns::tokio::Behaviour>,
     /// Asks approved peers whether this node can be reached, and answers them the same question.
     pub autonat: ForApproved<autonat::Behaviour>,
     pub relay_client: relay::client::Behaviour,
@@ -87,7 +90,8 @@ pub(crate) fn build(
         ),
         gossip: gossip::build(config.limits.heartbeat)?,
         kad: ForApproved::new(kademlia),
-        mdns: mdns(config, peer).into(),
+        mdns: mdns(config.mdns, false, peer).into(),
+        mdns_v6: mdns(config.mdns && multicast::leads_nowhere_v4(), true, peer).into(),
         autonat: ForApproved::new(Some(autonat(&config.limits, peer))),
         relay_client,
         relay_server: ForApproved::new(Some(relay_server)),
@@ -143,11 +147,11 @@ fn autonat(limits: &NetLimits, peer: PeerId) -> autonat::Behaviour {
 }
 
 /// A machine without multicast still has bootstrap addresses.
-fn mdns(config: &Config, peer: PeerId) -> Option<mdns::tokio::Behaviour> {
-    if !config.mdns {
+fn mdns(wanted: bool, over_ipv6: bool, peer: PeerId) -> Option<mdns::tokio::Behaviour> {
+    if !wanted {
         return None;
     }
-    mdns::tokio::Behaviour::new(mdns::Config::default(), peer)
+    multicast::behaviour(over_ipv6, peer)
         .inspect_err(|error| tracing::warn!(%error, "no mDNS: nodes on this network are not found by themselves"))
         .ok()
 }

@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use crate::{
-    AddressError, Link, address, key, rpc, streams::OpenError, task::dial_reason, transport,
+    AddressError, Link, address, key, multicast, rpc, streams::OpenError, task::dial_reason,
+    transport,
 };
 use driver::{Driver, Light};
 
@@ -324,7 +325,7 @@ impl Race {
 /// `wait`. Whoever answers there is to be authenticated by dialling it.
 pub async fn discover_mdns(wait: Duration) -> Vec<(PublicKey, Vec<String>)> {
     let own = PeerId::random();
-    let behaviour = match mdns::tokio::Behaviour::new(mdns::Config::default(), own) {
+    let behaviour = match multicast::behaviour(multicast::leads_nowhere_v4(), own) {
         Ok(behaviour) => behaviour,
         Err(error) => {
             tracing::warn!(%error, "no mDNS on this machine");

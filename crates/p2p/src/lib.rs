@@ -24,6 +24,7 @@ mod handle;
 mod handshakes;
 mod key;
 mod limits;
+mod multicast;
 mod network;
 mod rpc;
 mod slots;

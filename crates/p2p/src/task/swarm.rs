@@ -155,7 +155,8 @@ impl Task {
                 self.looked_up(id, peers);
             }
             BehaviourEvent::Ping(event) => self.on_ping(&event),
-            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found))
+            | BehaviourEvent::MdnsV6(mdns::Event::Discovered(found)) => self.on_discovered(found),
             BehaviourEvent::Autonat(autonat::Event::StatusChanged { new, .. }) => {
                 let reachability = match new {
                     autonat::NatStatus::Public(address) => Reachability::Public {

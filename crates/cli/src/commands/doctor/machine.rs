@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -29,6 +29,7 @@ const HTTP_PORT: u16 = 9920;
 const LOOPED: Duration = Duration::from_millis(500);
 /// Where mDNS speaks.
 const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+const MDNS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 
 pub(super) fn look(session: &Session) -> Vec<Finding> {
     vec![
@@ -95,17 +96,20 @@ fn disk(check: &'static str, path: &Path) -> Finding {
 }
 
 fn multicast() -> Finding {
-    let works = || -> io::Result<()> {
+    let over_v4 = || -> io::Result<()> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.join_multicast_v4(&MDNS, &Ipv4Addr::UNSPECIFIED)?;
         socket.set_multicast_loop_v4(true)?;
-        socket.set_read_timeout(Some(LOOPED))?;
-        socket.send_to(b"realm doctor", (MDNS, socket.local_addr()?.port()))?;
-        let mut answer = [0; 12];
-        socket.recv_from(&mut answer)?;
-        Ok(())
+        loops(&socket, MDNS.into())
     };
-    match works() {
+    let over_v6 = || -> io::Result<()> {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+        socket.join_multicast_v6(&MDNS_V6, 0)?;
+        socket.set_multicast_loop_v6(true)?;
+        loops(&socket, MDNS_V6.into())
+    };
+    // Agents use IPv6 where IPv4 leads nowhere.
+    match over_v4().or_else(|error| over_v6().map_err(|_| error)) {
         Ok(()) => Finding::new(
             "multicast",
             State::Ok,
@@ -118,6 +122,15 @@ fn multicast() -> Finding {
         )
         .help("say where a node is: realm peer add ADDR, or --bootstrap ADDR in an invite"),
     }
+}
+
+/// Whether what is sent to a group comes back to who joined it.
+fn loops(socket: &UdpSocket, group: IpAddr) -> io::Result<()> {
+    socket.set_read_timeout(Some(LOOPED))?;
+    socket.send_to(b"realm doctor", (group, socket.local_addr()?.port()))?;
+    let mut answer = [0; 12];
+    socket.recv_from(&mut answer)?;
+    Ok(())
 }
 
 fn ports(session: &Session) -> Finding {

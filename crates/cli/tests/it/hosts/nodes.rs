@@ -1,4 +1,5 @@
-//! What happens to single nodes of a realm: they are killed, stopped for a while, or told a wrong time.
+//! What happens to single nodes of a realm: they are killed, stopped for a while, told a wrong time, or have one
+//! family of addresses only.
 
 use std::fs;
 
@@ -106,4 +107,26 @@ fn a_clock_that_jumps_harms_nobody_and_is_named() {
             0.0
         );
     }
+}
+
+#[test]
+fn hosts_without_ipv4_find_each_other() {
+    const NODES: u8 = 3;
+    let Some(mut scene) = scene::of(NODES) else {
+        return;
+    };
+    for host in scene.net.hosts() {
+        let mut ip = host.command("ip");
+        let flushed = ip.args(["-4", "addr", "flush", "dev", "eth0"]).status();
+        assert!(flushed.unwrap().success());
+    }
+    scene.start();
+    figure("ready over IPv6 alone", scene.wait_ready());
+    let ticker = guest("ticker.wasm");
+    scene.ok(0, &["push", "ticker", &ticker, "--replicas", "3", "--wait"]);
+    let found = scene.ok(0, &["doctor"]);
+    assert!(
+        found.contains("nodes of the local network can be found"),
+        "{found}"
+    );
 }

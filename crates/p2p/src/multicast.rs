@@ -1,0 +1,30 @@
+//! How nodes of one network find each other: over IPv4, and over IPv6 where IPv4 leads nowhere.
+
+use std::{
+    io,
+    net::{Ipv4Addr, UdpSocket},
+};
+
+use libp2p::{
+    PeerId,
+    mdns::{Config, IPV4_MDNS_MULTICAST_ADDRESS, tokio::Behaviour},
+};
+
+const PORT: u16 = 5353;
+
+/// The group of IPv6 is used by machines without a way to that of IPv4 alone: with both, each of a machine's
+/// addresses would ask, and each of the others' would answer.
+pub(crate) fn leads_nowhere_v4() -> bool {
+    // This asks the kernel for a way, and sends nothing.
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((IPV4_MDNS_MULTICAST_ADDRESS, PORT)))
+        .is_err()
+}
+
+pub(crate) fn behaviour(over_ipv6: bool, peer: PeerId) -> io::Result<Behaviour> {
+    let config = Config {
+        enable_ipv6: over_ipv6,
+        ..Config::default()
+    };
+    Behaviour::new(config, peer)
+}
