@@ -27,6 +27,9 @@ const MESH_HIGH: usize = 6;
 const TOLD_OF: usize = 2;
 const TOLD_OF_PART: f64 = 0.05;
 const PRUNE_BACKOFF: Duration = Duration::from_secs(5);
+/// How long a peer that is gone is remembered: about as long as its penalty lasts while it is here. The library
+/// remembers strangers, too, and those that come with a new key each time are many.
+const RETAIN_SCORE: Duration = Duration::from_secs(60);
 /// Below the graylist threshold, so that a stranger neither gets nor gives gossip.
 const SCORE_STRANGER: f64 = -1000.0;
 
@@ -83,7 +86,7 @@ fn scores() -> PeerScoreParams {
         app_specific_weight: 1.0,
         // Machines behind one address are normal; the connection limits count addresses.
         ip_colocation_factor_weight: 0.0,
-        retain_score: Duration::from_secs(600),
+        retain_score: RETAIN_SCORE,
         ..PeerScoreParams::default()
     }
 }
