@@ -43,7 +43,6 @@ pub enum Inserted {
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub entry: Signed<Entry>,
-    pub wire: Vec<u8>,
     pub payload: Option<Vec<u8>>,
     owner_after: PublicKey,
     children: Vec<Hash>,
@@ -239,7 +238,7 @@ impl<F: Fold> Log<F> {
         (state.len() <= MAX_STATE_BYTES).then_some(())?;
         Some(Checkpoint {
             genesis: self.genesis.to_wire(),
-            entry: stored.wire.clone(),
+            entry: stored.entry.to_wire(),
             state,
             payload: stored.payload.clone()?,
         })
@@ -423,10 +422,8 @@ impl<F: Fold> Log<F> {
             Some(stored) => stored.children.push(hash),
             None => self.base_children.push(hash),
         }
-        let wire = wire.to_vec();
         let stored = Stored {
             entry,
-            wire,
             payload,
             owner_after,
             children: Vec::new(),

@@ -89,7 +89,7 @@ impl<F: Fold> Log<F> {
     pub fn item(&self, hash: Hash) -> Option<Item> {
         let stored = self.tree.get(&hash)?;
         Some(Item {
-            entry: stored.wire.clone(),
+            entry: stored.entry.to_wire(),
             payload: stored.payload.clone(),
         })
     }

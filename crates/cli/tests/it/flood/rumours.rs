@@ -91,7 +91,7 @@ fn say(foe: &Foe, blows: &Blows, round: usize, to: Option<Life>) -> Vec<u8> {
     let unknown = life(blows.target.nodes[0], 0, 0);
     let header = |to: Life, kind| [&from[..], &[0, 0], &to, &[kind]].concat();
     // Whatever life this is for, the answer tells the newest.
-    let Some(to) = to.filter(|_| round % ASK_EVERY != 0) else {
+    let Some(to) = to.filter(|_| !round.is_multiple_of(ASK_EVERY)) else {
         return header(unknown, ANNOUNCE);
     };
     let about = blows.target.nodes[round % 2];
