@@ -40,6 +40,7 @@ pub use client::{DialRpcError, RpcConnection, dial_rpc, discover_mdns};
 pub use config::{Config, NetLimits, Services, StartError};
 pub use event::{GossipId, Link, NetworkEvent, PeerInfo, Reachability, Stats, Topic, Verdict};
 pub use handle::{Closed, ConnectError, NetworkHandle, PublishError};
+pub use multicast::leads_nowhere_v4;
 pub use network::Network;
 pub use rpc::{RpcFactory, RpcServe};
 

@@ -12,9 +12,9 @@ use libp2p::{
 
 const PORT: u16 = 5353;
 
-/// The group of IPv6 is used by machines without a way to that of IPv4 alone: with both, each of a machine's
+/// Whether this machine has no way to the group of IPv4. That of IPv6 is used by machines without one alone: with both, each of a machine's
 /// addresses would ask, and each of the others' would answer.
-pub(crate) fn leads_nowhere_v4() -> bool {
+pub fn leads_nowhere_v4() -> bool {
     // This asks the kernel for a way, and sends nothing.
     UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
         .and_then(|socket| socket.connect((IPV4_MDNS_MULTICAST_ADDRESS, PORT)))

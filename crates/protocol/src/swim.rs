@@ -20,7 +20,7 @@ mod suspicion;
 mod wire;
 
 use hearing::Hearing;
-use life::Id;
+use life::{Id, replaces};
 use suspicion::Health;
 use wire::{Wire, is_turn_undead, read_packet, without_verdicts, write_packet};
 
@@ -217,8 +217,9 @@ impl Swim {
         if header.src.key != *from.as_bytes() {
             return Err(BadPacket::Impersonation);
         }
-        members.retain(|member| member.id().has_begun(now.wall));
-        if !header.src.has_begun(now.wall) || !header.dst.has_begun(now.wall) {
+        let me = *self.foca.identity();
+        members.retain(|member| member.id().may_be_told(&me, now.wall));
+        if !header.src.may_speak(now.wall) {
             tracing::debug!(%from, "membership packet of a life that cannot have begun");
             return Ok(());
         }
@@ -226,7 +227,8 @@ impl Swim {
         self.forgive(mono);
         self.hearing.heard(from, mono);
         let told = members.iter().map(|member| *member.id());
-        if self.outlive(told.chain([header.dst]), mono) {
+        let meant = Some(header.dst).filter(|dst| dst.may_be_told(&me, now.wall));
+        if self.outlive(told.chain(meant), mono) {
             // What it sent was for the earlier life.
             self.announce(from, mono);
         }
@@ -372,6 +374,10 @@ impl Swim {
                 _ => None,
             };
             let due = with.map_or(mono + after, |(due, _)| due.min(mono + PROBE_PERIOD_MS));
+            if let Timer::RemoveDown(_) | Timer::ChangeSuspectToDown { .. } = timer {
+                self.timers
+                    .retain(|_, old| !matches!(old, Timed::Foca(old) if replaces(&timer, old)));
+            }
             self.schedule(due, Timed::Foca(timer));
         }
         while self.runtime.to_notify().is_some() {}

@@ -6,7 +6,7 @@ use realm_testkit::{Cluster, Metrics, wait_for};
 pub fn http_address(realm: &Cluster, node: &str) -> String {
     wait_for("its HTTP endpoint", || {
         let log = realm.log(node);
-        let (address, _) = log.split_once("http://")?.1.split_once('/')?;
+        let (address, _) = log.rsplit_once("http://")?.1.split_once('/')?;
         Some(address.to_owned())
     })
 }

@@ -1,6 +1,6 @@
 //! The lives of a node: one key begins again and again, and the latest of its lives counts.
 
-use foca::Identity;
+use foca::{Identity, Timer};
 use realm_identity::Timestamp;
 
 use super::{
@@ -8,9 +8,14 @@ use super::{
     wire::{read_packet, write_packet},
 };
 
-/// A life that begins later than this after now is made up. It is that much because clocks may be wrong by decades;
-/// that it ends at all leaves room for a life after each that counts, for whom others remember wrongly.
-const AHEAD_MAX_MS: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+/// A life that begins later than this after now is made up, if another one tells of it. It is that much because clocks
+/// may be wrong by decades; that it ends at all leaves room for a next life of whom others remember wrongly.
+const TOLD_AHEAD_MS: u64 = 100 * YEAR_MS;
+/// The same of this node's own lives: more, for others may have believed what their clocks allow.
+const OWN_AHEAD_MS: u64 = 200 * YEAR_MS;
+/// And of whoever speaks, whose key is proven: it may have stepped over what its clock allows.
+const SPOKEN_AHEAD_MS: u64 = 300 * YEAR_MS;
+const YEAR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
 /// A node's name in SWIM: of two with one key the later one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +31,13 @@ impl Identity for Id {
     type Addr = [u8; 32];
 
     fn renew(&self) -> Option<Self> {
+        let (epoch, bump) = match self.bump.checked_add(1) {
+            Some(bump) => (self.epoch, bump),
+            None => (self.epoch.saturating_add(1), 0),
+        };
         Some(Self {
-            bump: self.bump.wrapping_add(1),
+            epoch,
+            bump,
             ..*self
         })
     }
@@ -42,9 +52,35 @@ impl Identity for Id {
 }
 
 impl Id {
-    /// Whether this life can have begun by `now`, on whatever clock.
-    pub fn has_begun(&self, now: Timestamp) -> bool {
-        self.epoch <= now.as_millis().saturating_add(AHEAD_MAX_MS)
+    const fn begins_within(&self, ahead: u64, now: Timestamp) -> bool {
+        self.epoch <= now.as_millis().saturating_add(ahead)
+    }
+
+    /// Whether who speaks may be in this life, on whatever clock.
+    pub const fn may_speak(&self, now: Timestamp) -> bool {
+        self.begins_within(SPOKEN_AHEAD_MS, now)
+    }
+
+    /// Whether `me` may believe what it is told of this life.
+    pub fn may_be_told(&self, me: &Self, now: Timestamp) -> bool {
+        let ahead = match self.key == me.key {
+            true => OWN_AHEAD_MS,
+            false => TOLD_AHEAD_MS,
+        };
+        self.begins_within(ahead, now)
+    }
+}
+
+/// Whether a timer makes an older one needless: both wait for the end of one node's life, and the later one counts.
+/// Who makes up lives makes foca wait for the end of each, for a day where that is death.
+pub(super) fn replaces(new: &Timer<Id>, old: &Timer<Id>) -> bool {
+    match (new, old) {
+        (Timer::RemoveDown(new), Timer::RemoveDown(old)) => new.key == old.key,
+        (
+            Timer::ChangeSuspectToDown { member_id: new, .. },
+            Timer::ChangeSuspectToDown { member_id: old, .. },
+        ) => new.key == old.key,
+        _ => false,
     }
 }
 
@@ -93,6 +129,9 @@ mod tests {
 
     const VICTIM: usize = 2;
     const LIAR: usize = 3;
+    /// Between two lies, and how many there are.
+    const PAUSE_MS: u64 = 150;
+    const LIES: usize = 12;
 
     /// The third node as the fourth one makes it up: the latest that anybody could be at that epoch.
     fn made_up(epoch: u64) -> Id {
@@ -103,33 +142,55 @@ mod tests {
         }
     }
 
+    fn all_up(ring: &Ring, what: &str) {
+        for at in 0..NODES {
+            assert_eq!(
+                ring.states(at),
+                [MemberState::Up; NODES - 1],
+                "{what}, at {at}"
+            );
+        }
+    }
+
     #[test]
-    fn nobody_is_kept_out_by_a_life_that_another_makes_up() {
-        for state in [State::Alive, State::Suspect, State::Down] {
-            let mut ring = Ring::settled();
-            let latest = ring.mono + AHEAD_MAX_MS;
-            let own = ring.nodes[VICTIM].foca.identity().epoch;
-            for epoch in [own, u64::MAX, latest + 1, latest, latest - 1] {
-                ring.lie(LIAR, made_up(epoch), state);
-                ring.run(3_000);
-                for at in 0..NODES {
-                    let states = ring.states(at);
-                    assert_eq!(
-                        states,
-                        [MemberState::Up; NODES - 1],
-                        "{state:?} {epoch} at {at}"
-                    );
+    fn nobody_is_kept_out_by_lives_that_another_makes_up() {
+        // How far ahead the victim's clock is, beside those of the others.
+        for (ahead, state) in [
+            (0, State::Alive),
+            (0, State::Down),
+            (60_000, State::Alive),
+            (60_000, State::Down),
+            (-60_000, State::Down),
+        ] {
+            for limit in [0, TOLD_AHEAD_MS, OWN_AHEAD_MS] {
+                let mut ring = Ring::settled();
+                ring.ahead[VICTIM] = ahead;
+                let what = format!("{state:?} of {limit} ms ahead, the clock {ahead} ms");
+                for _ in 0..LIES {
+                    let wall = ring.now(VICTIM).wall.as_millis();
+                    let epochs = [
+                        u64::MAX,
+                        wall + limit + 1,
+                        wall + limit,
+                        wall + limit - 60_000,
+                    ];
+                    let own = ring.nodes[VICTIM].foca.identity().epoch;
+                    for epoch in [own].into_iter().chain(epochs) {
+                        ring.lie(LIAR, made_up(epoch), state);
+                    }
+                    ring.run(PAUSE_MS);
                 }
-            }
-            // Its end is still seen, and so is its return with an honest clock.
-            ring.mute = Some(VICTIM);
-            ring.run(5_000);
-            assert_eq!(ring.state(0, VICTIM), MemberState::Lost);
-            ring.mute = None;
-            ring.restart(VICTIM, ring.mono);
-            ring.run(5_000);
-            for at in 0..NODES {
-                assert_eq!(ring.states(at), [MemberState::Up; NODES - 1]);
+                assert_eq!(ring.losses, 0, "{what}");
+                ring.run(2_000);
+                all_up(&ring, &what);
+                // Its end is still seen, and so is its return.
+                ring.mute = Some(VICTIM);
+                ring.run(5_000);
+                assert_eq!(ring.state(0, VICTIM), MemberState::Lost, "{what}");
+                ring.mute = None;
+                ring.restart(VICTIM, ring.now(VICTIM).wall.as_millis());
+                ring.run(5_000);
+                all_up(&ring, &what);
             }
         }
     }
@@ -138,10 +199,45 @@ mod tests {
     fn a_life_that_cannot_have_begun_counts_for_nothing() {
         let mut ring = Ring::settled();
         let own = *ring.nodes[VICTIM].foca.identity();
-        ring.lie(LIAR, made_up(ring.mono + AHEAD_MAX_MS + 1), State::Alive);
+        let latest = ring.now(VICTIM).wall.as_millis() + OWN_AHEAD_MS;
+        ring.lie(LIAR, made_up(latest + 1), State::Alive);
         assert_eq!(*ring.nodes[VICTIM].foca.identity(), own);
-        ring.lie(LIAR, made_up(ring.mono + AHEAD_MAX_MS), State::Alive);
-        let next = *ring.nodes[VICTIM].foca.identity();
-        assert!(next.epoch > ring.mono + AHEAD_MAX_MS, "{next:?}");
+        ring.lie(LIAR, made_up(latest), State::Alive);
+        assert_eq!(ring.nodes[VICTIM].foca.identity().epoch, latest + 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nobody_out_who_was_driven_ahead() {
+        let mut ring = Ring::settled();
+        let latest = ring.now(VICTIM).wall.as_millis() + OWN_AHEAD_MS;
+        ring.lie(LIAR, made_up(latest), State::Down);
+        ring.ahead[VICTIM] = -(YEAR_MS as i64);
+        ring.run(3_000);
+        all_up(&ring, "a year back");
+    }
+
+    #[test]
+    fn lives_of_one_who_is_gone_leave_nothing_to_wait_for() {
+        for state in [State::Down, State::Suspect] {
+            let mut ring = Ring::settled();
+            ring.mute = Some(VICTIM);
+            ring.run(5_000);
+            assert_eq!(ring.state(0, VICTIM), MemberState::Lost);
+            let before = ring.nodes[0].timers.len();
+            let wall = ring.now(0).wall.as_millis();
+            for epoch in wall..wall + 2_000 {
+                ring.say(LIAR, 0, vec![foca::Member::new(made_up(epoch), 0, state)]);
+            }
+            let timers = ring.nodes[0].timers.len();
+            assert!(timers <= before + 8, "{timers} of {before}, {state:?}");
+        }
+    }
+
+    #[test]
+    fn after_the_last_life_of_an_epoch_comes_the_next_epoch() {
+        let last = made_up(7);
+        let next = last.renew().expect("there is one");
+        assert_eq!((next.epoch, next.bump), (8, 0));
+        assert!(next.win_addr_conflict(&last));
     }
 }

@@ -9,6 +9,8 @@ use crate::{MemberState, Now};
 pub(super) const NODES: usize = 4;
 /// Time goes on by so much.
 pub(super) const STEP: u64 = 10;
+/// On the wall clocks at first.
+const WALL: u64 = 1_800_000_000_000;
 /// By then everybody knows everybody.
 const SETTLED_MS: u64 = 5_000;
 
@@ -25,6 +27,8 @@ pub(super) struct Ring {
     pub verdicts: usize,
     /// Members that somebody took for lost.
     pub losses: usize,
+    /// By how many milliseconds the wall clock of each node is ahead.
+    pub ahead: [i64; NODES],
 }
 
 pub(super) fn name(index: usize) -> PublicKey {
@@ -50,6 +54,7 @@ impl Ring {
             mute: None,
             verdicts: 0,
             losses: 0,
+            ahead: [0; NODES],
         };
         ring.run(SETTLED_MS);
         ring
@@ -83,10 +88,11 @@ impl Ring {
         }
     }
 
-    /// Every clock tells the same.
-    fn now(&self) -> Now {
+    /// What a node's clocks tell.
+    pub fn now(&self, at: usize) -> Now {
+        let wall = (WALL + self.mono).saturating_add_signed(self.ahead[at]);
         Now {
-            wall: Timestamp::from_millis(self.mono),
+            wall: Timestamp::from_millis(wall),
             mono: self.mono,
         }
     }
@@ -100,7 +106,7 @@ impl Ring {
             message: Message::Gossip,
         };
         let packet = write_packet(&header, members);
-        let now = self.now();
+        let now = self.now(to);
         let taken = self.nodes[to].packet(name(from), &packet, now);
         taken.expect("an honest packet");
     }
@@ -134,7 +140,7 @@ impl Ring {
         let to = (0..NODES).find(|index| name(*index) == to);
         let to = to.expect("is one of them");
         if (to != 0 || !self.deaf) && self.mute != Some(from) {
-            let now = self.now();
+            let now = self.now(to);
             let taken = self.nodes[to].packet(name(from), packet, now);
             taken.expect("an honest packet");
         }

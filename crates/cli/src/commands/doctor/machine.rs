@@ -108,8 +108,11 @@ fn multicast() -> Finding {
         socket.set_multicast_loop_v6(true)?;
         loops(&socket, MDNS_V6.into())
     };
-    // Agents use IPv6 where IPv4 leads nowhere.
-    match over_v4().or_else(|error| over_v6().map_err(|_| error)) {
+    let works = match realm_p2p::leads_nowhere_v4() {
+        true => over_v6(),
+        false => over_v4(),
+    };
+    match works {
         Ok(()) => Finding::new(
             "multicast",
             State::Ok,

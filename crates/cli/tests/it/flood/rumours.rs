@@ -23,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Among so many packets is a question.
 const ASK_EVERY: usize = 7;
 const HOUR_MS: u64 = 3_600_000;
+/// What a node believes of others, in docs/protocols/log.md.
+const TOLD_AHEAD_MS: u64 = 100 * 365 * 24 * HOUR_MS;
 /// Kinds of packets, and states, in the bytes of docs/protocols/log.md.
 const ANNOUNCE: u8 = 7;
 const GOSSIP: u8 = 9;
@@ -112,12 +114,15 @@ fn rumour(round: usize) -> Rumour {
         incarnation,
         state,
     };
-    match round % 6 {
+    match round % 9 {
         0 => of(u64::MAX, u32::MAX, u16::MAX, ALIVE),
         1 => of(u64::MAX, u32::MAX, u16::MAX, DOWN),
         2 => of(now + HOUR_MS, u32::MAX, 0, ALIVE),
         3 => of(now + HOUR_MS, u32::MAX, u16::MAX, DOWN),
         4 => of(now + HOUR_MS, u32::MAX, u16::MAX, SUSPECT),
+        5 => of(now + TOLD_AHEAD_MS, u32::MAX, 0, ALIVE),
+        6 => of(now + TOLD_AHEAD_MS, u32::MAX, u16::MAX, DOWN),
+        7 => of(now + 2 * TOLD_AHEAD_MS, u32::MAX, u16::MAX, DOWN),
         _ => of(now, 0, u16::MAX, SUSPECT),
     }
 }
