@@ -20,7 +20,7 @@ mod suspicion;
 mod wire;
 
 use hearing::Hearing;
-use life::{Id, replaces};
+use life::Id;
 use suspicion::Health;
 use wire::{Wire, is_turn_undead, read_packet, without_verdicts, write_packet};
 
@@ -69,6 +69,8 @@ pub(crate) enum BadPacket {
 
 pub(crate) struct Swim {
     foca: Foca<Id, Wire, SmallRng, NoCustomBroadcast>,
+    /// As it was when timers were taken from foca.
+    me: Id,
     runtime: AccumulatingRuntime<Id>,
     timers: BTreeMap<(u64, u64), Timed>,
     scheduled: u64,
@@ -110,6 +112,7 @@ impl Swim {
 
     fn with(id: Id, seed: u64) -> Self {
         Self {
+            me: id,
             foca: Foca::new(id, config(), SmallRng::seed_from_u64(seed), Wire),
             runtime: AccumulatingRuntime::new(),
             timers: BTreeMap::new(),
@@ -217,8 +220,7 @@ impl Swim {
         if header.src.key != *from.as_bytes() {
             return Err(BadPacket::Impersonation);
         }
-        let me = *self.foca.identity();
-        members.retain(|member| member.id().may_be_told(&me, now.wall));
+        members.retain(|member| self.may_be_told(member.id(), now.wall));
         if !header.src.may_speak(now.wall) {
             tracing::debug!(%from, "membership packet of a life that cannot have begun");
             return Ok(());
@@ -227,7 +229,7 @@ impl Swim {
         self.forgive(mono);
         self.hearing.heard(from, mono);
         let told = members.iter().map(|member| *member.id());
-        let meant = Some(header.dst).filter(|dst| dst.may_be_told(&me, now.wall));
+        let meant = Some(header.dst).filter(|dst| self.may_be_told(dst, now.wall));
         if self.outlive(told.chain(meant), mono) {
             // What it sent was for the earlier life.
             self.announce(from, mono);
@@ -354,6 +356,7 @@ impl Swim {
     }
 
     fn drain(&mut self, mono: u64) {
+        self.forget_earlier_rounds();
         while let Some((to, packet)) = self.runtime.to_send() {
             let is_verdict = is_turn_undead(&packet);
             let said_wrongly = is_verdict && self.is_active(to);
@@ -374,9 +377,8 @@ impl Swim {
                 _ => None,
             };
             let due = with.map_or(mono + after, |(due, _)| due.min(mono + PROBE_PERIOD_MS));
-            if let Timer::RemoveDown(_) | Timer::ChangeSuspectToDown { .. } = timer {
-                self.timers
-                    .retain(|_, old| !matches!(old, Timed::Foca(old) if replaces(&timer, old)));
+            if let Timer::RemoveDown(id) = timer {
+                self.forget_earlier_death(id);
             }
             self.schedule(due, Timed::Foca(timer));
         }

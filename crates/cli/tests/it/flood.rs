@@ -247,6 +247,7 @@ fn rumours_of_a_member_take_nobodys_work_away() {
     });
 
     let (joined, lost) = (told("joined", liar), told("lost", "two"));
+    let gone = told("lost", liar);
     let started = scene.realm.log("two").matches("starting a cell").count();
     let siege = Siege::lay(&scene.target, &[Attack::Rumours]);
     wait_for("rumours enough", || {
@@ -255,6 +256,10 @@ fn rumours_of_a_member_take_nobodys_work_away() {
     });
     drop(siege);
     assert!(told("joined", liar) > joined, "it was not heard");
+    // By then what was begun by the last rumour is over, too.
+    wait_for("the liar is gone", || {
+        (told("lost", liar) > gone).then_some(())
+    });
     let unread = scene.counted("realm_offences_total", "offence=\"bad_swim\"");
     assert!(unread == 0.0, "{unread} packets were not read");
     assert_eq!(told("lost", "two"), lost);

@@ -4,7 +4,7 @@ use foca::{Identity, Timer};
 use realm_identity::Timestamp;
 
 use super::{
-    Swim,
+    Swim, Timed,
     wire::{read_packet, write_packet},
 };
 
@@ -61,30 +61,42 @@ impl Id {
         self.begins_within(SPOKEN_AHEAD_MS, now)
     }
 
-    /// Whether `me` may believe what it is told of this life.
-    pub fn may_be_told(&self, me: &Self, now: Timestamp) -> bool {
-        let ahead = match self.key == me.key {
-            true => OWN_AHEAD_MS,
-            false => TOLD_AHEAD_MS,
-        };
-        self.begins_within(ahead, now)
-    }
-}
-
-/// Whether a timer makes an older one needless: both wait for the end of one node's life, and the later one counts.
-/// Who makes up lives makes foca wait for the end of each, for a day where that is death.
-pub(super) fn replaces(new: &Timer<Id>, old: &Timer<Id>) -> bool {
-    match (new, old) {
-        (Timer::RemoveDown(new), Timer::RemoveDown(old)) => new.key == old.key,
-        (
-            Timer::ChangeSuspectToDown { member_id: new, .. },
-            Timer::ChangeSuspectToDown { member_id: old, .. },
-        ) => new.key == old.key,
-        _ => false,
+    /// Whether others may tell `me` of this life of its own: an earlier one is over.
+    fn may_be_own(&self, me: &Self, now: Timestamp) -> bool {
+        self == me || (self.win_addr_conflict(me) && self.begins_within(OWN_AHEAD_MS, now))
     }
 }
 
 impl Swim {
+    /// Whether what is told of this life counts. Of a life that its node has spoken in, everything does.
+    pub(super) fn may_be_told(&self, id: &Id, now: Timestamp) -> bool {
+        let me = self.foca.identity();
+        match id.key == me.key {
+            true => id.may_be_own(me, now),
+            false => id.begins_within(TOLD_AHEAD_MS, now) || self.known().any(|known| known == *id),
+        }
+    }
+
+    /// Who begins another life has begun all its rounds anew: the timers of the earlier ones mean nothing, until foca
+    /// has counted its rounds once around and takes them for its own.
+    pub(super) fn forget_earlier_rounds(&mut self) {
+        let me = *self.foca.identity();
+        if std::mem::replace(&mut self.me, me) == me {
+            return;
+        }
+        let of_a_round = |timer: &Timed| match timer {
+            Timed::Foca(timer) => !matches!(timer, Timer::RemoveDown(_)),
+            Timed::Check(..) | Timed::GiveUp(..) => false,
+        };
+        self.timers.retain(|_, timer| !of_a_round(timer));
+    }
+
+    /// A member is down: foca waits for a day before it forgets that. Of lives that are made up it would wait for each.
+    pub(super) fn forget_earlier_death(&mut self, id: Id) {
+        let of_it = |timer: &Timed| matches!(timer, Timed::Foca(Timer::RemoveDown(old)) if old.key == id.key);
+        self.timers.retain(|_, timer| !of_it(timer));
+    }
+
     /// Others remember a later life of this key than ours: the clock was set back, or somebody lies. Step over it;
     /// whether it was so.
     pub(super) fn outlive(&mut self, ids: impl Iterator<Item = Id>, mono: u64) -> bool {
@@ -211,9 +223,49 @@ mod tests {
         let mut ring = Ring::settled();
         let latest = ring.now(VICTIM).wall.as_millis() + OWN_AHEAD_MS;
         ring.lie(LIAR, made_up(latest), State::Down);
+        ring.run(1_000);
         ring.ahead[VICTIM] = -(YEAR_MS as i64);
+        // It learns of what is said of the life that it is in.
+        let own = *ring.nodes[VICTIM].foca.identity();
+        assert!(own.epoch > latest);
+        ring.lie(LIAR, own, State::Suspect);
         ring.run(3_000);
+        assert_eq!(ring.losses, 0);
         all_up(&ring, "a year back");
+    }
+
+    #[test]
+    fn of_who_was_driven_ahead_others_still_tell_each_other() {
+        let mut ring = Ring::settled();
+        let latest = ring.now(VICTIM).wall.as_millis() + OWN_AHEAD_MS;
+        ring.lie(LIAR, made_up(latest), State::Alive);
+        ring.run(2_000);
+        let own = *ring.nodes[VICTIM].foca.identity();
+        assert!(own.epoch > latest);
+        ring.say(1, 0, vec![foca::Member::new(own, 0, State::Down)]);
+        assert_eq!(ring.state(0, VICTIM), MemberState::Suspect);
+    }
+
+    #[test]
+    fn lives_of_oneself_leave_nothing_to_wait_for() {
+        let mut ring = Ring::settled();
+        let before = ring.nodes[0].timers.len();
+        let wall = ring.now(0).wall.as_millis();
+        let of_it = |epoch| Id {
+            key: *name(0).as_bytes(),
+            epoch,
+            bump: 0,
+        };
+        for epoch in wall..wall + 1_000 {
+            // A later one, and one that is over.
+            for id in [of_it(epoch), of_it(epoch - 1_000)] {
+                ring.say(LIAR, 0, vec![foca::Member::new(id, 0, State::Down)]);
+            }
+        }
+        let timers = ring.nodes[0].timers.len();
+        assert!(timers <= before + 8, "{timers} of {before}");
+        ring.run(2_000);
+        all_up(&ring, "after them");
     }
 
     #[test]

@@ -60,9 +60,13 @@ pub async fn of_a_node(blows: Arc<Blows>) {
         let speak = async {
             let mut stream = foe.open(LOG).await?;
             for round in 0.. {
-                let packet = say(&foe, &blows, round, *heard.lock().unwrap());
+                let life = *heard.lock().unwrap();
+                let packet = say(&foe, &blows, round, life);
                 write(&mut stream, &framed(&Frame::Swim(packet).encode())).await?;
-                blows.count();
+                // What is said to another life than the node's own is not read.
+                if life.is_some() {
+                    blows.count();
+                }
                 sleep(PAUSE).await;
             }
             Ok::<(), Refused>(())
