@@ -69,8 +69,6 @@ pub(crate) enum BadPacket {
 
 pub(crate) struct Swim {
     foca: Foca<Id, Wire, SmallRng, NoCustomBroadcast>,
-    /// As it was when timers were taken from foca.
-    me: Id,
     runtime: AccumulatingRuntime<Id>,
     timers: BTreeMap<(u64, u64), Timed>,
     scheduled: u64,
@@ -112,7 +110,6 @@ impl Swim {
 
     fn with(id: Id, seed: u64) -> Self {
         Self {
-            me: id,
             foca: Foca::new(id, config(), SmallRng::seed_from_u64(seed), Wire),
             runtime: AccumulatingRuntime::new(),
             timers: BTreeMap::new(),
@@ -356,7 +353,6 @@ impl Swim {
     }
 
     fn drain(&mut self, mono: u64) {
-        self.forget_earlier_rounds();
         while let Some((to, packet)) = self.runtime.to_send() {
             let is_verdict = is_turn_undead(&packet);
             let said_wrongly = is_verdict && self.is_active(to);
