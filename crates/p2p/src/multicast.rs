@@ -12,8 +12,8 @@ use libp2p::{
 
 const PORT: u16 = 5353;
 
-/// Whether this machine has no way to the group of IPv4. That of IPv6 is used by machines without one alone: with both, each of a machine's
-/// addresses would ask, and each of the others' would answer.
+/// Whether this machine has no way to the group of IPv4. Only then is that of IPv6 used: with both, each of a
+/// machine's addresses would ask, and each of the others' would answer.
 pub fn leads_nowhere_v4() -> bool {
     // This asks the kernel for a way, and sends nothing.
     UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))

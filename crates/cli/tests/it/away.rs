@@ -5,20 +5,15 @@ use std::time::Instant;
 use realm_testkit::wait_for;
 
 use crate::{
-    cluster,
     flood::{Deliveries, STILL},
-    guest,
+    guest, three_nodes,
 };
 
 const INTENTS: u64 = 1_000;
 
 #[test]
 fn who_was_away_for_a_thousand_intents_or_is_new_has_them_all() {
-    let mut realm = cluster();
-    for name in ["one", "two", "three"] {
-        realm.add_node(name, &[]);
-    }
-    realm.wait_ready("one");
+    let mut realm = three_nodes();
     let one = realm.address("one");
     realm.ok(&[
         "push",

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{cluster, faketime, guest};
+use crate::{faketime, guest, three_nodes};
 
 /// What the status says of wrong clocks.
 fn alarm(status: &Value) -> Option<String> {
@@ -21,11 +21,7 @@ fn all_ready(status: &Value) -> bool {
 #[test]
 fn a_clock_that_jumps_on_one_node_of_three_is_named_and_harms_nobody() {
     let Some(library) = faketime() else { return };
-    let mut realm = cluster();
-    for name in ["one", "two", "three"] {
-        realm.add_node(name, &[]);
-    }
-    realm.wait_ready("one");
+    let mut realm = three_nodes();
     let one = realm.address("one");
     realm.ok(&[
         "push",

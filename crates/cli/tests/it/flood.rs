@@ -236,9 +236,8 @@ fn rumours_of_a_member_take_nobodys_work_away() {
             .stdout
             .lines()
             .map(|line| serde_json::from_str(line).unwrap());
-        let of_one = |event: &Value| event["node"] == "one";
-        let is = |event: &Value| event["kind"] == kind && event["subject"] == subject;
-        let is = |event: &Value| of_one(event) && is(event);
+        let wanted = ["one", kind, subject];
+        let is = |event: &Value| ["node", "kind", "subject"].map(|field| &event[field]) == wanted;
         events.filter(is).count()
     };
     let liar = scene::TAKEN[rumours::LIAR];

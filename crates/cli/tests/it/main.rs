@@ -68,6 +68,16 @@ fn cluster() -> Cluster {
     Cluster::new(env!("CARGO_BIN_EXE_realm"))
 }
 
+/// Nodes "one", "two" and "three" of a realm, ready in the eyes of the first.
+fn three_nodes() -> Cluster {
+    let mut realm = cluster();
+    for name in ["one", "two", "three"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("one");
+    realm
+}
+
 /// A port that nothing uses on any of this machine's addresses, over TCP or UDP. It lies below those that
 /// the kernel gives to whoever asks for any, so no other test gets it meanwhile.
 fn free_port() -> u16 {

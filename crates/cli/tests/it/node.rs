@@ -8,7 +8,7 @@ use std::{
 
 use realm_testkit::wait_for;
 
-use crate::{KilledAtTheEnd, cluster, faketime, guest, page::http_address};
+use crate::{KilledAtTheEnd, cluster, faketime, guest, page::http_address, three_nodes};
 
 #[test]
 fn an_agent_runs_a_program_of_its_own_under_limits() {
@@ -201,11 +201,7 @@ fn a_node_leaves_and_joins_anew() {
 #[test]
 fn a_stepped_clock_changes_nothing_that_is_asked() {
     let Some(library) = faketime() else { return };
-    let mut realm = cluster();
-    for name in ["one", "two", "three"] {
-        realm.add_node(name, &[]);
-    }
-    realm.wait_ready("one");
+    let mut realm = three_nodes();
     let one = realm.address("one");
     realm.ok(&[
         "push",

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::{
     cluster, guest,
     picture::{cells_on, component, node},
+    three_nodes,
 };
 
 #[test]
@@ -55,11 +56,7 @@ fn placement_follows_tags_and_names() {
 
 #[test]
 fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
-    let mut realm = cluster();
-    for name in ["one", "two", "three"] {
-        realm.add_node(name, &[]);
-    }
-    realm.wait_ready("one");
+    let realm = three_nodes();
     let one = realm.address("one");
     let ok = |args: &[&str]| realm.ok(&[args, &["--via", &one]].concat());
     let ticker = guest("ticker.wasm");

@@ -3,6 +3,7 @@
 use crate::{
     cluster, guest,
     picture::{cells_on, component, node},
+    three_nodes,
 };
 
 #[test]
@@ -174,11 +175,7 @@ fn a_job_that_ends_well_is_done_and_one_that_fails_says_why() {
 
 #[test]
 fn killed_nodes_lose_nothing_and_their_work_moves_and_returns() {
-    let mut realm = cluster();
-    for name in ["one", "two", "three"] {
-        realm.add_node(name, &[]);
-    }
-    realm.wait_ready("one");
+    let mut realm = three_nodes();
     realm.ok(&[
         "push",
         "ticker",

@@ -9,7 +9,7 @@ use std::{
 
 use realm_testkit::{Cluster, wait_for};
 
-use crate::{KilledAtTheEnd, cluster, guest, picture::component};
+use crate::{KilledAtTheEnd, cluster, guest, picture::component, three_nodes};
 
 /// The directory where the command line remembers the cluster's realm.
 fn state_of(realm: &Cluster) -> PathBuf {
@@ -27,11 +27,7 @@ fn finish(child: Child) -> (i32, String) {
 #[test]
 fn pushes_at_the_same_time_do_not_fork_the_realm() {
     const PUSHES: usize = 8;
-    let mut realm = cluster();
-    for name in ["one", "two", "three"] {
-        realm.add_node(name, &[]);
-    }
-    realm.wait_ready("one");
+    let realm = three_nodes();
     let started: Vec<Child> = (0..PUSHES)
         .map(|index| {
             realm

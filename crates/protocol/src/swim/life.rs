@@ -60,21 +60,18 @@ impl Id {
     pub const fn may_speak(&self, now: Timestamp) -> bool {
         self.begins_within(SPOKEN_AHEAD_MS, now)
     }
-
-    /// Whether others may tell `me` of this life of its own: an earlier one is over.
-    fn may_be_own(&self, me: &Self, now: Timestamp) -> bool {
-        self == me || (self.win_addr_conflict(me) && self.begins_within(OWN_AHEAD_MS, now))
-    }
 }
 
 impl Swim {
-    /// Whether what is told of this life counts. Of a life that its node has spoken in, everything does.
+    /// Whether what is told of this life counts. Of one that is known everything does; an earlier one of this node
+    /// is over.
     pub(super) fn may_be_told(&self, id: &Id, now: Timestamp) -> bool {
         let me = self.foca.identity();
-        match id.key == me.key {
-            true => id.may_be_own(me, now),
-            false => id.begins_within(TOLD_AHEAD_MS, now) || self.known().any(|known| known == *id),
+        if id.key == me.key {
+            let is_later = id.win_addr_conflict(me) && id.begins_within(OWN_AHEAD_MS, now);
+            return id == me || is_later;
         }
+        id.begins_within(TOLD_AHEAD_MS, now) || self.known().any(|known| known == *id)
     }
 
     /// A member is down: foca waits for a day before it forgets that. Of lives that are made up it would wait for each.
@@ -235,26 +232,24 @@ mod tests {
     #[test]
     fn earlier_lives_of_oneself_leave_nothing_to_wait_for() {
         let mut ring = Ring::settled();
-        let before = ring.nodes[0].timers.len();
         let wall = ring.now(0).wall.as_millis();
-        let of_it = |epoch| Id {
-            key: *name(0).as_bytes(),
-            epoch,
-            bump: 0,
-        };
-        ring.say(
-            LIAR,
-            0,
-            vec![foca::Member::new(of_it(wall), 0, State::Down)],
-        );
-        let before = before.max(ring.nodes[0].timers.len());
-        for epoch in wall - 1_000..wall {
-            ring.say(
-                LIAR,
+        let tell = |ring: &mut Ring, epoch| {
+            let key = *name(0).as_bytes();
+            let down = foca::Member::new(
+                Id {
+                    key,
+                    epoch,
+                    bump: 0,
+                },
                 0,
-                vec![foca::Member::new(of_it(epoch), 0, State::Down)],
+                State::Down,
             );
-        }
+            ring.say(LIAR, 0, vec![down]);
+        };
+        // It steps over this one, and all others are over then.
+        tell(&mut ring, wall);
+        let before = ring.nodes[0].timers.len();
+        (wall - 1_000..wall).for_each(|epoch| tell(&mut ring, epoch));
         let timers = ring.nodes[0].timers.len();
         assert!(timers <= before + 8, "{timers} of {before}");
         ring.run(2_000);
