@@ -142,6 +142,11 @@ impl Future for Paced {
         if let Poll::Ready(status) = polled {
             return Poll::Ready(Step::Done(status));
         }
+        if this.woken.flag.load(Ordering::Acquire) {
+            // A thread that has just begun to run keeps its processor until the kernel's next tick, some milliseconds,
+            // whoever wakes up. One that would go on computing lets those go first.
+            rustix::thread::sched_yield();
+        }
         if this.account(busy)
             && let Some(guest) = this.guest.take()
         {

@@ -18,7 +18,7 @@ const CALLS: usize = 150;
 const ROWS: usize = 4;
 const PACE: Duration = Duration::from_millis(10);
 /// Below this a call counts as quick, whatever it was before: some slices of a busy processor.
-const QUICK: Duration = Duration::from_millis(50);
+const QUICK: Duration = Duration::from_millis(20);
 /// A calm node reports every five seconds.
 const FRESH: Duration = Duration::from_secs(7);
 const SPINNERS: usize = 8;
