@@ -20,6 +20,13 @@ pub(crate) struct Artifact {
     source: Source,
 }
 
+/// An artifact that nobody has looked for yet.
+#[derive(Debug)]
+pub(crate) struct Named {
+    digest: [u8; 32],
+    source: Source,
+}
+
 #[derive(Debug)]
 enum Source {
     /// Their digest was computed here.
@@ -28,26 +35,39 @@ enum Source {
     File(PathBuf),
 }
 
-impl Artifact {
+impl Named {
     /// `digest` is that of the bytes.
-    pub(crate) fn in_memory(wasm: Arc<[u8]>, digest: [u8; 32]) -> Self {
-        Self {
-            digest,
-            size: wasm.len() as u64,
-            source: Source::Bytes(wasm),
-        }
+    pub(crate) const fn in_memory(wasm: Arc<[u8]>, digest: [u8; 32]) -> Self {
+        let source = Source::Bytes(wasm);
+        Self { digest, source }
     }
 
     /// The file should have this digest.
-    pub(crate) async fn in_file(path: PathBuf, digest: [u8; 32]) -> Result<Self, CompileError> {
-        let metadata = tokio::fs::metadata(&path).await;
-        Ok(Self {
-            digest,
-            size: metadata.map_err(CompileError::Read)?.len(),
-            source: Source::File(path),
-        })
+    pub(crate) const fn in_file(path: PathBuf, digest: [u8; 32]) -> Self {
+        let source = Source::File(path);
+        Self { digest, source }
     }
 
+    pub(crate) const fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// Asks the disk for the size of a file: not for a thread that does IO.
+    pub(crate) fn find(self) -> Result<Artifact, CompileError> {
+        let Self { digest, source } = self;
+        let size = match &source {
+            Source::Bytes(wasm) => wasm.len() as u64,
+            Source::File(path) => path.metadata().map_err(CompileError::Read)?.len(),
+        };
+        Ok(Artifact {
+            digest,
+            size,
+            source,
+        })
+    }
+}
+
+impl Artifact {
     pub(crate) const fn digest(&self) -> &[u8; 32] {
         &self.digest
     }

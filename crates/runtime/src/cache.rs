@@ -16,12 +16,12 @@ use std::{
     time::SystemTime,
 };
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use wasmtime::{Engine, Module, component::Component};
 
 use crate::{
-    CompileError, Flavour, Inspection, Kind, PrepareError, artifact::Artifact, compile::Seat,
+    CompileError, Flavour, Kind, PrepareError,
+    artifact::{Artifact, Named},
+    compile::Seat,
     inspect::Facts,
 };
 
@@ -31,8 +31,6 @@ pub(crate) use budget::InUse;
 use budget::{TEMPORARY, Users};
 
 const MAC_BYTES: usize = 32;
-/// Read at once while checking.
-const CHUNK_BYTES: usize = 64 * 1024;
 /// The longest of what is kept beside code: why there is none, or what the artifact is.
 const SMALL_BYTES: u64 = 64 * 1024 * 1024;
 const DIR_MODE: u32 = 0o700;
@@ -65,6 +63,14 @@ pub(crate) struct Loaded {
 pub(crate) enum Compiled {
     Module(Module),
     Component(Component),
+}
+
+/// An artifact, and what is kept of it already.
+pub(crate) struct Known {
+    pub(crate) artifact: Artifact,
+    pub(crate) facts: Option<Facts>,
+    /// Looked for where the facts are known: both are made together.
+    pub(crate) code: Option<Loaded>,
 }
 
 /// The part of an entry: code, or why there is none.
@@ -143,51 +149,57 @@ impl Cache {
         self.0.users.add(&name)
     }
 
-    /// What the artifact is: as it was told before, else told by a child.
-    pub(crate) async fn inspected(
+    /// What is kept, in one visit to the disk.
+    pub(crate) async fn known(
         &self,
         held: &InUse,
-        artifact: &Artifact,
-        seat: &mut Seat<'_>,
-    ) -> Result<Inspection, PrepareError> {
-        let name = held.name().to_owned();
-        let wanted = name.clone();
-        let known = self.blocking(move |store| Ok(store.facts(&wanted))).await?;
-        let facts = match known {
-            Some(facts) => facts,
-            None => {
-                let facts = seat.facts().await??;
-                let told =
-                    serde_json::to_vec(&facts).map_err(|error| PrepareError::Load(error.into()))?;
-                self.blocking(move |store| {
-                    store.keep(&name, Ending::Facts, &told);
-                    Ok(())
-                })
-                .await?;
-                facts
-            }
-        };
-        Ok(Inspection::new(facts, artifact.digest(), artifact.size()))
+        engine: &Engine,
+        named: Named,
+    ) -> Result<Known, PrepareError> {
+        let (name, engine) = (held.name().to_owned(), engine.clone());
+        self.blocking(move |store| {
+            let artifact = named.find()?;
+            let facts = store.facts(&name);
+            let code = match &facts {
+                Some(facts) => store.find(&engine, &name, facts.kind)?,
+                None => None,
+            };
+            Ok(Known {
+                artifact,
+                facts,
+                code,
+            })
+        })
+        .await
     }
 
-    /// The compiled form: mapped if a valid one is there, else compiled and kept. Any fault in the cache means compiling again.
+    /// What the artifact is, told by a child and kept.
+    pub(crate) async fn told(
+        &self,
+        held: &InUse,
+        seat: &mut Seat<'_>,
+    ) -> Result<Facts, PrepareError> {
+        let facts = seat.facts().await??;
+        let told = serde_json::to_vec(&facts).map_err(|error| PrepareError::Load(error.into()))?;
+        let name = held.name().to_owned();
+        self.blocking(move |store| {
+            store.keep(&name, Ending::Facts, &told);
+            Ok(())
+        })
+        .await?;
+        Ok(facts)
+    }
+
+    /// Compiled by a child, kept and loaded.
     pub(crate) async fn compiled(
         &self,
         held: &InUse,
         engine: &Engine,
         flavour: Flavour,
-        inspection: &Inspection,
+        kind: Kind,
         seat: &mut Seat<'_>,
     ) -> Result<Loaded, PrepareError> {
-        let kind = inspection.kind;
         let name = held.name().to_owned();
-        let (wanted, on) = (name.clone(), engine.clone());
-        if let Some(loaded) = self
-            .blocking(move |store| store.find(&on, &wanted, kind))
-            .await?
-        {
-            return Ok(loaded);
-        }
         match seat.compile(flavour, kind).await {
             Ok(code) => {
                 let on = engine.clone();
@@ -321,19 +333,17 @@ impl Store {
         };
         let mut mac = [0; MAC_BYTES];
         mac_file.read_exact(&mut mac)?;
-        self.verify(name, ending, &file, &mac)?;
+        self.verify(name, ending, &file, mac)?;
         mac_file.set_modified(SystemTime::now())?;
         Ok(Some(file))
     }
 
     /// Keeps bytes and their MAC; a full disk costs the next start a compile, nothing more.
     fn keep(&self, name: &str, ending: Ending, bytes: &[u8]) {
-        let mut mac = self.mac(name, ending);
-        mac.update(bytes);
-        let mac = mac.finalize().into_bytes();
+        let mac = self.mac(name, ending).update(bytes).finalize();
         let kept = self
             .write(&format!("{name}.{}", ending.as_str()), bytes)
-            .and_then(|()| self.write(&format!("{name}.{}", ending.mac()), &mac))
+            .and_then(|()| self.write(&format!("{name}.{}", ending.mac()), mac.as_bytes()))
             .and_then(|()| self.sweep());
         if let Err(error) = kept {
             tracing::warn!(%error, dir = %self.dir.display(), "compiled code could not be kept");
@@ -399,28 +409,20 @@ impl Store {
         &self,
         name: &str,
         ending: Ending,
-        mut file: &File,
-        expected: &[u8],
+        file: &File,
+        expected: [u8; MAC_BYTES],
     ) -> anyhow::Result<()> {
         let mut mac = self.mac(name, ending);
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            match file.read(&mut chunk)? {
-                0 => break,
-                count => mac.update(&chunk[..count]),
-            }
-        }
-        mac.verify_slice(expected)
-            .map_err(|_| anyhow::anyhow!("its MAC does not fit"))
+        mac.update_reader(file)?;
+        // Compared in constant time.
+        anyhow::ensure!(mac.finalize() == expected, "its MAC does not fit");
+        Ok(())
     }
 
     /// Covers the name too, so that one artifact's code cannot stand in for another's.
-    fn mac(&self, name: &str, ending: Ending) -> Hmac<Sha256> {
-        // HMAC pads a shorter key with zeros.
-        let mut block = [0; 64];
-        block[..self.key.len()].copy_from_slice(&self.key);
-        let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
-        for part in ["realm-compiled-v2", name, ending.as_str()] {
+    fn mac(&self, name: &str, ending: Ending) -> blake3::Hasher {
+        let mut mac = blake3::Hasher::new_keyed(&self.key);
+        for part in ["realm-compiled-v3", name, ending.as_str()] {
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
         }

@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    CellConfig, CellHandle, CompilerConfig, Flavour, PrepareError, Prepared, PreparedKind, Stage,
-    StartError, Stdio,
-    artifact::Artifact,
+    CellConfig, CellHandle, CompilerConfig, Flavour, Inspection, PrepareError, Prepared,
+    PreparedKind, Stage, StartError, Stdio,
+    artifact::Named,
     cache::Cache,
     compile::Compiler,
     engine,
@@ -152,7 +152,7 @@ impl Runtime {
         let digest = tokio::task::spawn_blocking(move || Sha256::digest(&bytes).into())
             .await
             .map_err(|error| PrepareError::Load(error.into()))?;
-        self.prepare_artifact(Artifact::in_memory(wasm, digest), flavour, &|_| {})
+        self.prepare_artifact(Named::in_memory(wasm, digest), flavour, &|_| {})
             .await
     }
 
@@ -168,18 +168,18 @@ impl Runtime {
         if let Some(inner) = self.known(&(digest, flavour)) {
             return Ok(Prepared(inner));
         }
-        let artifact = Artifact::in_file(path, digest).await?;
-        self.prepare_artifact(artifact, flavour, &told).await
+        self.prepare_artifact(Named::in_file(path, digest), flavour, &told)
+            .await
     }
 
     /// One at a time for each version: the others find what the first one made.
     async fn prepare_artifact(
         &self,
-        artifact: Artifact,
+        named: Named,
         flavour: Flavour,
         told: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Prepared, PrepareError> {
-        let version = (*artifact.digest(), flavour);
+        let version = (*named.digest(), flavour);
         let flight = self.0.flights.join(version);
         let work = async {
             let _pilot = flight.pilot.lock().await;
@@ -187,7 +187,7 @@ impl Runtime {
                 return Ok(Prepared(inner));
             }
             let at = |stage| flight.at(stage);
-            let inner = Arc::new(self.make(&artifact, flavour, &at).await?);
+            let inner = Arc::new(self.make(named, flavour, &at).await?);
             self.know(version, &inner);
             Ok(Prepared(inner))
         };
@@ -196,16 +196,22 @@ impl Runtime {
 
     async fn make(
         &self,
-        artifact: &Artifact,
+        named: Named,
         flavour: Flavour,
         told: &(dyn Fn(Stage) + Send + Sync),
     ) -> Result<Inner, PrepareError> {
         let cache = &self.0.cache;
         let linked = self.linked(flavour);
         let engine = &linked.engine;
-        let held = cache.hold(artifact.digest(), flavour, engine);
-        let mut seat = self.0.compiler.seat(artifact, told);
-        let inspection = cache.inspected(&held, artifact, &mut seat).await?;
+        let held = cache.hold(named.digest(), flavour, engine);
+        let known = cache.known(&held, engine, named).await?;
+        let artifact = known.artifact;
+        let mut seat = self.0.compiler.seat(&artifact, told);
+        let facts = match known.facts {
+            Some(facts) => facts,
+            None => cache.told(&held, &mut seat).await?,
+        };
+        let inspection = Inspection::new(facts, artifact.digest(), artifact.size());
         prepared::check(&inspection)?;
         let kind = match inspection.entry {
             Some(_) => PreparedKind::Program,
@@ -219,9 +225,15 @@ impl Runtime {
         };
         let program = match inspection.entry {
             Some(entry) => {
-                let code = cache
-                    .compiled(&held, engine, flavour, &inspection, &mut seat)
-                    .await?;
+                let code = match known.code {
+                    Some(code) => code,
+                    None => {
+                        let kind = inspection.kind;
+                        cache
+                            .compiled(&held, engine, flavour, kind, &mut seat)
+                            .await?
+                    }
+                };
                 Some(prepared::link(linked, entry, code)?)
             }
             None => None,
