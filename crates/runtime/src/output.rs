@@ -7,20 +7,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::{
     io::AsyncWrite,
     time::{Sleep, sleep},
 };
 use wasmtime_wasi::{
+    async_trait,
     cli::{IsTerminal, StdoutStream},
-    p2::{OutputStream, pipe::AsyncWriteStream},
+    p2::{OutputStream, Pollable, StreamError, StreamResult, pipe::AsyncWriteStream},
 };
 
 use crate::{LogRing, LogStream, exit::Limit, guest::Shared, streams::Strict};
 
 /// One write of a guest takes at most this much from the bucket, so that two streams share it fairly.
 const CHUNK_BYTES: usize = 4096;
-/// What a stream of 0.2 holds of output that waits for its turn.
+/// What a stream of 0.2 into the process holds of output that waits for its turn.
 const STREAM_BYTES: usize = 8192;
 
 /// Where the bytes go.
@@ -62,6 +64,15 @@ impl StdoutStream for Output {
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
+        if let Sink::Ring(ring, stream) = &self.sink {
+            return Box::new(IntoRing {
+                ring: ring.clone(),
+                stream: *stream,
+                bucket: self.bucket.clone(),
+                shared: self.shared.clone(),
+                permit: 0,
+            });
+        }
         let writer = AsyncWriteStream::new(STREAM_BYTES, Pin::from(self.async_stream()));
         Box::new(Strict::new(Box::new(writer), STREAM_BYTES))
     }
@@ -142,6 +153,66 @@ impl AsyncWrite for Writer {
     }
 }
 
+/// A stream of 0.2 into a ring: what it takes is in the ring at once.
+struct IntoRing {
+    ring: LogRing,
+    stream: LogStream,
+    bucket: Option<Arc<Bucket>>,
+    shared: Arc<Shared>,
+    /// What the guest was told that it may write. It holds also where the other stream has emptied the bucket since.
+    permit: usize,
+}
+
+impl IntoRing {
+    fn charge(&self, count: usize) -> Option<Duration> {
+        self.bucket
+            .as_ref()
+            .and_then(|bucket| bucket.charge(count as u64))
+    }
+}
+
+#[async_trait]
+impl OutputStream for IntoRing {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > self.permit && bytes.len() > self.check_write()? {
+            return Err(StreamError::trap(
+                "a write of more bytes than `check-write` permits",
+            ));
+        }
+        self.permit -= bytes.len();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.ring.write(self.stream, &bytes);
+        self.shared.usage.count_output(bytes.len() as u64);
+        if self.charge(bytes.len()).is_some() {
+            self.shared.hit(Limit::Output);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        self.permit = match self.charge(0) {
+            None => CHUNK_BYTES,
+            Some(_) => 0,
+        };
+        Ok(self.permit)
+    }
+}
+
+#[async_trait]
+impl Pollable for IntoRing {
+    async fn ready(&mut self) {
+        while let Some(wait) = self.charge(0) {
+            sleep(wait).await;
+        }
+    }
+}
+
 /// A token bucket that may go into debt by its last taker.
 #[derive(Debug)]
 pub(crate) struct Bucket {
@@ -203,5 +274,67 @@ impl Bucket {
         const MOST_SECS: f64 = 3600.0;
         let secs = (-tokens / self.per_sec as f64).clamp(0.0, MOST_SECS);
         Duration::from_secs_f64(secs).max(LEAST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use realm_manifest::Limits;
+
+    use super::*;
+
+    const BURST: u64 = 10;
+
+    /// Two streams that share a bucket of so many bytes, and the ring that they write to.
+    fn streams() -> ([Box<dyn OutputStream>; 2], LogRing) {
+        let ring = LogRing::new();
+        let shared = Arc::new(Shared::new(Limits::default()));
+        let bucket = Some(Arc::new(Bucket::new(1, BURST)));
+        let stream = |stream| {
+            let output = Output {
+                sink: Sink::Ring(ring.clone(), stream),
+                bucket: bucket.clone(),
+                shared: shared.clone(),
+            };
+            output.p2_stream()
+        };
+        let streams = [stream(LogStream::Stdout), stream(LogStream::Stderr)];
+        (streams, ring)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_in_the_ring_at_once() {
+        let ([mut out, _], ring) = streams();
+        assert_eq!(out.check_write().expect("open"), CHUNK_BYTES);
+        out.write(Bytes::from_static(b"a line\n"))
+            .expect("takes it");
+        let lines = ring.follow(0).next(1).now_or_never().flatten();
+        assert_eq!(lines.expect("it is there")[0].text, "a line");
+    }
+
+    #[tokio::test]
+    async fn a_dry_bucket_holds_up_both_streams_but_not_what_was_permitted() {
+        let ([mut out, mut err], _ring) = streams();
+        assert_eq!(out.check_write().expect("open"), CHUNK_BYTES);
+        assert_eq!(err.check_write().expect("open"), CHUNK_BYTES);
+        let more = Bytes::from(vec![b'x'; BURST as usize + 1]);
+        out.write(more.clone()).expect("goes into debt");
+        err.write(more.clone()).expect("it was permitted");
+        for stream in [&mut out, &mut err] {
+            assert_eq!(stream.check_write().expect("open"), 0);
+            assert!(stream.ready().now_or_never().is_none(), "it waits");
+            let error = stream.write(more.clone()).expect_err("not permitted");
+            assert!(matches!(error, StreamError::Trap(_)), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_writes_more_than_was_permitted() {
+        let ([mut out, _], ring) = streams();
+        let most = Bytes::from(vec![b'x'; CHUNK_BYTES + 1]);
+        let error = out.write(most).expect_err("more than is ever permitted");
+        assert!(matches!(error, StreamError::Trap(_)), "{error:?}");
+        assert!(ring.follow(0).next(1).now_or_never().is_none(), "nothing");
     }
 }
