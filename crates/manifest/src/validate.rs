@@ -3,7 +3,7 @@
 //! The fold refuses what is wrong, so every bound here is a rule of consensus: changing one needs a
 //! new entry version (`docs/decisions/0007-limits-of-a-spec-are-consensus.md`).
 
-use std::{collections::BTreeSet, fmt};
+use std::{cmp::Ordering, collections::BTreeSet, fmt};
 
 use realm_identity::{Hash, canonical};
 
@@ -159,14 +159,14 @@ impl Findings {
     ) {
         let mut last: Option<&T> = None;
         for item in items {
-            match last {
-                Some(before) if before == item => {
+            match last.map(|before| before.cmp(item)) {
+                Some(Ordering::Equal) => {
                     self.add(field, format_args!("{item:?} is given twice"));
                 }
-                Some(before) if before > item => {
+                Some(Ordering::Greater) => {
                     self.add(field, format_args!("{item:?} is out of order"));
                 }
-                _ => {}
+                Some(Ordering::Less) | None => {}
             }
             last = Some(item);
         }

@@ -156,6 +156,18 @@ fn all_problems_are_told_at_once() {
 }
 
 #[test]
+fn problems_are_told_on_one_line_each_with_its_key() {
+    let mut spec = plain_spec();
+    spec.limits.memory_max_mb = 0;
+    spec.grants.vars = ["B", "A", "A"].map(|key| (key.into(), "1".into())).into();
+    assert_eq!(
+        spec.validate().unwrap_err().to_string(),
+        "limits.memory_max_mb: is 0, must be 1 to 65536; vars: \"A\" is out of order; \
+         vars: \"A\" is given twice"
+    );
+}
+
+#[test]
 fn a_value_is_never_repeated_in_a_problem() {
     let mut spec = plain_spec();
     spec.grants.env = vec![
@@ -163,6 +175,7 @@ fn a_value_is_never_repeated_in_a_problem() {
         ("A".into(), "hunter2".into()),
     ];
     let words = spec.validate().unwrap_err().to_string();
+    assert!(words.contains("the value of \"A\""), "{words}");
     assert!(!words.contains("hunter2"), "{words}");
 }
 

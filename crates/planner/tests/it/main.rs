@@ -1,6 +1,7 @@
 //! Scenes of the fold and the plan.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod ended;
 mod fold;
 mod partition;
@@ -9,6 +10,7 @@ mod plan;
 mod push;
 mod simulation;
 mod status;
+mod unchanged;
 
 use std::sync::Arc;
 
