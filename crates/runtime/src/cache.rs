@@ -69,7 +69,7 @@ pub(crate) enum Compiled {
 pub(crate) struct Known {
     pub(crate) artifact: Artifact,
     pub(crate) facts: Option<Facts>,
-    /// Looked for where the facts are known: both are made together.
+    /// None as well where the facts are not known: how it is loaded depends on them.
     pub(crate) code: Option<Loaded>,
 }
 
@@ -173,21 +173,22 @@ impl Cache {
         .await
     }
 
-    /// What the artifact is, told by a child and kept.
+    /// What the artifact is, told by a child and kept; and the code that may be there all the same.
     pub(crate) async fn told(
         &self,
         held: &InUse,
+        engine: &Engine,
         seat: &mut Seat<'_>,
-    ) -> Result<Facts, PrepareError> {
+    ) -> Result<(Facts, Option<Loaded>), PrepareError> {
         let facts = seat.facts().await??;
         let told = serde_json::to_vec(&facts).map_err(|error| PrepareError::Load(error.into()))?;
-        let name = held.name().to_owned();
+        let (name, engine) = (held.name().to_owned(), engine.clone());
         self.blocking(move |store| {
             store.keep(&name, Ending::Facts, &told);
-            Ok(())
+            let code = store.find(&engine, &name, facts.kind)?;
+            Ok((facts, code))
         })
-        .await?;
-        Ok(facts)
+        .await
     }
 
     /// Compiled by a child, kept and loaded.

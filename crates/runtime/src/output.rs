@@ -153,7 +153,8 @@ impl AsyncWrite for Writer {
     }
 }
 
-/// A stream of 0.2 into a ring: what it takes is in the ring at once.
+/// A stream of 0.2 into a ring: what it takes is in the ring at once. A cell that opens very many of them may write a
+/// chunk to each beyond its burst; it then waits for as long as all of that takes at its rate.
 struct IntoRing {
     ring: LogRing,
     stream: LogStream,
@@ -191,6 +192,30 @@ impl OutputStream for IntoRing {
         Ok(())
     }
 
+    /// Once the last of it is in the ring; only what comes next waits for a bucket in debt.
+    async fn blocking_write_and_flush(&mut self, mut bytes: Bytes) -> StreamResult<()> {
+        while !bytes.is_empty() {
+            let permit = self.write_ready().await?;
+            let chunk = bytes.split_to(bytes.len().min(permit));
+            let full = chunk.len() == CHUNK_BYTES;
+            self.write(chunk)?;
+            if full {
+                // One call of a guest may write megabytes: kills, deadlines and other cells come between.
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, count: usize) -> StreamResult<()> {
+        if count > CHUNK_BYTES {
+            return Err(StreamError::trap(
+                "more zeroes than `check-write` ever permits",
+            ));
+        }
+        self.write(vec![0; count].into())
+    }
+
     fn flush(&mut self) -> StreamResult<()> {
         Ok(())
     }
@@ -213,7 +238,7 @@ impl Pollable for IntoRing {
     }
 }
 
-/// A token bucket that may go into debt by its last taker.
+/// A token bucket that may go into debt by what its takers were permitted.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     per_sec: u64,
@@ -318,15 +343,30 @@ mod tests {
         let ([mut out, mut err], _ring) = streams();
         assert_eq!(out.check_write().expect("open"), CHUNK_BYTES);
         assert_eq!(err.check_write().expect("open"), CHUNK_BYTES);
+        out.write_zeroes(1).expect("nothing is owed yet");
         let more = Bytes::from(vec![b'x'; BURST as usize + 1]);
         out.write(more.clone()).expect("goes into debt");
-        err.write(more.clone()).expect("it was permitted");
+        err.write_zeroes(1).expect("it was permitted");
+        err.write(more.clone()).expect("so was this");
         for stream in [&mut out, &mut err] {
             assert_eq!(stream.check_write().expect("open"), 0);
             assert!(stream.ready().now_or_never().is_none(), "it waits");
             let error = stream.write(more.clone()).expect_err("not permitted");
             assert!(matches!(error, StreamError::Trap(_)), "{error:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_last_write_waits_for_nothing_and_a_long_one_lets_others_in_between() {
+        let ([mut out, _], _ring) = streams();
+        let more = Bytes::from(vec![b'x'; BURST as usize + 1]);
+        let last = out.blocking_write_and_flush(more).now_or_never();
+        last.expect("at once").expect("takes it");
+
+        let ([mut out, _], _ring) = streams();
+        let long = Bytes::from(vec![b'x'; CHUNK_BYTES]);
+        let first = out.blocking_write_and_flush(long).now_or_never();
+        assert!(first.is_none(), "others have a turn");
     }
 
     #[tokio::test]

@@ -22,6 +22,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Below this part of a window a cell counts as waiting again: one fifth.
 const BUSY_DIVISOR: u32 = 5;
 
+/// A guest computes for so long at least before it offers its processor to others.
+const TURN: Duration = Duration::from_millis(1);
+
 /// Runs the guest to its end, in the pool that fits it.
 pub(crate) async fn run(
     mut guest: BoxFuture<'static, ExitStatus>,
@@ -61,6 +64,8 @@ struct Paced {
     slice: Duration,
     /// Time spent computing since the cell last waited.
     run: Duration,
+    /// Of that, since the processor was last offered to others.
+    unbroken: Duration,
     window_start: Instant,
     window_busy: Duration,
     woken: Arc<Woken>,
@@ -81,6 +86,7 @@ impl Paced {
             low,
             slice,
             run: Duration::ZERO,
+            unbroken: Duration::ZERO,
             window_start: Instant::now(),
             window_busy: Duration::ZERO,
             woken: Arc::default(),
@@ -107,6 +113,20 @@ impl Paced {
             self.waits_again(spent)
         } else {
             spent > 0
+        }
+    }
+
+    /// A thread that has just begun to run keeps its processor until the kernel's next tick, some milliseconds, whoever
+    /// wakes up. One that would go on computing lets those go first. Not after less than [`TURN`]: what it gives up it
+    /// gets back only after the others' turns.
+    fn let_others_run(&mut self, busy: Duration) {
+        self.unbroken += busy;
+        let goes_on = self.woken.flag.load(Ordering::Acquire);
+        if goes_on && self.unbroken >= TURN {
+            rustix::thread::sched_yield();
+        }
+        if !goes_on || self.unbroken >= TURN {
+            self.unbroken = Duration::ZERO;
         }
     }
 
@@ -142,11 +162,7 @@ impl Future for Paced {
         if let Poll::Ready(status) = polled {
             return Poll::Ready(Step::Done(status));
         }
-        if this.woken.flag.load(Ordering::Acquire) {
-            // A thread that has just begun to run keeps its processor until the kernel's next tick, some milliseconds,
-            // whoever wakes up. One that would go on computing lets those go first.
-            rustix::thread::sched_yield();
-        }
+        this.let_others_run(busy);
         if this.account(busy)
             && let Some(guest) = this.guest.take()
         {

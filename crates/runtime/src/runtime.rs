@@ -207,9 +207,9 @@ impl Runtime {
         let known = cache.known(&held, engine, named).await?;
         let artifact = known.artifact;
         let mut seat = self.0.compiler.seat(&artifact, told);
-        let facts = match known.facts {
-            Some(facts) => facts,
-            None => cache.told(&held, &mut seat).await?,
+        let (facts, code) = match known.facts {
+            Some(facts) => (facts, known.code),
+            None => cache.told(&held, engine, &mut seat).await?,
         };
         let inspection = Inspection::new(facts, artifact.digest(), artifact.size());
         prepared::check(&inspection)?;
@@ -225,7 +225,7 @@ impl Runtime {
         };
         let program = match inspection.entry {
             Some(entry) => {
-                let code = match known.code {
+                let code = match code {
                     Some(code) => code,
                     None => {
                         let kind = inspection.kind;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -225,6 +225,8 @@ async fn what_is_told_of_an_artifact_is_checked_as_its_code_is() {
     prepare(&runtime(dir.path(), PLENTY, child()), 0).await;
     let facts = only(dir.path(), ".facts");
     let good = fs::read(&facts).unwrap();
+    let code = || fs::metadata(only(dir.path(), ".code")).unwrap().ino();
+    let compiled = code();
     let lies = String::from_utf8(good.clone())
         .unwrap()
         .replace("_start", "_stamp");
@@ -234,5 +236,6 @@ async fn what_is_told_of_an_artifact_is_checked_as_its_code_is() {
         assert_eq!(kept(dir.path()).await, [] as [u32; 0]);
         prepare(&runtime(dir.path(), PLENTY, child()), 0).await;
         assert_eq!(fs::read(&facts).unwrap(), good);
+        assert_eq!(code(), compiled, "it was not compiled again");
     }
 }
