@@ -11,11 +11,11 @@ use crate::{
     world::key,
 };
 
-fn owner() -> SecretKey {
+pub fn owner() -> SecretKey {
     key(0, 100)
 }
 
-fn log() -> Log<Chain> {
+pub fn log() -> Log<Chain> {
     let Ok(genesis) = Signed::sign(
         Genesis::new(owner().public(), "home".to_owned(), [1; 32]),
         &owner(),
@@ -23,11 +23,11 @@ fn log() -> Log<Chain> {
     Log::new(genesis, Chain)
 }
 
-fn add(log: &mut Log<Chain>, signature: &Signature) -> Result<Inserted, Refusal> {
+pub fn add(log: &mut Log<Chain>, signature: &Signature) -> Result<Inserted, Refusal> {
     log.insert(&signature.wire, Some(signature.payload.clone()))
 }
 
-fn grow(log: &mut Log<Chain>, count: usize) {
+pub fn grow(log: &mut Log<Chain>, count: usize) {
     for index in 0..count {
         let signature = push(
             log,
@@ -43,7 +43,7 @@ fn component() -> Target {
 }
 
 /// Two logs that share `shared` entries and then have one each of their own.
-fn forked(shared: usize) -> (Log<Chain>, Signature, Signature) {
+pub fn forked(shared: usize) -> (Log<Chain>, Signature, Signature) {
     let mut log = log();
     grow(&mut log, shared);
     let (a, b) = (push(&log, &owner(), b"a"), push(&log, &owner(), b"b"));
@@ -231,68 +231,6 @@ fn only_a_merge_of_every_head_ends_a_fork() {
     let merge = client::merge(&log, &owner(), vec![]);
     add(&mut log, &merge).unwrap();
     assert_eq!((log.head().seq, log.halt()), (5, None));
-}
-
-#[test]
-fn a_log_catches_up_through_a_fork_and_its_merge() {
-    let (mut log, a, b) = forked(3);
-    add(&mut log, &a).unwrap();
-    let mut behind = forked(3).0;
-    add(&mut behind, &a).unwrap();
-    add(&mut log, &b).unwrap();
-    let merge = client::merge(&log, &owner(), vec![]);
-    add(&mut log, &merge).unwrap();
-    grow(&mut log, 2);
-    sync(&log, &mut behind);
-    assert_eq!(behind.head(), log.head());
-}
-
-/// Gives `to` what it lacks, as nodes do.
-fn sync(from: &Log<Chain>, to: &mut Log<Chain>) {
-    while let Frame::Locator { tips, samples, .. } = to.locator() {
-        match from.answer(&tips, &samples, u64::MAX) {
-            Some(Frame::Entries { items, .. }) => {
-                for item in items {
-                    to.insert(&item.entry, item.payload).unwrap();
-                }
-            }
-            Some(Frame::Checkpoint(checkpoint)) => {
-                *to = Log::from_checkpoint(&checkpoint, &[owner().public()], Chain).unwrap();
-            }
-            _ => return,
-        }
-    }
-}
-
-#[test]
-fn long_logs_are_synced_in_steps() {
-    let (mut log, mut empty) = (log(), log());
-    for _ in 0..30 {
-        let signature = push(&log, &owner(), &vec![log.head().seq as u8; 40_000]);
-        add(&mut log, &signature).unwrap();
-    }
-    let Frame::Locator { tips, samples, .. } = empty.locator() else {
-        panic!()
-    };
-    let frame = log.answer(&tips, &samples, u64::MAX).unwrap();
-    assert!(matches!(&frame, Frame::Entries { more: true, .. }));
-    Frame::decode(&frame.encode()).unwrap();
-    sync(&log, &mut empty);
-    assert_eq!(log.head(), empty.head());
-}
-
-#[test]
-fn a_newcomer_starts_at_a_checkpoint() {
-    let (mut log, mut empty) = (log(), log());
-    grow(&mut log, 20);
-    let checkpoint = log.checkpoint().unwrap();
-    let mut late = Log::from_checkpoint(&checkpoint, &[owner().public()], Chain).unwrap();
-    assert_eq!((late.head(), late.len()), (log.head(), 1));
-    grow(&mut log, 3);
-    sync(&log, &mut late);
-    assert_eq!(late.head(), log.head());
-    sync(&late, &mut empty);
-    assert_eq!(empty.head(), log.head());
 }
 
 #[test]
