@@ -3,11 +3,12 @@
 use realm_identity::{
     Artifact, Entry, Genesis, Hash, Kind, Message as _, SecretKey, Signed, Target, Timestamp,
 };
-use realm_protocol::{Checkpoint, Frame, Halt, Inserted, Log, Refusal};
+use realm_protocol::{Checkpoint, Frame, Halt, Inserted, Log, Refusal, limits};
 
 use crate::{
     client::{self, Signature, body, push, sign},
     fold::{Chain, REFUSED},
+    sized::Sized,
     world::key,
 };
 
@@ -162,6 +163,90 @@ fn submits_go_on_from_the_head_only() {
         head: first.hash,
     };
     assert_eq!(log.check_submit(&second.wire), Err(moved));
+}
+
+#[test]
+fn what_is_submitted_is_of_this_realm_and_understood() {
+    let mut log = log();
+    grow(&mut log, 1);
+    let entry = |log: &Log<Chain>, realm, kind| {
+        let mut body = body(Kind::Push, component(), &log.head().state, b"x");
+        body.kind = kind;
+        let (seq, prev) = (log.head().seq + 1, log.head().hash);
+        let entry = Entry::new(realm, owner().public(), seq, prev, body);
+        sign(entry, &owner(), b"x")
+    };
+    let push = Kind::Push.number();
+    let foreign = entry(&log, Hash::of(b"elsewhere"), push);
+    let refused = log.check_submit(&foreign.wire).unwrap_err();
+    assert_eq!(refused.name(), "foreign_realm");
+    let unknown = entry(&log, log.realm(), 999);
+    let later = Err(Refusal::Incompatible { seq: 2 });
+    assert_eq!(log.check_submit(&unknown.wire), later);
+    // A peer may bring it: then nothing goes on from here.
+    let good = entry(&log, log.realm(), push);
+    log.check_submit(&good.wire).unwrap();
+    add(&mut log, &unknown).unwrap();
+    assert_eq!(log.check_submit(&good.wire), later);
+}
+
+#[test]
+fn so_many_entries_for_one_revision_are_kept_and_no_more() {
+    let mut log = log();
+    let entries: Vec<_> = (0..=limits::MAX_SIBLINGS)
+        .map(|index| push(&log, &owner(), format!("{index}").as_bytes()))
+        .collect();
+    let (last, kept) = entries.split_last().unwrap();
+    for entry in kept {
+        add(&mut log, entry).unwrap();
+    }
+    let refused = Err(Refusal::TooManySiblings { seq: 1 });
+    assert_eq!(add(&mut log, last), refused);
+    assert_eq!(log.proofs(1).len(), limits::MAX_SIBLINGS);
+}
+
+#[test]
+fn a_state_has_so_many_bytes_and_no_more() {
+    const MAX: usize = limits::MAX_STATE_BYTES;
+    let mut log = Log::new(log().genesis().clone(), Sized::default());
+    let mut add = |size: usize| {
+        let signature = push(&log, &owner(), size.to_string().as_bytes());
+        log.insert(&signature.wire, Some(signature.payload))?;
+        Ok((log.head().state.len(), log.checkpoint()))
+    };
+    let too_large = Refusal::StateTooLarge { max: MAX };
+    assert_eq!(add(MAX + 1), Err(too_large.clone()));
+    assert_eq!(add(MAX).unwrap().0, MAX);
+    let good = add(1).unwrap().1.unwrap();
+    // A log that starts at a checkpoint takes no larger one either.
+    let begin = |checkpoint: &Checkpoint| {
+        Log::from_checkpoint(checkpoint, &[owner().public()], Sized::default())
+    };
+    assert_eq!(begin(&good).unwrap().head().seq, 2);
+    let state = vec![0; MAX + 1];
+    let body = body(Kind::Push, component(), &state, b"1");
+    let entry = Entry::new(log.realm(), owner().public(), 2, log.start().hash, body);
+    let larger = Checkpoint {
+        entry: sign(entry, &owner(), b"1").wire,
+        state,
+        ..good
+    };
+    assert_eq!(begin(&larger).unwrap_err(), too_large);
+}
+
+#[test]
+fn every_entry_is_folded_once_and_a_checkpoint_folds_none() {
+    let fold = Sized::default();
+    let mut log = Log::new(log().genesis().clone(), fold.clone());
+    assert!(log.is_empty());
+    for size in 1..=30 {
+        let signature = push(&log, &owner(), size.to_string().as_bytes());
+        log.insert(&signature.wire, Some(signature.payload))
+            .unwrap();
+        assert_eq!(log.checkpoint().unwrap().state.len(), size - 1);
+    }
+    assert_eq!(fold.folded.get(), 30);
+    assert!(!log.is_empty());
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod node;
 mod planner_fold;
 mod reports;
 mod sim;
+mod sized;
 mod sync;
 mod wire_page;
 mod world;
