@@ -31,5 +31,6 @@ mod reports;
 mod sim;
 mod sized;
 mod sync;
+mod waiting;
 mod wire_page;
 mod world;
