@@ -4,23 +4,30 @@ use realm_identity::Hash;
 use realm_protocol::{Checkpoint, Frame, Item, Log, Point, limits};
 
 use crate::{
-    client::{self, push},
+    client::{self, Draft, push},
     fold::Chain,
     log::{add, forked, grow, log, owner},
 };
 
 #[test]
 fn a_log_catches_up_through_a_fork_and_its_merge() {
-    let (mut log, a, b) = forked(3);
-    add(&mut log, &a).unwrap();
-    let mut behind = forked(3).0;
-    add(&mut behind, &a).unwrap();
-    add(&mut log, &b).unwrap();
-    let merge = client::merge(&log, &owner(), vec![]);
-    add(&mut log, &merge).unwrap();
-    grow(&mut log, 2);
-    sync(&log, &mut behind);
-    assert_eq!(behind.head(), log.head());
+    // Whether it has the branch that is kept or the other one.
+    for keeps_its_own in [true, false] {
+        let (mut log, a, b) = forked(3);
+        let mut behind = forked(3).0;
+        for branch in [&a, &b] {
+            add(&mut log, branch).unwrap();
+        }
+        add(&mut behind, &a).unwrap();
+        let mut draft = Draft::of(&log);
+        draft.prev = if keeps_its_own { a.hash } else { b.hash };
+        draft.merge.keep = draft.prev;
+        let merge = draft.sign(&log, &owner());
+        add(&mut log, &merge).unwrap();
+        grow(&mut log, 2);
+        sync(&log, &mut behind);
+        assert_eq!(behind.head(), log.head());
+    }
 }
 
 /// Gives `to` what it lacks, as nodes do.
