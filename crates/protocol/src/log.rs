@@ -433,11 +433,8 @@ impl<F: Fold> Log<F> {
     }
 
     fn children(&self, hash: Hash) -> &[Hash] {
-        match self.tree.get(&hash) {
-            Some(stored) => &stored.children,
-            None if hash == self.base.hash => &self.base_children,
-            None => &[],
-        }
+        let stored = self.tree.get(&hash);
+        stored.map_or(&self.base_children, |stored| &stored.children)
     }
 
     fn seq_of(&self, hash: Hash) -> u64 {

@@ -159,10 +159,7 @@ impl<F: Fold> Log<F> {
                 return None;
             }
             path.push(stored);
-            at = match self.mutation {
-                Some(Mutation::SkipPrev) if !self.contains(stored.entry.prev) => self.base.hash,
-                _ => stored.entry.prev,
-            };
+            at = stored.entry.prev;
         };
         for stored in path.into_iter().rev() {
             state = self

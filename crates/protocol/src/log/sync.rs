@@ -11,16 +11,16 @@ impl<F: Fold> Log<F> {
     /// Where this log stands: its branches, and steps back from its head that double.
     pub fn locator(&self) -> Frame {
         let mut samples = Vec::new();
-        let (mut seq, mut step) = (self.head.seq, 1);
-        while samples.len() < MAX_SAMPLES - 1 {
+        // Over all revisions there can be, these are as many steps as there may be samples.
+        for doubled in 0..u64::BITS {
+            let back = (1 << doubled) - 1;
+            let seq = self.head.seq.saturating_sub(back).max(self.base.seq);
             if let Some((&seq, &hash)) = self.main.range(..=seq).next_back() {
                 samples.push(Point { seq, hash });
             }
-            if seq <= self.base.seq {
+            if seq == self.base.seq {
                 break;
             }
-            seq = seq.saturating_sub(step).max(self.base.seq);
-            step *= 2;
         }
         let mut tips = self.tips();
         tips.truncate(MAX_TIPS);

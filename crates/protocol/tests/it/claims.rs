@@ -7,7 +7,7 @@ use realm_protocol::{Effect, Event, Frame, Node, Now, limits};
 use crate::{
     expelled::claimed,
     fold::Chain,
-    forged::claims_frame,
+    forged::{claims_frame, homeless},
     net::{Net, frame, name, node},
 };
 
@@ -133,6 +133,68 @@ fn claims_that_a_peer_always_refuses_do_not_hold_up_the_others() {
         net.saw(|effect| matches!(effect, Effect::Send { frame, .. } if holds(frame))) > 0
     };
     assert!(claims.iter().all(sent));
+    // And each frame of them is one that the peer takes.
+    for (_, effect) in &net.kept {
+        if let Effect::Send { frame, .. } = effect {
+            Frame::decode(frame).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_is_heard_again_is_not_told_again() {
+    let mut net = Net::new(1);
+    net.give(0, Event::PeerConnected { peer: name(1) });
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    let claim = claimed(50, 50, 0);
+    for _ in 0..2 {
+        let claim = claim.clone();
+        net.give(0, Event::AddClaim { claim });
+    }
+    net.give(0, frame(1, claims_frame(&claim)));
+    let added = |effect: &Effect| matches!(effect, Effect::ClaimAdded { .. });
+    assert_eq!(net.saw(added), 1);
+    let told = claims_frame(&claim);
+    assert_eq!(
+        net.saw(|effect| matches!(effect, Effect::Send { frame, .. } if *frame == told)),
+        1
+    );
+}
+
+#[test]
+fn whoever_is_in_no_realm_yet_blames_nobody_for_claims() {
+    let mut net = Net::apart(1);
+    net.nodes[0] = homeless();
+    net.give(0, Event::PeerConnected { peer: name(1) });
+    net.give(0, frame(1, claims_frame(&claimed(50, 50, 1))));
+    net.give(0, frame(1, claims_frame(b"?")));
+    assert_eq!(net.saw(|effect| matches!(effect, Effect::Warn { .. })), 0);
+    assert_eq!(net.nodes[0].claims().count(), 0);
+}
+
+#[test]
+fn whoever_is_in_is_shown_the_claims_of_those_that_are_not() {
+    let shown = |approved: &[usize], from: usize| {
+        let mut net = Net::new(1);
+        net.give(0, Event::PeerConnected { peer: name(from) });
+        let nodes = approved.iter().copied().map(name).collect();
+        net.give(0, Event::Approved { nodes });
+        net.give(0, frame(from, Frame::Claim(vec![1]).encode()));
+        let claim = vec![1];
+        let from = name(from);
+        net.saw(|effect| {
+            *effect
+                == Effect::ClaimPresented {
+                    from,
+                    claim: claim.clone(),
+                }
+        })
+    };
+    assert_eq!(shown(&[0, 1], 9), 1);
+    assert_eq!(shown(&[0, 1], 1), 0, "it is in");
+    assert_eq!(shown(&[1], 9), 0, "this node vouches for nobody yet");
+    assert_eq!(shown(&[1], 1), 0);
 }
 
 #[test]

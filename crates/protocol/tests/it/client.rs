@@ -5,7 +5,7 @@ use realm_identity::{
     Artifact, Body, Entry, Hash, Kind, PublicKey, SecretKey, Signed, Target, Timestamp,
 };
 use realm_manifest::payload::{Merge, Payload};
-use realm_protocol::Log;
+use realm_protocol::{Fold, Log};
 
 use crate::fold::Chain;
 
@@ -36,8 +36,8 @@ pub fn body(kind: Kind, target: Target, state: &[u8], payload: &[u8]) -> Body {
 }
 
 /// Signs an entry that goes on from the log's head.
-pub fn next(
-    log: &Log<Chain>,
+pub fn next<F: Fold>(
+    log: &Log<F>,
     key: &SecretKey,
     kind: Kind,
     target: Target,
@@ -52,7 +52,7 @@ pub fn next(
     )
 }
 
-pub fn push(log: &Log<Chain>, key: &SecretKey, payload: &[u8]) -> Signature {
+pub fn push<F: Fold>(log: &Log<F>, key: &SecretKey, payload: &[u8]) -> Signature {
     next(
         log,
         key,
@@ -68,25 +68,46 @@ pub fn rotate(log: &Log<Chain>, key: &SecretKey, to: PublicKey) -> Signature {
 
 /// Signs a merge of everything this log knows, keeping its first tip and applying `reapply` again.
 pub fn merge(log: &Log<Chain>, key: &SecretKey, reapply: Vec<Hash>) -> Signature {
-    let tips = log.tips();
-    let mut heads: Vec<_> = tips.iter().map(|tip| tip.hash).collect();
-    heads.sort();
-    let keep = tips[0].hash;
-    let payload = Payload::Merge(Merge {
-        heads,
-        keep,
-        reapply,
-        note: None,
-    })
-    .encode();
-    let state = log.state_at(keep).unwrap();
-    let seq = tips.iter().map(|tip| tip.seq).max().unwrap() + 1;
-    let body = body(Kind::Merge, Target::Realm, &state, &payload);
-    sign(
-        Entry::new(log.realm(), key.public(), seq, keep, body),
-        key,
-        &payload,
-    )
+    let mut draft = Draft::of(log);
+    draft.merge.reapply = reapply;
+    draft.sign(log, key)
+}
+
+/// A merge that is not signed yet.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub merge: Merge,
+    pub prev: Hash,
+    pub seq: u64,
+}
+
+impl Draft {
+    /// Of everything this log knows, keeping its first tip.
+    pub fn of(log: &Log<Chain>) -> Self {
+        let tips = log.tips();
+        let mut heads: Vec<_> = tips.iter().map(|tip| tip.hash).collect();
+        heads.sort();
+        let keep = tips[0].hash;
+        let merge = Merge {
+            heads,
+            keep,
+            reapply: Vec::new(),
+            note: None,
+        };
+        Self {
+            merge,
+            prev: keep,
+            seq: tips.iter().map(|tip| tip.seq).max().unwrap() + 1,
+        }
+    }
+
+    pub fn sign(&self, log: &Log<Chain>, key: &SecretKey) -> Signature {
+        let payload = Payload::Merge(self.merge.clone()).encode();
+        let state = log.state_at(self.prev).unwrap();
+        let body = body(Kind::Merge, Target::Realm, &state, &payload);
+        let entry = Entry::new(log.realm(), key.public(), self.seq, self.prev, body);
+        sign(entry, key, &payload)
+    }
 }
 
 pub fn sign(entry: Entry, key: &SecretKey, payload: &[u8]) -> Signature {

@@ -369,3 +369,85 @@ fn of_many_claims_a_newcomer_is_sent_those_first_that_it_needs() {
         assert!(first.windows(wire.len()).any(|bytes| bytes == wire));
     }
 }
+
+/// How many entries of the log the node `of` gets when it asks for all.
+fn may_see(net: &mut Net, of: usize) -> usize {
+    let realm = net.nodes[0].log().unwrap().realm();
+    let locator = Frame::Locator {
+        realm,
+        tips: vec![],
+        samples: vec![],
+    };
+    net.kept.clear();
+    net.give(0, frame(of, locator.encode()));
+    let items = net.kept.iter().filter_map(|(_, effect)| match effect {
+        Effect::Send { frame, .. } => match Frame::decode(frame).unwrap() {
+            Frame::Entries { items, .. } => Some(items.len()),
+            _ => None,
+        },
+        _ => None,
+    });
+    items.sum()
+}
+
+#[test]
+fn whom_an_invite_let_in_sees_the_log_up_to_its_end_there() {
+    let mut net = Net::new(1);
+    for peer in [1, 60, 61, 62].map(name) {
+        net.give(0, Event::PeerConnected { peer });
+    }
+    // One invite was used by one node, another one by two; and nothing is known of the last.
+    for claim in [claimed(50, 60, 0), claimed(51, 61, 0), claimed(51, 63, 0)] {
+        net.give(0, Event::AddClaim { claim });
+    }
+    net.submit(b"before");
+    for node in [60, 61, 62] {
+        net.say(Kind::NodeRemove, Target::Node(name(node)));
+    }
+    net.submit(b"secret");
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    let nodes = [(60, 2), (61, 3), (62, 4)];
+    let nodes = nodes.map(|(node, revision)| (name(node), removed(revision)));
+    net.give(
+        0,
+        Event::Expelled {
+            nodes: nodes.into(),
+        },
+    );
+    assert_eq!([60, 61, 62].map(|of| may_see(&mut net, of)), [2, 0, 0]);
+    assert_eq!(may_see(&mut net, 1), 5);
+}
+
+#[test]
+fn what_the_log_says_of_who_is_out_is_read_as_soon_as_it_says_so() {
+    let mut net = Net::new(1);
+    net.give(0, Event::PeerConnected { peer: name(9) });
+    let expel = |net: &mut Net, how: Expulsion| {
+        let nodes = [(name(9), how)].into();
+        net.give(0, Event::Expelled { nodes });
+    };
+    // A fork may have hidden the entries.
+    expel(&mut net, removed(2));
+    assert_eq!(may_see(&mut net, 9), 0);
+    net.say(Kind::NodeApprove, Target::Node(name(9)));
+    net.say(Kind::NodeRemove, Target::Node(name(9)));
+    net.submit(b"secret");
+    expel(&mut net, removed(2));
+    assert_eq!(may_see(&mut net, 9), 2);
+    // It is revoked as well, which says more.
+    net.say(Kind::NodeRevoke, Target::Node(name(9)));
+    expel(&mut net, revoked(4));
+    assert_eq!(may_see(&mut net, 9), 2);
+    net.kept.clear();
+    net.give(0, frame(9, request(9, 9)));
+    let word = |frame: &[u8]| matches!(Frame::decode(frame), Ok(Frame::Revoked(_)));
+    assert_eq!(
+        net.saw(|effect| matches!(effect, Effect::Send { frame, .. } if word(frame))),
+        1
+    );
+    // Who is neither in nor out is a stranger.
+    let nodes = [].into();
+    net.give(0, Event::Expelled { nodes });
+    assert_eq!(may_see(&mut net, 9), 0);
+}

@@ -261,17 +261,24 @@ fn is_warning(effect: &Effect) -> bool {
     matches!(effect, Effect::Warn { .. })
 }
 
-/// `[7, [[claim]]]`: the frame's list type is not public.
 pub fn claims_frame(claim: &[u8]) -> Vec<u8> {
+    frame_of_claims(&[claim])
+}
+
+/// `[7, [[claim, …]]]`: the frame's list type is not public.
+pub fn frame_of_claims(claims: &[&[u8]]) -> Vec<u8> {
     let mut frame = minicbor::Encoder::new(Vec::new());
     let opened = frame.array(2).and_then(|frame| frame.u8(7));
-    let list = opened.and_then(|frame| frame.array(1)?.array(1));
-    list.and_then(|frame| frame.bytes(claim)).unwrap();
+    let mut list = opened.and_then(|frame| frame.array(1)?.array(claims.len() as u64));
+    for claim in claims {
+        list = list.and_then(|frame| frame.bytes(claim));
+    }
+    list.unwrap();
     frame.into_writer()
 }
 
 /// A node that pinned the owner and is in no realm yet.
-fn homeless() -> Node<Chain> {
+pub fn homeless() -> Node<Chain> {
     let config = Config {
         key: key(0, 0),
         realm: None,

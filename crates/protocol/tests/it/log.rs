@@ -3,19 +3,20 @@
 use realm_identity::{
     Artifact, Entry, Genesis, Hash, Kind, Message as _, SecretKey, Signed, Target, Timestamp,
 };
-use realm_protocol::{Checkpoint, Frame, Halt, Inserted, Log, Refusal};
+use realm_protocol::{Checkpoint, Frame, Halt, Inserted, Log, Refusal, limits};
 
 use crate::{
     client::{self, Signature, body, push, sign},
     fold::{Chain, REFUSED},
+    sized::Sized,
     world::key,
 };
 
-fn owner() -> SecretKey {
+pub fn owner() -> SecretKey {
     key(0, 100)
 }
 
-fn log() -> Log<Chain> {
+pub fn log() -> Log<Chain> {
     let Ok(genesis) = Signed::sign(
         Genesis::new(owner().public(), "home".to_owned(), [1; 32]),
         &owner(),
@@ -23,11 +24,11 @@ fn log() -> Log<Chain> {
     Log::new(genesis, Chain)
 }
 
-fn add(log: &mut Log<Chain>, signature: &Signature) -> Result<Inserted, Refusal> {
+pub fn add(log: &mut Log<Chain>, signature: &Signature) -> Result<Inserted, Refusal> {
     log.insert(&signature.wire, Some(signature.payload.clone()))
 }
 
-fn grow(log: &mut Log<Chain>, count: usize) {
+pub fn grow(log: &mut Log<Chain>, count: usize) {
     for index in 0..count {
         let signature = push(
             log,
@@ -43,7 +44,7 @@ fn component() -> Target {
 }
 
 /// Two logs that share `shared` entries and then have one each of their own.
-fn forked(shared: usize) -> (Log<Chain>, Signature, Signature) {
+pub fn forked(shared: usize) -> (Log<Chain>, Signature, Signature) {
     let mut log = log();
     grow(&mut log, shared);
     let (a, b) = (push(&log, &owner(), b"a"), push(&log, &owner(), b"b"));
@@ -165,6 +166,90 @@ fn submits_go_on_from_the_head_only() {
 }
 
 #[test]
+fn what_is_submitted_is_of_this_realm_and_understood() {
+    let mut log = log();
+    grow(&mut log, 1);
+    let entry = |log: &Log<Chain>, realm, kind| {
+        let mut body = body(Kind::Push, component(), &log.head().state, b"x");
+        body.kind = kind;
+        let (seq, prev) = (log.head().seq + 1, log.head().hash);
+        let entry = Entry::new(realm, owner().public(), seq, prev, body);
+        sign(entry, &owner(), b"x")
+    };
+    let push = Kind::Push.number();
+    let foreign = entry(&log, Hash::of(b"elsewhere"), push);
+    let refused = log.check_submit(&foreign.wire).unwrap_err();
+    assert_eq!(refused.name(), "foreign_realm");
+    let unknown = entry(&log, log.realm(), 999);
+    let later = Err(Refusal::Incompatible { seq: 2 });
+    assert_eq!(log.check_submit(&unknown.wire), later);
+    // A peer may bring it: then nothing goes on from here.
+    let good = entry(&log, log.realm(), push);
+    log.check_submit(&good.wire).unwrap();
+    add(&mut log, &unknown).unwrap();
+    assert_eq!(log.check_submit(&good.wire), later);
+}
+
+#[test]
+fn so_many_entries_for_one_revision_are_kept_and_no_more() {
+    let mut log = log();
+    let entries: Vec<_> = (0..=limits::MAX_SIBLINGS)
+        .map(|index| push(&log, &owner(), format!("{index}").as_bytes()))
+        .collect();
+    let (last, kept) = entries.split_last().unwrap();
+    for entry in kept {
+        add(&mut log, entry).unwrap();
+    }
+    let refused = Err(Refusal::TooManySiblings { seq: 1 });
+    assert_eq!(add(&mut log, last), refused);
+    assert_eq!(log.proofs(1).len(), limits::MAX_SIBLINGS);
+}
+
+#[test]
+fn a_state_has_so_many_bytes_and_no_more() {
+    const MAX: usize = limits::MAX_STATE_BYTES;
+    let mut log = Log::new(log().genesis().clone(), Sized::default());
+    let mut add = |size: usize| {
+        let signature = push(&log, &owner(), size.to_string().as_bytes());
+        log.insert(&signature.wire, Some(signature.payload))?;
+        Ok((log.head().state.len(), log.checkpoint()))
+    };
+    let too_large = Refusal::StateTooLarge { max: MAX };
+    assert_eq!(add(MAX + 1), Err(too_large.clone()));
+    assert_eq!(add(MAX).unwrap().0, MAX);
+    let good = add(1).unwrap().1.unwrap();
+    // A log that starts at a checkpoint takes no larger one either.
+    let begin = |checkpoint: &Checkpoint| {
+        Log::from_checkpoint(checkpoint, &[owner().public()], Sized::default())
+    };
+    assert_eq!(begin(&good).unwrap().head().seq, 2);
+    let state = vec![0; MAX + 1];
+    let body = body(Kind::Push, component(), &state, b"1");
+    let entry = Entry::new(log.realm(), owner().public(), 2, log.start().hash, body);
+    let larger = Checkpoint {
+        entry: sign(entry, &owner(), b"1").wire,
+        state,
+        ..good
+    };
+    assert_eq!(begin(&larger).unwrap_err(), too_large);
+}
+
+#[test]
+fn every_entry_is_folded_once_and_a_checkpoint_folds_none() {
+    let fold = Sized::default();
+    let mut log = Log::new(log().genesis().clone(), fold.clone());
+    assert!(log.is_empty());
+    for size in 1..=30 {
+        let signature = push(&log, &owner(), size.to_string().as_bytes());
+        log.insert(&signature.wire, Some(signature.payload))
+            .unwrap();
+        assert_eq!(log.checkpoint().unwrap().state.len(), size - 1);
+    }
+    assert_eq!(fold.folded.get(), 30);
+    assert!(!log.is_empty());
+}
+
+#[test]
 fn desired_state_does_not_expire() {
     let mut log = log();
     let mut body = body(Kind::Push, component(), &log.head().state, b"x");
@@ -231,68 +316,6 @@ fn only_a_merge_of_every_head_ends_a_fork() {
     let merge = client::merge(&log, &owner(), vec![]);
     add(&mut log, &merge).unwrap();
     assert_eq!((log.head().seq, log.halt()), (5, None));
-}
-
-#[test]
-fn a_log_catches_up_through_a_fork_and_its_merge() {
-    let (mut log, a, b) = forked(3);
-    add(&mut log, &a).unwrap();
-    let mut behind = forked(3).0;
-    add(&mut behind, &a).unwrap();
-    add(&mut log, &b).unwrap();
-    let merge = client::merge(&log, &owner(), vec![]);
-    add(&mut log, &merge).unwrap();
-    grow(&mut log, 2);
-    sync(&log, &mut behind);
-    assert_eq!(behind.head(), log.head());
-}
-
-/// Gives `to` what it lacks, as nodes do.
-fn sync(from: &Log<Chain>, to: &mut Log<Chain>) {
-    while let Frame::Locator { tips, samples, .. } = to.locator() {
-        match from.answer(&tips, &samples, u64::MAX) {
-            Some(Frame::Entries { items, .. }) => {
-                for item in items {
-                    to.insert(&item.entry, item.payload).unwrap();
-                }
-            }
-            Some(Frame::Checkpoint(checkpoint)) => {
-                *to = Log::from_checkpoint(&checkpoint, &[owner().public()], Chain).unwrap();
-            }
-            _ => return,
-        }
-    }
-}
-
-#[test]
-fn long_logs_are_synced_in_steps() {
-    let (mut log, mut empty) = (log(), log());
-    for _ in 0..30 {
-        let signature = push(&log, &owner(), &vec![log.head().seq as u8; 40_000]);
-        add(&mut log, &signature).unwrap();
-    }
-    let Frame::Locator { tips, samples, .. } = empty.locator() else {
-        panic!()
-    };
-    let frame = log.answer(&tips, &samples, u64::MAX).unwrap();
-    assert!(matches!(&frame, Frame::Entries { more: true, .. }));
-    Frame::decode(&frame.encode()).unwrap();
-    sync(&log, &mut empty);
-    assert_eq!(log.head(), empty.head());
-}
-
-#[test]
-fn a_newcomer_starts_at_a_checkpoint() {
-    let (mut log, mut empty) = (log(), log());
-    grow(&mut log, 20);
-    let checkpoint = log.checkpoint().unwrap();
-    let mut late = Log::from_checkpoint(&checkpoint, &[owner().public()], Chain).unwrap();
-    assert_eq!((late.head(), late.len()), (log.head(), 1));
-    grow(&mut log, 3);
-    sync(&log, &mut late);
-    assert_eq!(late.head(), log.head());
-    sync(&late, &mut empty);
-    assert_eq!(empty.head(), log.head());
 }
 
 #[test]
