@@ -302,7 +302,15 @@ impl Swim {
     fn give_up(&mut self, id: Id, incarnation: u16, mono: u64) {
         if self.is_suspect(id, incarnation) {
             self.apply(foca::Member::new(id, incarnation, State::Down), mono);
+        } else if let Some((id, incarnation)) = self.suspected_anew(id.key) {
+            self.settle_later(id, incarnation, mono);
         }
+    }
+
+    fn settle_later(&mut self, id: Id, incarnation: u16, mono: u64) {
+        let due = mono + self.health.slowed(SETTLE_MS);
+        self.schedule(due, Timed::GiveUp(id, incarnation));
+        self.check(id, incarnation, mono);
     }
 
     /// After a pause of our own every other node gets that much more time.
@@ -422,9 +430,7 @@ impl Swim {
             }
         }
         for (id, incarnation) in suspects {
-            let due = mono + self.health.slowed(SETTLE_MS);
-            self.schedule(due, Timed::GiveUp(id, incarnation));
-            self.check(id, incarnation, mono);
+            self.settle_later(id, incarnation, mono);
         }
         trouble
     }

@@ -141,6 +141,18 @@ impl Swim {
         })
     }
 
+    /// The suspicion of a node that has refuted the one before, which was not seen here: nothing waits for this one yet.
+    pub(super) fn suspected_anew(&self, key: [u8; 32]) -> Option<(Id, u16)> {
+        let waits = |timer: &Timed| matches!(timer, Timed::GiveUp(id, _) if id.key == key);
+        if self.timers.values().any(waits) {
+            return None;
+        }
+        let mut members = self.foca.iter_members();
+        let member =
+            members.find(|member| member.id().key == key && member.state() == State::Suspect)?;
+        Some((*member.id(), member.incarnation()))
+    }
+
     /// foca 2.0.0 tells a suspect that it was taken for down when its time is over, even if it has
     /// answered meanwhile; it would then begin a new life and be gone for that long.
     pub(super) fn is_active(&self, id: Id) -> bool {
@@ -197,8 +209,8 @@ impl Swim {
 mod tests {
     use super::*;
     use crate::swim::{
-        PROBE_FAILED_MS, PROBE_PERIOD_MS,
-        ring::{Ring, STEP},
+        PROBE_FAILED_MS, PROBE_PERIOD_MS, SETTLE_MS,
+        ring::{Ring, STEP, name},
     };
 
     /// The second node says to the first one that the third is down.
@@ -226,6 +238,33 @@ mod tests {
         assert_eq!(tell_of_a_death(&mut ring), MemberState::Suspect);
         ring.run(STEP);
         assert_eq!(tell_of_a_death(&mut ring), MemberState::Lost);
+    }
+
+    #[test]
+    fn a_suspicion_that_is_raised_anew_is_settled_too() {
+        let mut ring = Ring::settled();
+        let suspect = *ring.nodes[2].foca.identity();
+        let accused = |incarnation| vec![Member::new(suspect, incarnation, State::Suspect)];
+        let waits = |ring: &Ring| {
+            let timers = ring.nodes[0].timers.values();
+            let of = timers.filter_map(|timer| match timer {
+                Timed::GiveUp(id, incarnation) if *id == suspect => Some(*incarnation),
+                _ => None,
+            });
+            of.collect::<Vec<_>>()
+        };
+        // It refuted the first one, which this node did not hear of.
+        ring.say(1, 0, accused(0));
+        ring.say(1, 0, accused(1));
+        assert_eq!(waits(&ring), [0]);
+        let due = ring.mono + SETTLE_MS;
+        ring.nodes[0].give_up(suspect, 0, due);
+        assert_eq!(waits(&ring), [0], "one at a time");
+        ring.nodes[0].timers.clear();
+        ring.nodes[0].give_up(suspect, 0, due);
+        assert_eq!(waits(&ring), [1]);
+        ring.nodes[0].give_up(suspect, 1, due + SETTLE_MS);
+        assert_eq!(ring.nodes[0].members()[&name(2)].state, MemberState::Lost);
     }
 
     #[test]
