@@ -432,6 +432,7 @@ impl<F: Fold> Log<F> {
         self.tree.insert(hash, stored);
     }
 
+    /// Of an entry of this log, or of its base.
     fn children(&self, hash: Hash) -> &[Hash] {
         let stored = self.tree.get(&hash);
         stored.map_or(&self.base_children, |stored| &stored.children)
