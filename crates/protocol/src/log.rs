@@ -315,10 +315,10 @@ impl<F: Fold> Log<F> {
         if entry.seq <= self.base.seq {
             return Err(Refusal::Stale { seq: entry.seq });
         }
-        let mut parent = entry.prev;
-        if self.mutation == Some(Mutation::SkipPrev) && !self.contains(parent) {
-            parent = self.head.hash;
-        }
+        let parent = match self.mutation {
+            Some(Mutation::SkipPrev) => self.head.hash,
+            _ => entry.prev,
+        };
         let owner = self
             .owner_after(parent)
             .ok_or(Refusal::UnknownParent { prev: parent })?;
