@@ -76,11 +76,11 @@ impl<F: Fold + Clone> Node<F> {
             if node == from || told {
                 one.heard_at = now.mono;
             }
-            if here && node == from {
-                return self.tell_join(node, now);
-            }
-            if here || node != from {
+            if node != from {
                 return;
+            }
+            if here {
+                return self.tell_join(node, now);
             }
         }
         let Ok(request) = Signed::<JoinRequest>::from_wire(&wire) else {

@@ -2,14 +2,34 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use realm_protocol::{Effect, Event, Frame, Node, Now, limits};
+use realm_identity::Hash;
+use realm_protocol::{Config, Effect, Event, Frame, Node, Now, Restored, limits};
 
 use crate::{
     expelled::claimed,
     fold::Chain,
     forged::{claims_frame, homeless},
-    net::{Net, frame, name, node},
+    net::{Net, frame, genesis, name, node, owner},
+    world::key,
 };
+
+/// The first node, as it starts with these claims on disk.
+fn with_claims(claims: Vec<Vec<u8>>, now: Now) -> Node<Chain> {
+    let config = Config {
+        key: key(0, 0),
+        realm: None,
+        pins: vec![owner().public()],
+        boot_id: 2,
+        seed: 0,
+        mutation: None,
+    };
+    let restored = Restored {
+        genesis: Some(genesis().to_wire()),
+        claims,
+        ..Restored::default()
+    };
+    Node::new(config, Chain, restored, now).unwrap()
+}
 
 /// More than any exchange here takes; two nodes that never stop are stopped by it.
 const ASKED_MAX: usize = 1_000;
@@ -331,4 +351,78 @@ fn a_node_with_many_witnesses_shows_the_shortest_way_to_the_first() {
         .sum();
     // Node 40 was let in by 34, that by 28, and so on to 4, which 1 let in; then 2, and 0.
     assert_eq!(sent, 8 + 2);
+}
+
+/// The claims that `to` was sent, in the order in which they came.
+fn sent_to(net: &Net, to: usize) -> Vec<Vec<u8>> {
+    let frames = net.kept.iter().filter_map(|(_, effect)| match effect {
+        Effect::Send { to: peer, frame } if *peer == name(to) => Some(frame),
+        _ => None,
+    });
+    let claims = frames.filter_map(|frame| match Frame::decode(frame).unwrap() {
+        Frame::Claims(claims) => Some(claims),
+        _ => None,
+    });
+    claims.flatten().map(|claim| claim.0).collect()
+}
+
+#[test]
+fn whoever_may_have_begun_alone_is_sent_every_claim_once_and_first_what_let_it_in() {
+    let mut net = Net::new(1);
+    let claims = [
+        claimed(50, 0, 0),
+        claimed(51, 61, 0),
+        claimed(52, 62, 61),
+        claimed(53, 63, 0),
+    ];
+    let nodes = [name(0), name(61)].into();
+    net.give(0, Event::Approved { nodes });
+    for claim in claims.clone() {
+        net.give(0, Event::AddClaim { claim });
+    }
+    net.give(0, Event::PeerConnected { peer: name(62) });
+    let sent = sent_to(&net, 62);
+    assert_eq!(sent[..3], claims[..3]);
+    assert_eq!(sent[3..], claims[3..]);
+}
+
+#[test]
+fn a_node_that_starts_again_has_the_claims_that_it_wrote() {
+    let mut net = Net::new(1);
+    let wrote = vec![claimed(50, 0, 0), b"?".to_vec(), claimed(51, 61, 0)];
+    net.nodes[0] = with_claims(wrote, net.now());
+    let mut nodes: Vec<_> = net.nodes[0].claims().map(|one| one.claim.node).collect();
+    nodes.sort();
+    let mut expected = vec![name(0), name(61)];
+    expected.sort();
+    assert_eq!(nodes, expected);
+    // It knows them: nobody is told of one that is heard again.
+    let claim = claimed(51, 61, 0);
+    net.give(0, Event::AddClaim { claim });
+    let added = |effect: &Effect| matches!(effect, Effect::ClaimAdded { .. });
+    assert_eq!(net.saw(added), 0);
+}
+
+#[test]
+fn a_peer_is_asked_for_claims_that_it_names_every_two_seconds_at_most() {
+    let mut net = Net::new(1);
+    net.give(0, Event::PeerConnected { peer: name(1) });
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    let claim = claimed(50, 50, 0);
+    let (known, unknown) = (Hash::of(&claim), Hash::of(b"unknown here"));
+    net.give(0, Event::AddClaim { claim });
+    let mut asked = |at: u64, have: Vec<Hash>| {
+        net.kept.clear();
+        net.mono = at;
+        net.give(0, frame(1, Frame::ClaimsHave(have).encode()));
+        let own = Frame::ClaimsHave(vec![known]).encode();
+        net.saw(|effect| matches!(effect, Effect::Send { frame, .. } if *frame == own))
+    };
+    assert_eq!(asked(10, vec![]), 0);
+    assert_eq!(asked(10, vec![known]), 0, "there is nothing to ask for");
+    assert_eq!(asked(10, vec![known, unknown]), 1);
+    assert_eq!(asked(2_009, vec![unknown]), 0);
+    assert_eq!(asked(2_010, vec![unknown]), 1);
+    assert_eq!(asked(4_010, vec![unknown]), 1);
 }

@@ -3,7 +3,7 @@
 use realm_identity::{
     Claim, Genesis, Invite, Kind, PublicKey, Signed, Target, Timestamp, VerifiedClaim,
 };
-use realm_protocol::{Config, Effect, Event, Expulsion, Frame, Node, Restored};
+use realm_protocol::{Config, Effect, Event, Expulsion, Frame, Item, Node, Restored};
 
 use crate::{
     fold::Chain,
@@ -450,4 +450,36 @@ fn what_the_log_says_of_who_is_out_is_read_as_soon_as_it_says_so() {
     let nodes = [].into();
     net.give(0, Event::Expelled { nodes });
     assert_eq!(may_see(&mut net, 9), 0);
+}
+
+#[test]
+fn what_was_read_of_who_is_out_stays_while_a_fork_hides_it() {
+    let mut net = Net::new(1);
+    for peer in [1, 9].map(name) {
+        net.give(0, Event::PeerConnected { peer });
+    }
+    net.say(Kind::NodeApprove, Target::Node(name(9)));
+    net.say(Kind::NodeRemove, Target::Node(name(9)));
+    let nodes = [name(0), name(1)].into();
+    net.give(0, Event::Approved { nodes });
+    let expelled = || Event::Expelled {
+        nodes: [(name(9), removed(2))].into(),
+    };
+    net.give(0, expelled());
+    assert_eq!(may_see(&mut net, 9), 2);
+    let first = crate::log::log();
+    let other = crate::client::push(&first, &owner(), b"other");
+    let item = Item {
+        entry: other.wire,
+        payload: Some(other.payload),
+    };
+    let entries = Frame::Entries {
+        realm: first.realm(),
+        items: vec![item],
+        more: false,
+    };
+    net.give(0, frame(1, entries.encode()));
+    assert_eq!(net.nodes[0].log().unwrap().head().seq, 0);
+    net.give(0, expelled());
+    assert_eq!(may_see(&mut net, 9), 3, "both of the first, and its end");
 }

@@ -1,7 +1,7 @@
 //! Who asks to join, and who learns of it.
 
 use realm_identity::{Hash, Signed, Timestamp};
-use realm_protocol::{Effect, Event, Frame, JoinRequest, limits};
+use realm_protocol::{Effect, Event, Expulsion, Frame, JoinRequest, limits};
 
 use crate::{
     net::{Net, WALL, asking, frame, name, request},
@@ -193,6 +193,25 @@ fn what_peers_tell_is_forgotten_half_a_minute_after_the_last_word() {
 }
 
 #[test]
+fn what_was_told_of_is_kept_for_half_a_minute_and_who_asks_here_for_as_long_as_it_stays() {
+    let asks = |here: bool, at: u64| {
+        let mut net = with_a_stranger();
+        net.mono = 25_000;
+        net.give(0, frame(1, request(10, 10)));
+        if here {
+            net.give(0, frame(10, request(10, 10)));
+        }
+        net.mono = at;
+        net.give(0, Event::Tick);
+        asking(&net, 0) == [name(10)]
+    };
+    assert!(asks(false, 54_999));
+    assert!(!asks(false, 55_000));
+    assert!(asks(true, 55_000));
+    assert!(asks(true, 100_000));
+}
+
+#[test]
 fn what_a_node_says_itself_counts_before_what_is_told_of_it() {
     let mut net = with_a_stranger();
     net.give(0, frame(1, request(11, 10)));
@@ -230,6 +249,23 @@ fn nodes_of_the_realm_do_not_ask_to_join_it() {
     let nodes = [0, 1, 11].map(name).into();
     net.give(0, Event::Approved { nodes });
     assert_eq!(asking(&net, 0), [name(10)], "one of them is in now");
+}
+
+#[test]
+fn a_stranger_asks_for_itself_alone_and_nobody_for_who_is_revoked() {
+    let mut net = with_a_stranger();
+    net.give(0, frame(10, request(11, 11)));
+    assert!(asking(&net, 0).is_empty());
+    let out = Expulsion {
+        revision: 1,
+        for_good: true,
+    };
+    let nodes = [(name(12), out)].into();
+    net.give(0, Event::Expelled { nodes });
+    net.give(0, frame(1, request(12, 12)));
+    assert!(asking(&net, 0).is_empty());
+    net.give(0, frame(1, request(13, 13)));
+    assert_eq!(asking(&net, 0), [name(13)]);
 }
 
 #[test]
