@@ -231,15 +231,17 @@ impl Swim {
             // What it sent was for the earlier life.
             self.announce(from, mono);
         }
-        let members = members
+        let members: Vec<_> = members
             .into_iter()
             .filter(|member| self.approved.contains_key(&member.id().key))
             .map(|member| self.doubted(member, mono))
             .collect();
+        let spoken_of = members.iter().map(|member| member.id().key);
+        let spoken_of: BTreeSet<_> = spoken_of.chain([header.src.key]).collect();
         let result = self
             .foca
             .handle_data(&write_packet(&header, members), &mut self.runtime);
-        self.settle(result, mono);
+        self.settle_of(result, mono, |key| spoken_of.contains(key));
         if matches!(header.message, Message::Ack(_)) {
             self.answered(header.src.key, mono);
         }
@@ -347,11 +349,22 @@ impl Swim {
     }
 
     fn settle(&mut self, result: Result<(), foca::Error>, mono: u64) {
+        self.settle_of(result, mono, |_| true);
+    }
+
+    /// Where nothing changed but of these keys: of a packet that is all it speaks of, and in a large realm packets
+    /// are many.
+    fn settle_of(
+        &mut self,
+        result: Result<(), foca::Error>,
+        mono: u64,
+        concerns: impl Fn(&[u8; 32]) -> bool,
+    ) {
         if let Err(error) = result {
             tracing::debug!(%error, "membership packet not used");
         }
         self.drain(mono);
-        if self.compare(mono) {
+        if self.compare(mono, concerns) {
             // News at once, not at the next round: what spreads fast is refuted fast too.
             if let Err(error) = self.foca.gossip(&mut self.runtime) {
                 tracing::debug!(%error, "membership news not sent");
@@ -399,10 +412,11 @@ impl Swim {
     }
 
     /// Reports what changed since the last time. Says whether that is news about a node in trouble.
-    fn compare(&mut self, mono: u64) -> bool {
+    fn compare(&mut self, mono: u64, concerns: impl Fn(&[u8; 32]) -> bool) -> bool {
         let mut suspects = Vec::new();
         let mut trouble = false;
-        for member in self.foca.iter_membership_state() {
+        let members = self.foca.iter_membership_state();
+        for member in members.filter(|member| concerns(&member.id().key)) {
             let state = match member.state() {
                 State::Alive => MemberState::Up,
                 State::Suspect => MemberState::Suspect,

@@ -23,8 +23,13 @@ use crate::{
 const WARM_MS: u64 = 20_000;
 /// Measured without any work.
 const CALM_MS: u64 = 30_000;
-const INTENTS: u64 = 10;
-const INTENT_EVERY_MS: u64 = 2_000;
+/// Each is told of by every node to every other one: in a large realm fewer do.
+const INTENTS: usize = 10;
+const INTENTS_OF_NODES: usize = 3_000;
+/// Nodes report of it at once and once more.
+const INTENT_EVERY_MS: u64 = REPEAT_MS + 1_000;
+/// As agents do: news is reported a second time after this.
+const REPEAT_MS: u64 = 5_000;
 const PARTITION_MS: u64 = 20_000;
 /// Patience with one intent, or with a heal.
 const PATIENCE_MS: u64 = 60_000;
@@ -46,7 +51,8 @@ pub struct Realm {
     /// When each node is due, and all of them in order.
     due: Vec<u64>,
     timers: BTreeSet<(u64, usize)>,
-    /// When each node reports next, in order.
+    /// When each node reports next, and all of them in order.
+    report_due: Vec<u64>,
     reports: BTreeSet<(u64, usize)>,
     report_seq: Vec<u64>,
     owner: SecretKey,
@@ -102,6 +108,7 @@ impl Realm {
             links: vec![HashSet::new(); size],
             due: vec![u64::MAX; size],
             timers: BTreeSet::new(),
+            report_due: vec![u64::MAX; size],
             reports: BTreeSet::new(),
             report_seq: vec![0; size],
             owner,
@@ -119,7 +126,7 @@ impl Realm {
             );
             // Starts are spread over the first seconds, and so are reports.
             let start = realm.rng_below(5_000);
-            realm.reports.insert((start, index));
+            realm.report_at(start, index);
             for _ in 0..CONNECTED.min(size - 1) {
                 let peer = realm.rng_below(size as u64) as usize;
                 realm.link(index, peer);
@@ -142,13 +149,14 @@ impl Realm {
         let calm_lost = self.lost - lost;
         let (bytes, mut latencies) = (self.bytes(), Vec::new());
         let began = self.now;
-        for _ in 0..INTENTS {
+        let intents = INTENTS.min(INTENTS_OF_NODES / size);
+        for _ in 0..intents {
             latencies.extend(self.intent());
             self.run(INTENT_EVERY_MS);
         }
         let busy = (self.now - began) as f64 / 1_000.0 * size as f64;
         let intent_bytes =
-            ((self.bytes() - bytes) as f64 - calm_bytes * busy) / INTENTS as f64 / size as f64;
+            ((self.bytes() - bytes) as f64 - calm_bytes * busy) / intents as f64 / size as f64;
         latencies.sort_unstable();
         let of = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
         let heal = self.heal();
@@ -274,7 +282,8 @@ impl Realm {
                     self.give(node, Event::Tick);
                 }
             } else if let Some((_, node)) = self.reports.pop_first() {
-                self.report(node);
+                let calm = realm_protocol::report_every_ms(self.nodes.len());
+                self.report(node, calm);
             }
         }
         self.now = end;
@@ -334,6 +343,7 @@ impl Realm {
                         .after(self.now, DISK_MS, node, Arrival::Written { token });
                 }
                 Effect::Dial { peer } => self.dial(node, self.index[&peer]),
+                Effect::HeadAdvanced { .. } => self.report(node, REPEAT_MS),
                 Effect::MemberChanged { state, .. } => {
                     self.lost += u64::from(state == MemberState::Lost);
                 }
@@ -385,9 +395,15 @@ impl Realm {
         }
     }
 
-    /// A node's report, as the agent makes one of a calm node.
-    fn report(&mut self, index: usize) {
-        let size = self.nodes.len();
+    fn report_at(&mut self, due: u64, index: usize) {
+        self.reports.remove(&(self.report_due[index], index));
+        self.reports.insert((due, index));
+        self.report_due[index] = due;
+    }
+
+    /// A node's report, as the agent makes one of a node with a few cells, and the next one at the latest after `next` ms.
+    fn report(&mut self, index: usize, next: u64) {
+        self.report_at(self.now + next, index);
         let key = self.keys[index].clone();
         self.report_seq[index] += 1;
         let seq = self.report_seq[index];
@@ -418,8 +434,6 @@ impl Realm {
             digest: digest.to_wire(),
         };
         self.give(index, event);
-        self.reports
-            .insert((self.now + realm_protocol::report_every_ms(size), index));
     }
 
     fn bytes(&self) -> u64 {

@@ -5,7 +5,7 @@ use realm_identity::PublicKey;
 
 use super::{
     Node,
-    status::{Age, Reports},
+    status::{Age, Reports, Slot},
 };
 use crate::{Fold, Frame, MemberState, Now, pace};
 
@@ -26,64 +26,56 @@ pub(super) struct Asking {
 impl Reports {
     /// When somebody else is to be asked for a report.
     pub fn next_ask(&self) -> Option<u64> {
-        let asking = self.slots.values().filter_map(|slot| slot.asking.as_ref());
-        asking.map(|asking| asking.next).min()
+        self.asking.values().map(|asking| asking.next).min()
     }
 }
 
 impl<F: Fold + Clone> Node<F> {
     /// Asks for the report of the newest digest of `node`, which came from `told_by`.
     pub(super) fn ask_for_report(&mut self, node: PublicKey, told_by: PublicKey, now: Now) {
-        let Some(slot) = self.reports.slots.get_mut(&node) else {
+        let slot = self.reports.slots.get(&node);
+        let Some(wanted) = slot.and_then(|slot| slot.digest) else {
             return;
         };
-        let Some(wanted) = slot.digest else { return };
-        slot.asking = Some(Asking {
-            wanted,
-            told_by,
-            asked: Vec::new(),
-            next: now.mono,
-        });
-        self.ask_next(node, now);
+        self.begin_asking(node, wanted, told_by, now);
     }
 
     /// Asks others for the report of a member that nothing is known of yet, not even where it is. Who
     /// brought both together may be gone before gossip does.
     pub(super) fn ask_about(&mut self, node: PublicKey, now: Now) {
-        let slot = self.reports.slots.entry(node).or_default();
-        if slot.is_known() || slot.asking.is_some() || self.peers.contains_key(&node) {
+        let Reports { slots, asking } = &self.reports;
+        let is_known = slots.get(&node).is_some_and(Slot::is_known);
+        if is_known || asking.contains_key(&node) || self.peers.contains_key(&node) {
             return;
         }
-        slot.asking = Some(Asking {
-            wanted: Age { boot_id: 0, seq: 0 },
-            told_by: node,
+        self.begin_asking(node, Age { boot_id: 0, seq: 0 }, node, now);
+    }
+
+    fn begin_asking(&mut self, node: PublicKey, wanted: Age, told_by: PublicKey, now: Now) {
+        let asking = Asking {
+            wanted,
+            told_by,
             asked: Vec::new(),
             next: now.mono,
-        });
+        };
+        self.reports.asking.insert(node, asking);
         self.ask_next(node, now);
     }
 
     /// Whoever did not answer in time is passed over.
     pub(super) fn ask_others_for_reports(&mut self, now: Now) {
-        let slots = self.reports.slots.iter();
-        let due: Vec<_> = slots
-            .filter(|(_, slot)| {
-                slot.asking
-                    .as_ref()
-                    .is_some_and(|asking| asking.next <= now.mono)
-            })
+        let asking = self.reports.asking.iter();
+        let due: Vec<_> = asking
+            .filter(|(_, asking)| asking.next <= now.mono)
             .map(|(node, _)| *node)
             .collect();
         due.into_iter().for_each(|node| self.ask_next(node, now));
     }
 
     fn ask_next(&mut self, node: PublicKey, now: Now) {
-        let asking = self
-            .reports
-            .slots
-            .get_mut(&node)
-            .and_then(|slot| slot.asking.take());
-        let Some(mut asking) = asking else { return };
+        let Some(mut asking) = self.reports.asking.remove(&node) else {
+            return;
+        };
         self.note_silence(&asking);
         if asking.asked.len() >= ASKED_MAX {
             return;
@@ -98,21 +90,24 @@ impl<F: Fold + Clone> Node<F> {
         self.send(peer, &Frame::GetReport { node, boot_id, seq });
         asking.asked.push(peer);
         asking.next = now.mono + ANSWER_MS;
-        if let Some(slot) = self.reports.slots.get_mut(&node) {
-            slot.asking = Some(asking);
-        }
+        self.reports.asking.insert(node, asking);
     }
 
     fn next_to_ask(&mut self, node: PublicKey, asking: &Asking) -> Option<PublicKey> {
-        let mut order = match self.is_doubted(node) {
-            true => vec![asking.told_by, node],
-            false => vec![node, asking.told_by],
+        let first = match self.is_doubted(node) {
+            true => [asking.told_by, node],
+            false => [node, asking.told_by],
         };
+        let may_ask = |here: &Self, peer: &PublicKey| {
+            here.peers.contains_key(peer) && !asking.asked.contains(peer)
+        };
+        let first = first.into_iter().find(|peer| may_ask(self, peer));
         // Of the others any that is not asked yet: a few tries find one.
-        order.extend((0..ASKED_MAX).filter_map(|_| self.any_approved_peer()));
-        let may_ask =
-            |peer: &PublicKey| self.peers.contains_key(peer) && !asking.asked.contains(peer);
-        order.into_iter().find(may_ask)
+        let mut others = (0..ASKED_MAX).filter_map(|_| {
+            let any = self.any_approved_peer();
+            any.filter(|peer| may_ask(self, peer))
+        });
+        first.or_else(|| others.next())
     }
 
     /// Whether membership doubts it, or it left a question unanswered. In a large realm two nodes

@@ -14,6 +14,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     pub slots: BTreeMap<PublicKey, Slot>,
+    /// Who is asked for the report of a digest, by the node that it is of.
+    pub asking: BTreeMap<PublicKey, Asking>,
 }
 
 /// The newest word of a node about itself.
@@ -23,8 +25,6 @@ pub(super) struct Slot {
     report: Option<(Age, Vec<u8>)>,
     /// When the report came, on the monotonic clock.
     came: u64,
-    /// Who was asked for the report of the digest.
-    pub asking: Option<Asking>,
 }
 
 impl Slot {
@@ -53,6 +53,7 @@ impl Reports {
 
     pub fn retain(&mut self, approved: &BTreeSet<PublicKey>) {
         self.slots.retain(|node, _| approved.contains(node));
+        self.asking.retain(|node, _| approved.contains(node));
     }
 
     /// The boot that the newest word of `node` is of, be it the digest or the report.
@@ -96,7 +97,7 @@ impl Reports {
             slot.report = Some((age, wire));
             slot.came = mono;
             if slot.digest.as_ref().is_none_or(|digest| *digest <= age) {
-                slot.asking = None;
+                self.asking.remove(&report.node);
             }
         }
         newer
