@@ -10,38 +10,15 @@ use realm_manifest::{
 };
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-use realm_protocol::report_every_ms;
+mod pace;
 
 use crate::VERSION;
 use crate::metrics::Process;
-
-/// A report of more cells is large: every node of the realm pulls it, at some 80 bytes a cell.
-const LARGE_CELLS: usize = 100;
 
 /// A signed report is at most so long; the signature and the envelope need the rest.
 const MAX_BYTES: usize = MAX_REPORT_BYTES - 512;
 /// Letters of a message where there are too many.
 const SHORT_CHARS: usize = 40;
-
-/// News is said a second time after this, in milliseconds, however large the realm is.
-const REPEAT_MS: u64 = 5_000;
-
-/// How often reports are made, in milliseconds.
-struct Pace {
-    /// Between two reports that differ in what others act on.
-    changed: u64,
-    /// At least, between two that differ in nothing but numbers, such as memory.
-    calm: u64,
-}
-
-const SMALL: Pace = Pace {
-    changed: 0,
-    calm: 0,
-};
-const LARGE: Pace = Pace {
-    changed: 1_000,
-    calm: 30_000,
-};
 
 /// What changes from report to report.
 #[derive(Debug)]
@@ -124,17 +101,15 @@ impl Reporter {
         now: Timestamp,
         anyway: bool,
     ) -> Option<(Signed<NodeReport>, Vec<u8>)> {
-        let calm = if self.news {
-            REPEAT_MS
-        } else {
-            report_every_ms(facts.nodes)
-        };
+        let nodes = facts.nodes;
+        let calm = pace::calm_ms(self.news, nodes);
         let mut report = self.report(key.public(), facts, now);
-        let due = |last| is_due(last, &report, calm, now);
+        let due = |last| pace::is_due(last, &report, calm, now);
         if !anyway && !self.last.as_ref().is_none_or(due) {
             return None;
         }
-        self.news = self.last.as_ref().is_none_or(|last| differs(last, &report));
+        let last = self.last.as_ref();
+        self.news = last.is_none_or(|last| pace::is_said_again(last, &report, nodes));
         self.seq += 1;
         report.seq = self.seq;
         (report.cpu_hundredths, report.memory_bytes) = self.measure();
@@ -236,44 +211,6 @@ impl Reporter {
             None => (None, None),
         }
     }
-}
-
-/// Whether it is time for the next report.
-fn is_due(last: &NodeReport, next: &NodeReport, calm: u64, now: Timestamp) -> bool {
-    let pace = if next.cells.len() > LARGE_CELLS {
-        LARGE
-    } else {
-        SMALL
-    };
-    let age = now.millis_since(last.at);
-    // A clock that was set back says nothing about how old the last one is.
-    last.at > now || age >= calm.max(pace.calm) || (age >= pace.changed && differs(last, next))
-}
-
-/// Whether two reports differ in what others act on; numbers that always move do not count.
-fn differs(last: &NodeReport, next: &NodeReport) -> bool {
-    let essence = |report: &NodeReport| {
-        let cells: Vec<_> = report
-            .cells
-            .iter()
-            .map(|cell| {
-                let reason = cell.reason.as_ref().map(|reason| reason.code.clone());
-                let id = (
-                    cell.component.clone(),
-                    cell.index,
-                    cell.spec,
-                    cell.generation,
-                );
-                (id, cell.state, cell.restarts, cell.exit_code, reason)
-            })
-            .collect();
-        let at = (report.realm, report.revision, report.head, report.state);
-        let holds = report.holds.clone();
-        let declined = report.declined.clone();
-        let told = (report.addresses.clone(), report.problems.clone());
-        (at, cells, declined, holds, told)
-    };
-    essence(last) != essence(next)
 }
 
 /// Leaves out what is least needed until the report may be sent: others must hear of this node
@@ -473,6 +410,27 @@ mod tests {
             assert!(made(cells(count, 2), changed + 2 * again), "is said again");
             assert!(made(cells(count, 2), changed + 2 * again + calm), "numbers");
             assert!(made(cells(count, 2), 0), "a clock that was set back");
+        }
+    }
+
+    #[test]
+    fn in_a_large_realm_where_the_log_stands_is_said_once() {
+        for (nodes, again) in [(20, true), (21, false)] {
+            let at = |revision, cells| Facts {
+                nodes,
+                revision,
+                ..facts(cells)
+            };
+            let mut reporter = reporter();
+            let mut made = |facts, after| {
+                let at = START.plus_millis(after);
+                reporter.make(&key(), facts, at, false).is_some()
+            };
+            assert!(made(at(1, vec![]), 0));
+            assert!(made(at(2, vec![]), 1), "at once in any realm");
+            assert_eq!(made(at(2, vec![]), 5_001), again);
+            assert!(made(at(3, vec![calm("web", 0)]), 5_002));
+            assert!(made(at(3, vec![calm("web", 0)]), 10_002), "a cell is new");
         }
     }
 }

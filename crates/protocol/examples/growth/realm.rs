@@ -25,11 +25,12 @@ const WARM_MS: u64 = 20_000;
 const CALM_MS: u64 = 30_000;
 /// Each is told of by every node to every other one: in a large realm fewer do.
 const INTENTS: usize = 10;
-const INTENTS_OF_NODES: usize = 3_000;
-/// Nodes report of it at once and once more.
+const INTENTS_OF_NODES: usize = 2_000;
+/// Nodes report of it at once, and in a small realm once more.
 const INTENT_EVERY_MS: u64 = REPEAT_MS + 1_000;
-/// As agents do: news is reported a second time after this.
+/// As agents do: after this.
 const REPEAT_MS: u64 = 5_000;
+const REPEATS_HEADS: usize = 20;
 const PARTITION_MS: u64 = 20_000;
 /// Patience with one intent, or with a heal.
 const PATIENCE_MS: u64 = 60_000;
@@ -343,7 +344,13 @@ impl Realm {
                         .after(self.now, DISK_MS, node, Arrival::Written { token });
                 }
                 Effect::Dial { peer } => self.dial(node, self.index[&peer]),
-                Effect::HeadAdvanced { .. } => self.report(node, REPEAT_MS),
+                Effect::HeadAdvanced { .. } => {
+                    let next = match self.nodes.len() <= REPEATS_HEADS {
+                        true => REPEAT_MS,
+                        false => realm_protocol::report_every_ms(self.nodes.len()),
+                    };
+                    self.report(node, next);
+                }
                 Effect::MemberChanged { state, .. } => {
                     self.lost += u64::from(state == MemberState::Lost);
                 }

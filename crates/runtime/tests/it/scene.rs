@@ -8,6 +8,8 @@ use realm_runtime::{
     Runtime, RuntimeConfig, Stdio,
 };
 
+const CELLS: u32 = 64;
+
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,20 +25,29 @@ pub fn child() -> PathBuf {
 }
 
 pub fn scene() -> Scene {
+    scene_of(CELLS)
+}
+
+/// With room for so many cells.
+pub fn scene_of(cells: u32) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     Scene {
-        runtime: runtime(&dir),
+        runtime: runtime_of(&dir, cells),
         _dir: dir,
     }
 }
 
 pub fn runtime(dir: &tempfile::TempDir) -> Runtime {
+    runtime_of(dir, CELLS)
+}
+
+fn runtime_of(dir: &tempfile::TempDir, cells: u32) -> Runtime {
     let mut config = RuntimeConfig::new(
         dir.path().into(),
         [7; 32],
         CompilerConfig::new(child(), Vec::new()),
     );
-    config.max_cells = 64;
+    config.max_cells = cells;
     config.guest_threads = 2;
     Runtime::new(config).unwrap()
 }
