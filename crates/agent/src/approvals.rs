@@ -188,6 +188,7 @@ fn approval(claim: &VerifiedClaim) -> Approval {
 #[cfg(test)]
 pub(crate) mod tests {
     use realm_identity::{Claim, Genesis, Invite, SecretKey, Signed, Timestamp, VERSION};
+    use realm_planner::NodeRecord;
 
     use super::*;
 
@@ -302,6 +303,38 @@ pub(crate) mod tests {
         };
         let claims = [claim(50, 10, 10, NOW), claim(51, 11, 20, NOW)];
         assert_eq!(names(&chain, &claims), ["boss", "node-10", "node-11"]);
+    }
+
+    #[test]
+    fn the_log_says_who_is_in_and_who_is_out_for_good() {
+        let mut state = State::genesis(&genesis());
+        for (seed, standing) in [
+            (20, Standing::Approved),
+            (21, Standing::Removed),
+            (22, Standing::Revoked),
+        ] {
+            let record = NodeRecord {
+                name: format!("node-{seed}").parse().expect("a name"),
+                tags: vec!["edge".parse().expect("a tag")],
+                standing,
+                draining: false,
+                revision: seed.into(),
+            };
+            state.nodes.insert(key(seed).public(), record);
+        }
+        let [stays, removed, revoked] = [20, 21, 22].map(|seed| key(seed).public());
+        let chain = ByChain::of(&state);
+        let approval = Approval {
+            name: "node-20".parse().ok(),
+            tags: "edge".parse().into_iter().collect(),
+        };
+        assert_eq!(chain.approved, BTreeMap::from([(stays, approval)]));
+        assert_eq!(chain.expelled, [(removed, 21), (revoked, 22)].into());
+        let out = |revision, for_good| Expulsion { revision, for_good };
+        assert_eq!(
+            expulsions(&state),
+            [(removed, out(21, false)), (revoked, out(22, true))].into()
+        );
     }
 
     #[test]

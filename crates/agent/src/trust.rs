@@ -347,6 +347,57 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_is_missed_until_somebody_is_trusted() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        assert!(matches!(
+            trust.check_pin("ledger.redb"),
+            Err(TrustError::PinGone {
+                because: "ledger.redb",
+                ..
+            })
+        ));
+        trust.configure(key(1).public()).unwrap();
+        trust.check_pin("ledger.redb").unwrap();
+        let again = Trust::load(&dir).unwrap();
+        again.check_pin("ledger.redb").unwrap();
+        assert_eq!(again.pin().owner(), Some(key(1).public()));
+    }
+
+    #[test]
+    fn the_pin_follows_its_owner_s_own_chain_also_over_a_restart() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let [first, second, third] = [1, 2, 3].map(|seed| key(seed).public());
+        let mut trust = Trust::load(&dir).unwrap();
+        assert!(
+            trust.follow_rotation(first, second).is_err(),
+            "nobody is trusted yet"
+        );
+        trust.configure(first).unwrap();
+        trust.follow_rotation(first, second).unwrap();
+        let mut again = Trust::load(&dir).unwrap();
+        assert_eq!(again.pin().owner(), Some(second));
+        assert!(matches!(
+            again.follow_rotation(first, third),
+            Err(TrustError::Refused(PinError::OtherOwner { owner })) if owner == second
+        ));
+        assert_eq!(Trust::load(&dir).unwrap().pin().owner(), Some(second));
+    }
+
+    #[test]
+    fn a_secret_stays_and_no_two_are_alike() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let first = secret(&dir, "one").unwrap();
+        assert_ne!(secret(&dir, "two").unwrap(), first);
+        assert_eq!(secret(&dir, "one").unwrap(), first);
+        assert_ne!(random().unwrap(), random().unwrap());
+        assert_ne!(random_u64().unwrap(), random_u64().unwrap());
+    }
+
+    #[test]
     fn boots_rise_also_when_the_clock_falls() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::open(temp.path()).unwrap();
