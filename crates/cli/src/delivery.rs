@@ -6,7 +6,7 @@ use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use crate::{
     connection::{Connection, rpc_failed},
-    error::Result,
+    error::{CliError, Result},
     head,
     outbox::Sealed,
     output::Output,
@@ -41,17 +41,37 @@ pub async fn hand_in(
 }
 
 /// Hands in again, as they are, what earlier commands signed and what the nodes may not have: before
-/// a head is compared with what was seen, for it may be this that the nodes lack.
+/// a head is compared with what was seen, for it may be this that the nodes lack. Refuses a node that
+/// has gone on without it: what is signed there would contradict what was signed before.
 pub async fn resend(
     connection: &Connection,
     realm: &Realm,
     lock: &SigningLock,
     output: &Output,
 ) -> Result<()> {
+    let Some(revision) = offer(connection, realm, lock, output).await? else {
+        return Ok(());
+    };
+    let node = connection.node();
+    Err(CliError::failed(format!(
+        "the node {} has another revision {revision} than the one that you signed and another node took",
+        node.short()
+    ))
+    .named("forked")
+    .help("two sides went on alone: bring back the node that has yours, and end the fork with realm history merge; where it is gone for good: realm history accept-loss"))
+}
+
+/// As [`resend`]. Some where the node has gone on without this revision, which another node took.
+pub async fn offer(
+    connection: &Connection,
+    realm: &Realm,
+    lock: &SigningLock,
+    output: &Output,
+) -> Result<Option<u64>> {
     let outbox = realm.outbox();
     let (kept, unacknowledged) = (outbox.kept()?, outbox.unacknowledged()?);
     if kept.is_empty() && unacknowledged.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let base = head::agreed(connection, realm).await?;
     // A fork takes nothing before it is ended; what was signed stays here until then.
@@ -59,15 +79,22 @@ pub async fn resend(
     if unacknowledged.is_some() {
         head::check_approved(connection, &base.state, None).await?;
     } else if !head::is_approved(connection, &base.state).await? {
-        return Ok(());
+        return Ok(None);
     }
+    let mut at = base.state.revision;
     for (revision, intent) in &kept {
-        if *revision > base.state.revision
-            && !again(connection, realm, (*revision, intent), output).await?
-        {
-            outbox.forget_kept()?;
-            break;
+        // What comes before it is not here either: the node is behind, and may catch up.
+        if *revision == at.saturating_add(1) {
+            if !again(connection, realm, (*revision, intent), output).await? {
+                return Ok(Some(*revision));
+            }
+            at = *revision;
         }
+    }
+    if let Some((revision, newest)) = kept.last().filter(|(revision, _)| *revision <= at)
+        && !forget_if_safe(connection, realm, newest).await?
+    {
+        return Ok(Some(*revision));
     }
     if let Some(intent) = unacknowledged {
         output.say("sending an intent again that was signed and not acknowledged");
@@ -82,10 +109,10 @@ pub async fn resend(
             Err(error) => return Err(not_submitted(realm, &error)),
         }
     }
-    forget_what_is_safe(connection, realm).await
+    Ok(None)
 }
 
-/// Whether the node took what it did not have.
+/// Whether the node took what it did not have; not where it has something else there.
 async fn again(
     connection: &Connection,
     realm: &Realm,
@@ -98,12 +125,7 @@ async fn again(
     ));
     match submit(connection, intent).await {
         Ok(submitted) => realm.raise_mark(submitted.seq).map(|()| true),
-        Err(error) if is_overtaken(&error) => {
-            output.say(format!(
-                "warning: revision {revision} was overtaken and is dropped: {error}"
-            ));
-            Ok(false)
-        }
+        Err(error) if is_overtaken(&error) => Ok(false),
         Err(error) => Err(rpc_failed(
             format!("the node does not take revision {revision} again"),
             &error,
@@ -134,17 +156,13 @@ async fn settle(
     }
 }
 
-/// Who has the newest kept intent has those before it too.
-async fn forget_what_is_safe(connection: &Connection, realm: &Realm) -> Result<()> {
-    let outbox = realm.outbox();
-    let Some((_, newest)) = outbox.kept()?.pop() else {
-        return Ok(());
-    };
-    let safe = match submit(connection, &newest).await {
+/// Who has the newest kept intent has those before it too. Whether the node has it at all.
+async fn forget_if_safe(connection: &Connection, realm: &Realm, newest: &Sealed) -> Result<bool> {
+    let safe = match submit(connection, newest).await {
         Ok(submitted) => {
             submitted.durable_on >= 2 || head::approved_count(connection, realm).await? < 2
         }
-        Err(error) if is_overtaken(&error) => true,
+        Err(error) if is_overtaken(&error) => return Ok(false),
         // A node that cannot write, as with a full disk: what is kept stays for another one.
         Err(error) if error.code == ErrorCode::Failed => {
             tracing::debug!(%error, "whether a second node has it is not known");
@@ -152,7 +170,10 @@ async fn forget_what_is_safe(connection: &Connection, realm: &Realm) -> Result<(
         }
         Err(error) => return Err(rpc_failed("the node does not say who has it", &error)),
     };
-    if safe { outbox.forget_kept() } else { Ok(()) }
+    if safe {
+        realm.outbox().forget_kept()?;
+    }
+    Ok(true)
 }
 
 /// Two nodes were seen to have this revision, and so all before it: nothing of them is sent again.
@@ -181,7 +202,7 @@ fn is_overtaken(error: &RpcError) -> bool {
 }
 
 /// Whether the intent was taken is known only when the node refused it.
-fn not_submitted(realm: &Realm, error: &RpcError) -> crate::error::CliError {
+fn not_submitted(realm: &Realm, error: &RpcError) -> CliError {
     let refused = !matches!(
         error.code,
         ErrorCode::Disconnected | ErrorCode::Deadline | ErrorCode::Failed

@@ -238,7 +238,7 @@ impl Limit {
             Self::Fuel => format!("raise fuel above {value}, or set 0 for no limit"),
             Self::FuelPerSec => format!("raise fuel_per_sec above {value}, or set 0 for no limit"),
             Self::Deadline => format!("raise deadline_ms above {value}, or unset it for a service"),
-            Self::Output => format!("write less, or raise output_bytes_per_sec above {value}"),
+            Self::Output => "write less: no push can raise this limit".into(),
             Self::Stack => "the guest recurses too deeply: this limit is fixed".into(),
             Self::Sockets
             | Self::Resources

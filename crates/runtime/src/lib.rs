@@ -53,6 +53,6 @@ pub use flight::Stage;
 pub use inspect::{Entry, InspectError, Inspection, Item, Kind, Need, Preview, Producer, inspect};
 pub use log_ring::{LogLine, LogReader, LogRing, LogStream, Sequence};
 pub use prepared::{PrepareError, Prepared, PreparedKind};
-pub use printable::printable;
+pub use printable::{printable, printable_json};
 pub use runtime::{Runtime, RuntimeConfig, RuntimeError};
 pub use stdio::Stdio;

@@ -5,13 +5,22 @@ use std::borrow::Cow;
 /// The text with every control character but the tab shown as an escape: a guest cannot move the
 /// cursor, change colours or titles, or answer questions of the terminal that shows its lines.
 pub fn printable(text: &str) -> Cow<'_, str> {
+    shown(text, |letter| letter.escape_default().to_string())
+}
+
+/// The same for JSON on one line, which means the same afterwards: JSON itself escapes only a part of them.
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    shown(json, |letter| format!("\\u{:04x}", u32::from(letter)))
+}
+
+fn shown(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
     if !text.chars().any(is_harmful) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
         if is_harmful(letter) {
-            shown.extend(letter.escape_default());
+            shown.push_str(&escape(letter));
         } else {
             shown.push(letter);
         }
@@ -37,5 +46,15 @@ mod tests {
         );
         assert_eq!(printable("evil\u{202e}txt.exe"), "evil\\u{202e}txt.exe");
         assert!(matches!(printable("grün\t✓ 日本"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_means_the_same_and_is_harmless_too() {
+        let text = "a\u{1b}[31m\u{9b}2J\u{202e}txt\u{7f}";
+        let json = serde_json::json!(text).to_string();
+        let shown = printable_json(&json);
+        assert!(!shown.chars().any(is_harmful), "{shown}");
+        let read: String = serde_json::from_str(&shown).expect("it is JSON still");
+        assert_eq!(read, text);
     }
 }

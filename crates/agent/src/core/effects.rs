@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use realm_identity::{Claim, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
+use realm_identity::{Claim, PinError, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_planner::State;
-use realm_protocol::{Effect, Event, MemberState, Now, Offence};
+use realm_protocol::{Effect, Event, Log, MemberState, Now, Offence};
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use super::{Core, Seen};
-use crate::{approvals::may_vouch_for, fold::chain, ledger::to_store, offenders};
+use crate::{
+    approvals::may_vouch_for, fold::chain, ledger::to_store, offenders, trust::TrustError,
+};
 
 /// Nodes remembered whose claim was refused.
 const MAX_REFUSED: usize = 256;
@@ -136,7 +138,10 @@ impl Core {
 
     async fn joined(&mut self, realm: realm_identity::RealmId, genesis: &[u8], now: Now) {
         if let Ok(genesis) = Signed::<realm_identity::Genesis>::from_wire(genesis) {
-            if let Err(error) = self.trust.offer(genesis.owner(), realm, now.wall) {
+            // An invite names the realm; its founder may have handed it on since.
+            let is_named = self.trust.pin().realm() == Some(realm);
+            let owner = self.node.log().map_or(genesis.owner(), Log::owner);
+            if !is_named && let Err(error) = self.trust.offer(owner, realm, now.wall) {
                 tracing::error!(error = chain(&error), "the realm is not the pinned one");
                 return;
             }
@@ -175,10 +180,16 @@ impl Core {
             && before.owner != after.owner
         {
             let (from, to) = (before.owner, after.owner);
-            if let Err(error) = self.trust.follow_rotation(from, to) {
-                tracing::error!(error = chain(&error), "the new owner could not be pinned");
+            match self.trust.follow_rotation(from, to) {
+                // It was told of a later owner, and waits until the log says so too.
+                Err(TrustError::Refused(PinError::OtherOwner { .. })) => {}
+                followed => {
+                    if let Err(error) = followed {
+                        tracing::error!(error = chain(&error), "the new owner could not be pinned");
+                    }
+                    self.node.handle(Event::Pinned { owner: to }, now);
+                }
             }
-            self.node.handle(Event::Pinned { owner: to }, now);
             let message = format!("{to} owns the realm");
             self.events
                 .record(now.wall, "rotated", format!("revision {seq}"), message);

@@ -15,7 +15,7 @@ use axum::{
     },
 };
 use futures::{Stream, StreamExt as _, stream};
-use realm_runtime::{LogStream, printable};
+use realm_runtime::{LogStream, printable, printable_json};
 
 use super::{Following, Web, is_set, listener::Exchange};
 use crate::{
@@ -131,7 +131,7 @@ fn event(node: &str, boot: u64, line: &Line) -> Event {
     });
     Event::default()
         .id(format!("{boot}-{}", line.line.seq))
-        .data(json.to_string())
+        .data(printable_json(&json.to_string()))
 }
 
 const fn stream_name(stream: LogStream) -> &'static str {

@@ -28,26 +28,33 @@ pub async fn run(
 ) -> Result<ExitCode> {
     let lock = realm.lock().await?;
     // What is still here is sent before anything is given up.
-    delivery::resend(connection, realm, &lock, &session.output).await?;
+    let contradicted = delivery::offer(connection, realm, &lock, &session.output).await?;
     let here = head::agreed(connection, realm).await?.state.revision;
     let others = head::elsewhere(connection, realm).await?;
     let elsewhere = others.iter().map(|other| other.base.state.revision).max();
     let newest = here.max(elsewhere.unwrap_or_default());
     let mark = realm.mark()?;
     let asked = others.len() + 1;
-    if newest >= mark {
+    if newest >= mark && contradicted.is_none() {
         session.output.say(format!(
             "✓ nothing is lost: revision {newest} is here, you have seen {mark}"
         ));
         return Ok(ExitCode::Ok);
     }
-    let lost = match mark - newest {
-        1 => format!("revision {mark}"),
-        _ => format!("revisions {} to {mark}", newest + 1),
+    let lost = match (contradicted, mark.saturating_sub(newest)) {
+        (Some(revision), _) => format!("revision {revision} as you signed it"),
+        (None, 1) => format!("revision {mark}"),
+        (None, _) => format!("revisions {} to {mark}", newest + 1),
     };
-    session.output.say(format!(
-        "You have seen revision {mark}. Of {asked} nodes that answer none is further than {newest}."
-    ));
+    session.output.say(match contradicted {
+        Some(revision) => format!(
+            "You signed revision {revision}, and one node took it. The node {} has another one.",
+            connection.node().short()
+        ),
+        None => format!(
+            "You have seen revision {mark}. Of {asked} nodes that answer none is further than {newest}."
+        ),
+    });
     session.output.say(format!(
         "Given up: {lost}. A node that comes back with it shows a fork: realm history merge"
     ));

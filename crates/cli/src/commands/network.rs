@@ -70,8 +70,12 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
                 }
             }
         }
-        show(&all, &session.output)?;
-        Ok(if silent.is_empty() && untold == 0 {
+        let is_whole = silent.is_empty() && untold == 0;
+        // Who says nothing may have links all the same.
+        if is_whole || !all.is_empty() || session.output.json() {
+            show(&all, &session.output)?;
+        }
+        Ok(if is_whole {
             ExitCode::Ok
         } else {
             ExitCode::Partial

@@ -137,6 +137,72 @@ fn what_is_lost_for_good_is_given_up_by_an_explicit_command() {
 }
 
 #[test]
+fn nothing_is_signed_where_a_node_went_on_without_what_was_signed_before() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    realm.wait_ready("two");
+    let (one, two) = (realm.address("one"), realm.address("two"));
+    let ticker = guest("ticker.wasm");
+    realm.ok(&["push", "ticker", &ticker, "--via", &one]);
+    realm.wait_status("two", "the push", |status| status["revision"] == 1);
+    // Another machine of the same person.
+    let other = realm.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for dir in ["config", "state"] {
+        let copied = std::process::Command::new("cp")
+            .arg("-a")
+            .args([realm.path().join(dir), other.join(dir)])
+            .status();
+        assert!(copied.unwrap().success());
+    }
+    realm.stop("two");
+    realm.ok(&["scale", "ticker=1", "--via", &one]);
+    realm.stop("one");
+    realm.start("two");
+    let dir = |what: &str| other.join(what).display().to_string();
+    let (config, state) = (dir("config"), dir("state"));
+    let stop = ["stop", "ticker", "--via", &two];
+    let stopped =
+        realm.run(&[&stop[..], &["--config-dir", &config, "--state-dir", &state]].concat());
+    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+
+    let refused = realm.run(&["scale", "ticker=2", "--via", &two]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    for word in ["forked", "another revision 2", "accept-loss"] {
+        assert!(refused.stderr.contains(word), "{}", refused.stderr);
+    }
+    let kept = state_of(&realm).join("kept/2");
+    assert!(kept.exists(), "it may be the only copy");
+    realm.ok(&["history", "accept-loss", "--yes", "--via", &two]);
+    assert!(!kept.exists());
+    realm.ok(&["scale", "ticker=2", "--via", &two]);
+}
+
+#[test]
+fn a_node_joins_by_an_invite_of_whom_the_realm_was_handed_to() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    let ticker = guest("ticker.wasm");
+    realm.ok(&["push", "ticker", &ticker, "--via", &one]);
+    realm.ok(&["key", "rotate", "--yes", "--via", &one]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("two");
+    let two = realm.address("two");
+    realm.wait_status("two", "a cell on both", |status| {
+        component(status, "ticker")["running"] == 2
+    });
+    realm.ok(&["scale", "ticker=1", "--via", &two]);
+    // It knows whose it is after a start, too.
+    realm.stop("two");
+    realm.start("two");
+    realm.wait_ready("two");
+}
+
+#[test]
 fn the_owner_key_alone_gives_the_realm_back() {
     let mut realm = cluster();
     realm.add_node("one", &[]);

@@ -54,7 +54,10 @@ impl<F: Fold + Clone> Node<F> {
         if newcomer.is_done {
             return;
         }
-        if !self.approved.contains(&self.me) {
+        // Whoever was told of a later owner than the founder reads on until the log names that one: whoever had
+        // the key before may still write a log of its own.
+        let is_of_owner = self.config.pins.contains(&log.owner());
+        if !self.approved.contains(&self.me) || !is_of_owner {
             newcomer.until = None;
             return;
         }

@@ -265,12 +265,11 @@ impl<F: Fold + Clone> Node<F> {
             Some(log) => log.realm() == genesis.realm_id(),
             None => self.may_join(&genesis, author),
         };
-        let owners = [self.config.pins.clone(), vec![genesis.owner()]].concat();
         // The sender cannot know whom this node trusts: another owner's is no offence.
-        if !ours || !owners.contains(&author) {
+        if !ours || !self.config.pins.contains(&author) {
             return;
         }
-        match Log::from_checkpoint(&checkpoint, &owners, self.fold.clone()) {
+        match Log::from_checkpoint(&checkpoint, &self.config.pins, self.fold.clone()) {
             Ok(log) => {
                 let (realm, genesis) = (log.realm(), checkpoint.genesis.clone());
                 if self.log.is_none() {

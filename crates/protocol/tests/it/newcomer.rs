@@ -68,6 +68,39 @@ fn a_newcomer_has_caught_up_when_it_has_what_an_approved_peer_told_of() {
     assert!(again < 3 && caught_up(&net));
 }
 
+#[test]
+fn who_was_told_of_a_later_owner_reads_on_until_the_log_names_it() {
+    let mut net = Net::new(1);
+    net.submit(b"one");
+    net.kept.clear();
+    let later = key(0, 101);
+    let config = Config {
+        key: key(0, 1),
+        realm: Some(genesis().realm_id()),
+        pins: vec![later.public()],
+        boot_id: 1,
+        seed: 1,
+        mutation: None,
+    };
+    let newcomer = Node::new(config, Chain, Restored::default(), net.now());
+    net.nodes.push(newcomer.unwrap());
+    net.connect(1);
+    approve_without(&mut net, 0..2, None);
+    net.run(60_000);
+    assert_eq!(net.nodes[1].log().unwrap().head().seq, 1);
+    assert!(!caught_up(&net), "this is the founder's log");
+    let rotate = crate::client::rotate(net.nodes[0].log().unwrap(), &owner(), later.public());
+    let submit = Event::Submit {
+        token: 2,
+        entry: rotate.wire,
+        payload: rotate.payload,
+    };
+    net.give(0, submit);
+    net.run(3_000);
+    assert_eq!(net.nodes[1].log().unwrap().owner(), later.public());
+    assert!(caught_up(&net));
+}
+
 /// The last node as it starts after it was killed.
 fn killed(net: &mut Net) {
     let genesis = genesis().to_wire();
