@@ -258,6 +258,8 @@ impl Core {
             self.learn_addresses(key, &addresses).await;
             self.connect(key);
         }
+        // The agent may have ended between the log and the pin.
+        self.follow_owner(now);
         self.approve(now).await;
         self.take_up_invite(now);
         self.ask_to_join(now);

@@ -97,7 +97,8 @@ impl Link {
         Ok(())
     }
 
-    fn new_owner(&self) -> Option<PublicKey> {
+    /// Whom it hands the realm to.
+    pub fn new_owner(&self) -> Option<PublicKey> {
         match self.entry.body.as_ref().map(|body| &body.target) {
             Some(Target::Owner(new)) if self.entry.kind() == Some(Kind::OwnerRotate) => Some(*new),
             _ => None,

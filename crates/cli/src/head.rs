@@ -317,8 +317,8 @@ async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<New
         .as_ref()
         .ok_or_else(|| refused("it was written by a later version of realm: update this one"))?;
     let mine = connection.owner_key();
-    if entry.author != mine && entry.author != realm.genesis.owner() {
-        // The realm changed hands more than once: only the whole log says who signed when.
+    if entry.author != mine && !realm.was_owned_by(entry.author) {
+        // The realm changed hands and this person did not see how: only the whole log says who signed when.
         let owner = chain::walk(connection, realm, head.seq.saturating_sub(1), |_| {}).await?;
         if owner != entry.author {
             return Err(refused(

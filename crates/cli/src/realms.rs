@@ -1,7 +1,7 @@
 //! The realms this person owns or uses, as the command line remembers them.
 //!
 //! `STATE/realms/<id>/genesis` holds the signed genesis, `mark` the highest revision seen
-//! or signed, `owner` who owns it after a change, `peers` addresses that answered, `outbox` and `kept`
+//! or signed, `owner` who owns it after a change and who did before, `peers` addresses that answered, `outbox` and `kept`
 //! signed intents (see `outbox.rs`), `lock` and `mark.lock` the turns of commands that run at once,
 //! `names` what its nodes were called when their status was last read, `components` what it ran, `invites` what the nodes will
 //! be called that were invited here. `STATE/current` names the realm in use.
@@ -26,6 +26,8 @@ use crate::{
 const MAX_BYTES: u64 = 256 * 1024;
 /// Addresses remembered; the first that answers is used.
 const MAX_PEERS: usize = 32;
+/// Owners remembered, the latest first.
+const MAX_OWNERS: usize = 64;
 /// Invites remembered, the latest first, while they can be used.
 const MAX_INVITES: usize = 256;
 
@@ -292,13 +294,25 @@ impl Realm {
 
     /// Who owns the realm, as far as this person has seen; its founder at first.
     pub fn owner(&self) -> Result<PublicKey> {
+        let owners = self.owners()?;
+        Ok(owners.first().copied().unwrap_or(self.genesis.owner()))
+    }
+
+    /// Whether this person has seen that the realm was this key's at some time.
+    pub fn was_owned_by(&self, key: PublicKey) -> bool {
+        key == self.genesis.owner() || self.owners().is_ok_and(|owners| owners.contains(&key))
+    }
+
+    /// Those whom the realm was handed to, the latest first.
+    fn owners(&self) -> Result<Vec<PublicKey>> {
         let path = self.dir.join("owner");
         let described = || format!("cannot read who owns this realm, {}", path.display());
         let Some(bytes) = file::read(&path, MAX_BYTES).context(described())? else {
-            return Ok(self.genesis.owner());
+            return Ok(Vec::new());
         };
-        let owner = checked::unseal(&bytes).and_then(|owner| owner.parse().ok());
-        owner.ok_or_else(|| {
+        let owners = checked::unseal(&bytes)
+            .and_then(|owners| owners.split(' ').map(|owner| owner.parse().ok()).collect());
+        owners.ok_or_else(|| {
             CliError::failed(format!("{}: it is damaged", described())).help(format!(
                 "remove it; the next command that asks a node writes it anew: rm {}",
                 path.display()
@@ -307,11 +321,16 @@ impl Realm {
     }
 
     pub fn remember_owner(&self, owner: PublicKey) -> Result<()> {
-        // One that cannot be read is written anew.
-        if self.owner().is_ok_and(|known| known == owner) {
+        // A file that cannot be read is written anew.
+        let mut owners = self.owners().unwrap_or_default();
+        if owner == owners.first().copied().unwrap_or(self.genesis.owner()) {
             return Ok(());
         }
-        let sealed = checked::seal(&owner.to_string());
+        owners.retain(|known| *known != owner);
+        owners.insert(0, owner);
+        owners.truncate(MAX_OWNERS);
+        let owners: Vec<_> = owners.iter().map(PublicKey::to_string).collect();
+        let sealed = checked::seal(&owners.join(" "));
         file::replace(&self.dir.join("owner"), sealed.as_bytes())
             .context("cannot remember who owns this realm")
     }

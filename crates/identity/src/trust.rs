@@ -144,8 +144,6 @@ impl OwnerPin {
             (Self::Pinned { owner, realm }, Act::Rotate { from, to }) if owner == from => {
                 Ok(Self::Pinned { owner: to, realm })
             }
-            // Whoever was told of the present owner reads how the realm came to it.
-            (Self::Pinned { owner, .. }, Act::Rotate { to, .. }) if owner == to => Ok(self),
             (Self::Pinned { owner, .. }, Act::Rotate { .. }) => Err(PinError::OtherOwner { owner }),
             (_, Act::Rotate { .. }) => Err(PinError::Closed),
             (Self::Window { .. }, Act::Offer { .. }) => Err(PinError::WindowClosed),

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use realm_identity::{Claim, PinError, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
+use realm_identity::{Claim, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_planner::State;
 use realm_protocol::{Effect, Event, Log, MemberState, Now, Offence};
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use super::{Core, Seen};
-use crate::{
-    approvals::may_vouch_for, fold::chain, ledger::to_store, offenders, trust::TrustError,
-};
+use crate::{approvals::may_vouch_for, fold::chain, ledger::to_store, offenders};
 
 /// Nodes remembered whose claim was refused.
 const MAX_REFUSED: usize = 256;
@@ -138,9 +136,12 @@ impl Core {
 
     async fn joined(&mut self, realm: realm_identity::RealmId, genesis: &[u8], now: Now) {
         if let Ok(genesis) = Signed::<realm_identity::Genesis>::from_wire(genesis) {
-            // An invite names the realm; its founder may have handed it on since.
-            let is_named = self.trust.pin().realm() == Some(realm);
-            let owner = self.node.log().map_or(genesis.owner(), Log::owner);
+            // An invite names the realm; its founder may have handed it on since, as to the pinned owner.
+            let pin = self.trust.pin();
+            let is_named = pin.realm() == Some(realm);
+            let owners = self.node.log().map(Log::owners).unwrap_or_default();
+            let pinned = pin.owner().filter(|owner| owners.contains(owner));
+            let owner = pinned.unwrap_or(genesis.owner());
             if !is_named && let Err(error) = self.trust.offer(owner, realm, now.wall) {
                 tracing::error!(error = chain(&error), "the realm is not the pinned one");
                 return;
@@ -179,24 +180,30 @@ impl Core {
         if let (Some(before), Some(after)) = (before, &self.state)
             && before.owner != after.owner
         {
-            let (from, to) = (before.owner, after.owner);
-            match self.trust.follow_rotation(from, to) {
-                // It was told of a later owner, and waits until the log says so too.
-                Err(TrustError::Refused(PinError::OtherOwner { .. })) => {}
-                followed => {
-                    if let Err(error) = followed {
-                        tracing::error!(error = chain(&error), "the new owner could not be pinned");
-                    }
-                    self.node.handle(Event::Pinned { owner: to }, now);
-                }
-            }
-            let message = format!("{to} owns the realm");
+            let message = format!("{} owns the realm", after.owner);
             self.events
                 .record(now.wall, "rotated", format!("revision {seq}"), message);
         }
+        self.follow_owner(now);
         self.tell_changes(before_seq, seq, now);
         self.raise_floor(now);
         self.approve(now).await;
+    }
+
+    /// Pins whom the pinned owner handed the realm to. Who was told of a later owner than the log has come to waits
+    /// for it.
+    pub(super) fn follow_owner(&mut self, now: Now) {
+        let (Some(state), Some(pinned)) = (&self.state, self.trust.pin().owner()) else {
+            return;
+        };
+        let owner = state.owner;
+        if pinned == owner || !state.owners().contains(&pinned) {
+            return;
+        }
+        if let Err(error) = self.trust.follow_rotation(pinned, owner) {
+            tracing::error!(error = chain(&error), "the new owner could not be pinned");
+        }
+        self.node.handle(Event::Pinned { owner }, now);
     }
 
     async fn member_changed(&mut self, node: PublicKey, state: MemberState, now: Now) {

@@ -41,20 +41,25 @@ pub async fn run(
         ));
         return Ok(ExitCode::Ok);
     }
-    let lost = match (contradicted, mark.saturating_sub(newest)) {
-        (Some(revision), _) => format!("revision {revision} as you signed it"),
-        (None, 1) => format!("revision {mark}"),
-        (None, _) => format!("revisions {} to {mark}", newest + 1),
+    let (seen, lost) = match contradicted {
+        Some(revision) => (
+            format!(
+                "You signed revision {revision}, and one node took it. The node {} has another one.",
+                connection.node().short()
+            ),
+            format!("revision {revision} as you signed it"),
+        ),
+        None => (
+            format!(
+                "You have seen revision {mark}. Of {asked} nodes that answer none is further than {newest}."
+            ),
+            match mark - newest {
+                1 => format!("revision {mark}"),
+                _ => format!("revisions {} to {mark}", newest + 1),
+            },
+        ),
     };
-    session.output.say(match contradicted {
-        Some(revision) => format!(
-            "You signed revision {revision}, and one node took it. The node {} has another one.",
-            connection.node().short()
-        ),
-        None => format!(
-            "You have seen revision {mark}. Of {asked} nodes that answer none is further than {newest}."
-        ),
-    });
+    session.output.say(seen);
     session.output.say(format!(
         "Given up: {lost}. A node that comes back with it shows a fork: realm history merge"
     ));

@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeSet, rc::Rc};
 
-use realm_identity::{Genesis, RealmId, SecretKey, Signed};
+use realm_identity::{Genesis, PublicKey, RealmId, SecretKey, Signed};
 
 use crate::{
-    chain,
+    chain::{self, Link},
     commands::Session,
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
@@ -21,10 +21,12 @@ pub fn run(session: &Session) -> Result<()> {
             connection::first_contact(Rc::new(owner), dial(session).await?).await?;
         let realms = Realms::new(&session.settings.state_dir());
         let realm = realms.unsaved(genesis(&connection, id).await?);
-        let revision = check_owner(&connection, &realm).await?;
+        let (revision, owners) = check_owner(&connection, &realm).await?;
 
         let realm = realms.add(realm.genesis)?;
-        realm.remember_owner(connection.owner_key())?;
+        for owner in owners {
+            realm.remember_owner(owner)?;
+        }
         realm.raise_mark(revision)?;
         realm.save_peers(&[connection.address().to_owned()]);
         let name = &realm.genesis.name;
@@ -97,13 +99,15 @@ async fn genesis(connection: &Connection, id: RealmId) -> Result<Signed<Genesis>
 }
 
 /// Walks the log from its first entry to the head: the key must own the realm today. Gives the
-/// head's revision.
-async fn check_owner(connection: &Connection, realm: &Realm) -> Result<u64> {
+/// head's revision, and whom the realm was handed to on the way.
+async fn check_owner(connection: &Connection, realm: &Realm) -> Result<(u64, Vec<PublicKey>)> {
     let base = head::agreed(connection, realm).await?;
-    let owner = chain::walk(connection, realm, base.state.revision, |_| {}).await?;
+    let mut owners = Vec::new();
+    let collect = |link: &Link| owners.extend(link.new_owner());
+    let owner = chain::walk(connection, realm, base.state.revision, collect).await?;
     let mine = connection.owner_key();
     if owner == mine && base.state.owner == mine {
-        return Ok(base.state.revision);
+        return Ok((base.state.revision, owners));
     }
     Err(CliError::new(
         ExitCode::NotAuthorised,

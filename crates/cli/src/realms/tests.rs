@@ -137,9 +137,12 @@ fn a_bit_that_turned_over_in_the_mark_or_the_owner_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
     realm.raise_mark(90).unwrap();
-    realm
-        .remember_owner(SecretKey::from_seed(&[8; 32]).public())
-        .unwrap();
+    let handed_to = [8, 9].map(|seed| SecretKey::from_seed(&[seed; 32]).public());
+    for owner in handed_to {
+        realm.remember_owner(owner).unwrap();
+        assert_eq!(realm.owner().unwrap(), owner);
+    }
+    assert!(handed_to.iter().all(|owner| realm.was_owned_by(*owner)));
     let damaged = |name: &str| {
         let read = match name {
             "mark" => realm.mark().map(drop),

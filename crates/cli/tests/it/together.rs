@@ -18,6 +18,17 @@ fn state_of(realm: &Cluster) -> PathBuf {
     found.next().unwrap().unwrap().path()
 }
 
+/// Two nodes that are ready, and where they listen.
+fn two_nodes() -> (Cluster, String, String) {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    realm.wait_ready("two");
+    let (one, two) = (realm.address("one"), realm.address("two"));
+    (realm, one, two)
+}
+
 fn finish(child: Child) -> (i32, String) {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -80,12 +91,7 @@ fn each_of_two_realms_on_a_machine_gets_its_own_commands() {
 
 #[test]
 fn an_intent_that_only_a_lost_node_had_is_sent_again() {
-    let mut realm = cluster();
-    realm.add_node("one", &[]);
-    realm.add_node("two", &[]);
-    realm.wait_ready("one");
-    realm.wait_ready("two");
-    let (one, two) = (realm.address("one"), realm.address("two"));
+    let (mut realm, one, two) = two_nodes();
     let ticker = guest("ticker.wasm");
     realm.ok(&["push", "ticker", &ticker, "--wait", "--via", &one]);
     realm.stop("two");
@@ -105,12 +111,7 @@ fn an_intent_that_only_a_lost_node_had_is_sent_again() {
 
 #[test]
 fn what_is_lost_for_good_is_given_up_by_an_explicit_command() {
-    let mut realm = cluster();
-    realm.add_node("one", &[]);
-    realm.add_node("two", &[]);
-    realm.wait_ready("one");
-    realm.wait_ready("two");
-    let (one, two) = (realm.address("one"), realm.address("two"));
+    let (mut realm, one, two) = two_nodes();
     let ticker = guest("ticker.wasm");
     realm.ok(&["push", "ticker", &ticker, "--wait", "--via", &one]);
     let nothing = realm.run(&["history", "accept-loss", "--yes", "--via", &one]);
@@ -138,12 +139,7 @@ fn what_is_lost_for_good_is_given_up_by_an_explicit_command() {
 
 #[test]
 fn nothing_is_signed_where_a_node_went_on_without_what_was_signed_before() {
-    let mut realm = cluster();
-    realm.add_node("one", &[]);
-    realm.add_node("two", &[]);
-    realm.wait_ready("one");
-    realm.wait_ready("two");
-    let (one, two) = (realm.address("one"), realm.address("two"));
+    let (mut realm, one, two) = two_nodes();
     let ticker = guest("ticker.wasm");
     realm.ok(&["push", "ticker", &ticker, "--via", &one]);
     realm.wait_status("two", "the push", |status| status["revision"] == 1);
@@ -200,6 +196,14 @@ fn a_node_joins_by_an_invite_of_whom_the_realm_was_handed_to() {
     realm.stop("two");
     realm.start("two");
     realm.wait_ready("two");
+
+    // Handed on once more before the invite is taken up: its owner is neither the first nor the last.
+    let invite = ["invite", "--quiet", "--name", "three", "--bootstrap", &one];
+    let token = realm.path().join("early.token");
+    fs::write(&token, realm.ok(&invite)).unwrap();
+    realm.ok(&["key", "rotate", "--yes", "--via", &one]);
+    realm.add_agent("three", &["--enroll-file", &token.display().to_string()]);
+    realm.wait_ready("three");
 }
 
 #[test]
