@@ -36,6 +36,12 @@ pub(crate) enum ReadError {
     Io(#[from] io::Error),
 }
 
+/// Half of it to all of it, at random: those that a cut struck at once would dial in step for ever.
+fn spread(pause: Duration) -> Duration {
+    let part = getrandom::u32().unwrap_or(u32::MAX);
+    pause / 2 + (pause / 2).mul_f64(f64::from(part) / f64::from(u32::MAX))
+}
+
 /// The frames from one peer.
 pub(crate) struct Reader {
     pub from: PublicKey,
@@ -151,7 +157,7 @@ impl Writer {
                         return;
                     }
                     tokio::select! {
-                        () = sleep(pause) => {}
+                        () = sleep(spread(pause)) => {}
                         () = self.connected.notified() => {}
                     }
                     pause = BACKOFF_LAST.min(pause * 2);

@@ -204,7 +204,7 @@ impl<F: Fold + Clone> Node<F> {
                 true => u64::MAX,
                 false => self.next_ask,
             });
-        let own = self.reports.next_ask().map_or(own, |due| due.min(own));
+        let own = self.reports.asking.next().map_or(own, |due| due.min(own));
         let late = self.ask_later.values().min().copied();
         let own = late.map_or(own, |due| due.min(own));
         self.swim.next_timeout().map_or(own, |due| due.min(own))

@@ -62,6 +62,11 @@ pub struct Realm {
     refused_links: u64,
 }
 
+/// A large realm takes many minutes.
+fn say(size: usize, what: &str) {
+    eprintln!("{size} nodes: {what}");
+}
+
 fn key(index: u64) -> SecretKey {
     let mut bytes = [9; 32];
     bytes[..8].copy_from_slice(&index.to_le_bytes());
@@ -139,7 +144,9 @@ impl Realm {
     /// Runs it all and says what was seen, as one line of JSON.
     pub fn measure(mut self) -> String {
         let size = self.nodes.len();
+        say(size, "they find each other");
         self.run(WARM_MS);
+        say(size, "nothing happens");
         let known = self.nodes.iter().map(up).min().unwrap_or(0);
         let (bytes, arrived, cpu, lost) = (self.bytes(), self.arrived(), cpu_ns(), self.lost);
         self.run(CALM_MS);
@@ -151,7 +158,8 @@ impl Realm {
         let (bytes, mut latencies) = (self.bytes(), Vec::new());
         let began = self.now;
         let intents = INTENTS.min(INTENTS_OF_NODES / size);
-        for _ in 0..intents {
+        for nth in 1..=intents {
+            say(size, &format!("intent {nth} of {intents}"));
             latencies.extend(self.intent());
             self.run(INTENT_EVERY_MS);
         }
@@ -160,6 +168,7 @@ impl Realm {
             ((self.bytes() - bytes) as f64 - calm_bytes * busy) / intents as f64 / size as f64;
         latencies.sort_unstable();
         let of = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+        say(size, "cut in halves");
         let heal = self.heal();
         format!(
             "{{\"nodes\":{size},\"known\":{known},\"bytes_in_per_node_s\":{calm_bytes:.0},\

@@ -1,6 +1,8 @@
 //! Who is asked for a report: the node itself, who told of it, then others. A connection that died
 //! looks alive for a while, so that nobody is waited for long.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use realm_identity::PublicKey;
 
 use super::{
@@ -23,10 +25,43 @@ pub(super) struct Asking {
     next: u64,
 }
 
-impl Reports {
+/// The reports that are asked for, and when somebody else is asked for each: a large realm asks for many at once.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    of: BTreeMap<PublicKey, Asking>,
+    due: BTreeSet<(u64, PublicKey)>,
+}
+
+impl Questions {
     /// When somebody else is to be asked for a report.
-    pub fn next_ask(&self) -> Option<u64> {
-        self.asking.values().map(|asking| asking.next).min()
+    pub fn next(&self) -> Option<u64> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    fn is_asked(&self, node: &PublicKey) -> bool {
+        self.of.contains_key(node)
+    }
+
+    fn insert(&mut self, node: PublicKey, asking: Asking) {
+        self.remove(&node);
+        self.due.insert((asking.next, node));
+        self.of.insert(node, asking);
+    }
+
+    pub fn remove(&mut self, node: &PublicKey) -> Option<Asking> {
+        let asking = self.of.remove(node)?;
+        self.due.remove(&(asking.next, *node));
+        Some(asking)
+    }
+
+    pub fn retain(&mut self, nodes: &BTreeSet<PublicKey>) {
+        self.of.retain(|node, _| nodes.contains(node));
+        self.due.retain(|(_, node)| nodes.contains(node));
+    }
+
+    fn due(&self, mono: u64) -> Vec<PublicKey> {
+        let due = self.due.iter().take_while(|(due, _)| *due <= mono);
+        due.map(|(_, node)| *node).collect()
     }
 }
 
@@ -45,7 +80,7 @@ impl<F: Fold + Clone> Node<F> {
     pub(super) fn ask_about(&mut self, node: PublicKey, now: Now) {
         let Reports { slots, asking } = &self.reports;
         let is_known = slots.get(&node).is_some_and(Slot::is_known);
-        if is_known || asking.contains_key(&node) || self.peers.contains_key(&node) {
+        if is_known || asking.is_asked(&node) || self.peers.contains_key(&node) {
             return;
         }
         self.begin_asking(node, Age { boot_id: 0, seq: 0 }, node, now);
@@ -64,11 +99,7 @@ impl<F: Fold + Clone> Node<F> {
 
     /// Whoever did not answer in time is passed over.
     pub(super) fn ask_others_for_reports(&mut self, now: Now) {
-        let asking = self.reports.asking.iter();
-        let due: Vec<_> = asking
-            .filter(|(_, asking)| asking.next <= now.mono)
-            .map(|(node, _)| *node)
-            .collect();
+        let due = self.reports.asking.due(now.mono);
         due.into_iter().for_each(|node| self.ask_next(node, now));
     }
 

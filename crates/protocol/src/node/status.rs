@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use realm_identity::{PublicKey, Signed};
 use realm_manifest::report::{NodeReport, StatusDigest};
 
-use super::{Node, asking::Asking};
+use super::{Node, asking::Questions};
 use crate::{
     Effect, Fold, Frame, Halt, HeadAnnounce, Now, Offence, Point, Topic, Verdict, gossip,
     limits::*, pace,
@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct Reports {
     pub slots: BTreeMap<PublicKey, Slot>,
     /// Who is asked for the report of a digest, by the node that it is of.
-    pub asking: BTreeMap<PublicKey, Asking>,
+    pub asking: Questions,
 }
 
 /// The newest word of a node about itself.
@@ -53,7 +53,7 @@ impl Reports {
 
     pub fn retain(&mut self, approved: &BTreeSet<PublicKey>) {
         self.slots.retain(|node, _| approved.contains(node));
-        self.asking.retain(|node, _| approved.contains(node));
+        self.asking.retain(approved);
     }
 
     /// The boot that the newest word of `node` is of, be it the digest or the report.
