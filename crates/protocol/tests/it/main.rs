@@ -28,6 +28,7 @@ mod node;
 #[path = "../../../agent/src/fold.rs"]
 mod planner_fold;
 mod reports;
+mod rotations;
 mod sim;
 mod sized;
 mod sync;
