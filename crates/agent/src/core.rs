@@ -243,7 +243,8 @@ impl Core {
             }
         }
         self.supervisor.forget_lines(self.state.as_ref(), now.wall);
-        self.supervisor.doubt_ends(self.state.as_ref());
+        let me = self.key.public();
+        self.supervisor.doubt_ends(self.state.as_ref(), &me);
         self.claims = self.node.claims().cloned().collect();
         // Those were approved before this start: no news.
         self.approved = self.approved_now();

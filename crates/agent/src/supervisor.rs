@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use realm_identity::{Hash, Timestamp};
+use realm_identity::{Hash, PublicKey, Timestamp};
 use realm_manifest::{
     ComponentName, ComponentSpec, RestartPolicy,
     report::{CellReport, CellState, Declined, Held, Reason},
@@ -158,7 +158,7 @@ impl Supervisor {
 
     /// Where the record of what ended here was damaged: what of the realm may run once more is
     /// said by an event now, and by each such cell when it runs.
-    pub fn doubt_ends(&self, state: Option<&State>) {
+    pub fn doubt_ends(&self, state: Option<&State>, me: &PublicKey) {
         let Some(aside) = self.tools.ended.lost() else {
             return;
         };
@@ -169,7 +169,7 @@ impl Supervisor {
         let versions: BTreeSet<Version> = may_end
             .map(|(name, component)| {
                 let spec = cell_digest(&component.spec);
-                (name.clone(), spec, component.generation)
+                (name.clone(), spec, component.generation_on(me))
             })
             .collect();
         let mut names: Vec<&str> = versions.iter().map(|(name, ..)| name.as_str()).collect();

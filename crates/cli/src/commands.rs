@@ -142,8 +142,8 @@ pub enum Command {
     Start(lifecycle::Args),
     /// Stop a component's cells; it stays placed.
     Stop(lifecycle::Args),
-    /// Start every cell of a component anew.
-    Restart(lifecycle::Args),
+    /// Start the cells of a component anew, everywhere or on some nodes.
+    Restart(lifecycle::RestartArgs),
     /// Take components out of the realm.
     #[command(alias = "remove")]
     Rm(remove::Args),
@@ -327,7 +327,7 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
         Command::Push(args) => return push::run(args, session),
         Command::Start(args) => return lifecycle::run(Verb::Start, args, session),
         Command::Stop(args) => return lifecycle::run(Verb::Stop, args, session),
-        Command::Restart(args) => return lifecycle::run(Verb::Restart, args, session),
+        Command::Restart(args) => return lifecycle::restart(args, session),
         Command::Rm(args) => return remove::run(args, session),
         Command::Scale(args) => return lifecycle::scale(args, session),
         Command::Status(args) => return status::run(args, session),

@@ -37,6 +37,7 @@ const NAMED: &[(&[&str], &str, Names)] = &[
     (&["network"], "node", Names::Nodes),
     (&["push"], "name", Names::Components),
     (&["push"], "nodes", Names::Nodes),
+    (&["restart"], "nodes", Names::Nodes),
     (&["start"], "name", Names::Components),
     (&["stop"], "name", Names::Components),
     (&["restart"], "name", Names::Components),

@@ -41,6 +41,12 @@ pub async fn status(connection: &Connection, realm: &Realm, output: &Output) -> 
     Ok(picture.status)
 }
 
+/// The keys of nodes, as [`node_key`].
+pub fn node_keys(status: &Status, wanted: &[String]) -> Result<Vec<PublicKey>> {
+    let keys = wanted.iter().map(|wanted| node_key(status, wanted));
+    keys.collect()
+}
+
 /// The key of the node called `wanted`, which may be a key itself.
 ///
 /// A node of the realm comes before one that asks to join or was revoked: no stranger makes a name

@@ -1,6 +1,6 @@
 //! An intent in a few words, for tables and events. No value of env or vars is in them.
 
-use realm_identity::{Entry, Kind, Target};
+use realm_identity::{Entry, Kind, PublicKey, Target};
 
 use crate::payload::Payload;
 
@@ -38,6 +38,10 @@ pub fn gist(entry: &Entry, payload: Option<&Payload>) -> String {
                 .replicas
                 .map_or("each".into(), |count| count.to_string());
             format!("{}={count}", subject(entry))
+        }
+        Some(Payload::Restart(restart)) if !restart.nodes.is_empty() => {
+            let nodes: Vec<String> = restart.nodes.iter().map(PublicKey::short).collect();
+            format!("{} on {}", subject(entry), nodes.join(", "))
         }
         _ => subject(entry),
     }

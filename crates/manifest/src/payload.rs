@@ -1,7 +1,7 @@
 //! What an intent's payload says, one type for each kind that has one.
 
 use minicbor::{Decode, Encode};
-use realm_identity::{Hash, Kind, canonical};
+use realm_identity::{Hash, Kind, PublicKey, canonical};
 
 use crate::{ComponentSpec, NodeName, Tag};
 
@@ -48,7 +48,7 @@ pub struct Note {
     pub note: Option<String>,
 }
 
-/// Every cell whose generation is lower starts anew.
+/// Every cell whose generation is lower starts anew: on the named nodes, or everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Restart {
@@ -56,6 +56,10 @@ pub struct Restart {
     pub generation: u64,
     #[n(1)]
     pub note: Option<String>,
+    /// Sorted, each once; with none it is every node.
+    #[n(2)]
+    #[cbor(default, skip_if = "Vec::is_empty")]
+    pub nodes: Vec<PublicKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -35,7 +35,8 @@ impl<'s> Current<'s> {
                 };
                 let digest = digests.entry(name);
                 let digest = *digest.or_insert_with(|| cell_digest(&component.spec));
-                let current = cell.spec == digest && cell.generation >= component.generation;
+                let current =
+                    cell.spec == digest && cell.generation >= component.generation_on(key);
                 if cell.state == CellState::Stopped || !current {
                     continue;
                 }

@@ -3,6 +3,8 @@
 //! Every check here, with its bounds, is a rule of consensus: a change needs a new entry version
 //! (`docs/decisions/0007-limits-of-a-spec-are-consensus.md`).
 
+use std::collections::BTreeMap;
+
 use realm_manifest::{
     ComponentName, NodeName,
     identity::{
@@ -47,6 +49,8 @@ pub enum FoldError {
     Removed(PublicKey),
     #[error("the name {0} is another node's")]
     NameTaken(NodeName),
+    #[error("the nodes of a restart are not sorted, each once")]
+    UnsortedNodes,
     #[error("a generation only rises, and {found} is not above {at}")]
     Generation { found: u64, at: u64 },
     #[error("{0} was the owner before, and cannot be again")]
@@ -216,7 +220,7 @@ fn change(state: &mut State, target: &Target, payload: &Payload) -> Result<(), F
             }
         }
         (Payload::Restart(restart), Target::Component(name)) => {
-            restart_component(component(state, name)?, restart, revision)
+            restart_component(state, name, restart)
         }
         (Payload::Scale(scale), Target::Component(name)) => {
             let component = component(state, name)?;
@@ -281,6 +285,7 @@ fn set_component(state: &mut State, name: &str, push: &Push) -> Result<(), FoldE
                 set_by: SetBy::Push,
                 revision,
                 generation: 0,
+                restarted_on: BTreeMap::new(),
                 run: push.run.unwrap_or(true),
                 created: revision,
             };
@@ -290,18 +295,32 @@ fn set_component(state: &mut State, name: &str, push: &Push) -> Result<(), FoldE
     }
 }
 
-fn restart_component(
-    component: &mut Component,
-    restart: &Restart,
-    revision: u64,
-) -> Result<(), FoldError> {
-    if restart.generation <= component.generation {
-        return Err(FoldError::Generation {
-            found: restart.generation,
-            at: component.generation,
-        });
+fn restart_component(state: &mut State, name: &str, restart: &Restart) -> Result<(), FoldError> {
+    let revision = state.revision;
+    if !restart.nodes.is_sorted_by(|one, next| one < next) {
+        return Err(FoldError::UnsortedNodes);
     }
-    component.generation = restart.generation;
+    // One that an invite approved may not be in the log.
+    for key in &restart.nodes {
+        match standing(state, key) {
+            Some(Standing::Removed) => return Err(FoldError::Removed(*key)),
+            Some(Standing::Revoked) => return Err(FoldError::Revoked(*key)),
+            Some(Standing::Approved) | None => {}
+        }
+    }
+    let component = component(state, name)?;
+    let at = component.newest_generation();
+    let found = restart.generation;
+    if found <= at {
+        return Err(FoldError::Generation { found, at });
+    }
+    if restart.nodes.is_empty() {
+        component.generation = found;
+        component.restarted_on.clear();
+    } else {
+        let named = restart.nodes.iter().map(|key| (*key, found));
+        component.restarted_on.extend(named);
+    }
     component.revision = revision;
     Ok(())
 }
@@ -355,6 +374,9 @@ fn set_node(state: &mut State, key: PublicKey, facts: &NodeFacts) -> Result<(), 
 /// log does not know: then its key is noted alone.
 fn expel(state: &mut State, key: PublicKey, standing: Standing) -> Result<(), FoldError> {
     let revision = state.revision;
+    for component in state.components.values_mut() {
+        component.restarted_on.remove(&key);
+    }
     if let Some(node) = state.nodes.get_mut(&key) {
         if node.standing == Standing::Revoked && standing != Standing::Revoked {
             return Err(FoldError::Revoked(key));

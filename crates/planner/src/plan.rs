@@ -110,7 +110,8 @@ pub fn plan(input: &PlanInput<'_>) -> Vec<Step> {
         };
         for index in 0..*count {
             let cell = own.get(&(name, index)).copied();
-            steps.extend(bring_up(name, index, component, cell));
+            let generation = component.generation_on(&input.me);
+            steps.extend(bring_up((name, index), component, generation, cell));
         }
     }
     make_room(input, &mut steps);
@@ -184,13 +185,13 @@ fn memory_of(me: &NodeView, cell: &OwnCell) -> u32 {
 }
 
 fn bring_up(
-    name: &ComponentName,
-    index: u32,
+    (name, index): (&ComponentName, u32),
     component: &Component,
+    generation: u64,
     own: Option<&OwnCell>,
 ) -> Option<Step> {
     let spec = || Box::new(component.spec.clone());
-    let (name, generation) = (name.clone(), component.generation);
+    let name = name.clone();
     match own {
         None => Some(Step::Start {
             component: name,
@@ -250,8 +251,8 @@ fn stop_reason<'a>(
 /// Whether the cell stands for what this node declines: it holds nothing, and without it the node
 /// would forget that it cannot, and try again and again.
 fn says_no(input: &PlanInput<'_>, component: &Component, cell: &OwnCell) -> bool {
-    let current =
-        cell.spec == cell_digest(&component.spec) && cell.generation >= component.generation;
+    let current = cell.spec == cell_digest(&component.spec)
+        && cell.generation >= component.generation_on(&input.me);
     current
         && component.spec.replicas != Some(0)
         && !input.state.is_draining(&input.me)

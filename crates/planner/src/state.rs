@@ -43,7 +43,7 @@ pub struct Component {
     /// The revision that last changed this component.
     #[n(2)]
     pub revision: u64,
-    /// Cells of a lower generation start anew.
+    /// Cells of a lower generation start anew, wherever they are.
     #[n(3)]
     pub generation: u64,
     /// Whether its cells should run.
@@ -53,6 +53,25 @@ pub struct Component {
     /// short, who was there before comes first.
     #[n(5)]
     pub created: u64,
+    /// The generation of nodes that were named in a restart since the last one of all; it is above
+    /// [`Component::generation`].
+    #[n(6)]
+    #[cbor(default, skip_if = "BTreeMap::is_empty")]
+    pub restarted_on: BTreeMap<PublicKey, u64>,
+}
+
+impl Component {
+    /// Cells on `node` of a lower generation start anew.
+    pub fn generation_on(&self, node: &PublicKey) -> u64 {
+        let own = self.restarted_on.get(node).copied();
+        own.unwrap_or(self.generation)
+    }
+
+    /// The highest generation anywhere: the next restart is above it.
+    pub fn newest_generation(&self) -> u64 {
+        let named = self.restarted_on.values().copied();
+        named.max().unwrap_or(self.generation)
+    }
 }
 
 /// What set a component's spec; `apply` stops only what `apply` set.

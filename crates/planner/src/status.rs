@@ -102,7 +102,9 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
         crashing: crashing(scene),
     };
     let cells = scene.cells.iter();
-    let mut current = cells.clone().filter(|(_, cell)| scene.is_current(cell));
+    let mut current = cells
+        .clone()
+        .filter(|(key, cell)| scene.is_current(key, cell));
     let remark = current.find_map(|(_, cell)| cell.reason.clone());
     let (state, reason) = judge(scene, &tally, remark);
     drift.extend(scene.unwanted());
@@ -157,7 +159,7 @@ fn in_place(scene: &Scene<'_>) -> (Vec<CellState>, Vec<Drift>) {
     for (node, index) in scene.places() {
         let cell = cells.get(&(node, index)).copied();
         let as_asked = |cell: &&CellReport| {
-            scene.is_live(&node) && scene.is_current(cell) && serves(cell.state)
+            scene.is_live(&node) && scene.is_current(&node, cell) && serves(cell.state)
         };
         match cell.filter(as_asked) {
             Some(cell) => good.push(cell.state),
@@ -176,7 +178,7 @@ fn running(scene: &Scene<'_>, good: &[CellState], desired: u32) -> u32 {
     }
     let serving = scene
         .live()
-        .filter(|(_, cell)| serves(cell.state) && scene.is_current(cell));
+        .filter(|(key, cell)| serves(cell.state) && scene.is_current(key, cell));
     u32::try_from(serving.count()).unwrap_or(u32::MAX)
 }
 
@@ -193,7 +195,9 @@ struct Tally<'a> {
 
 /// Also while a cell is on its way once more, so that the answer does not change with every try.
 fn crashing(scene: &Scene<'_>) -> bool {
-    let mut cells = scene.live().filter(|(_, cell)| scene.is_current(cell));
+    let mut cells = scene
+        .live()
+        .filter(|(key, cell)| scene.is_current(key, cell));
     cells.any(|(_, cell)| cell.retry.is_some_and(|retry| retry.crashes >= MAX_CRASHES))
 }
 

@@ -40,8 +40,8 @@ pub(crate) const fn serves(state: CellState) -> bool {
 }
 
 /// Whether the cell is made from what is asked now.
-pub(crate) fn is_current(cell: &CellReport, component: &Component) -> bool {
-    cell.spec == cell_digest(&component.spec) && cell.generation >= component.generation
+pub(crate) fn is_current(cell: &CellReport, component: &Component, node: &PublicKey) -> bool {
+    cell.spec == cell_digest(&component.spec) && cell.generation >= component.generation_on(node)
 }
 
 /// Every cell of the component that may be alive, by the reports of the nodes that are here.
@@ -77,7 +77,7 @@ impl Surplus {
         let kept = kept(state, name, component, nodes, counts);
         let (mut running, mut spare) = (0u32, Vec::new());
         for (key, cell) in live_cells(name, nodes).filter(|(_, cell)| serves(cell.state)) {
-            let current = is_current(cell, component);
+            let current = is_current(cell, component, &key);
             running += u32::from(current);
             if cell.index >= kept.get(&key).copied().unwrap_or(0) {
                 // False is first: what is out of date, then what drains, then the last ranked.

@@ -226,6 +226,7 @@ fn facts(link: &Link) -> Map<String, Value> {
         }
         Some(Payload::Restart(restart)) => {
             put("generation", restart.generation.into());
+            put("nodes", strings(&restart.nodes));
         }
         Some(Payload::Scale(scale)) => {
             put(

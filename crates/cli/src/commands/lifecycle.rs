@@ -1,23 +1,48 @@
 //! `realm start|stop|restart|scale`: changes what a component should be.
 
-use realm_identity::Target;
+use std::collections::BTreeSet;
+
+use realm_identity::{PublicKey, Target};
 use realm_manifest::{
     ComponentName,
     payload::{Payload, Restart, Run, Scale},
 };
-use realm_planner::State;
+use realm_planner::{Component, State};
 
 use crate::{
     commands::{Session, wait},
-    connection,
+    connection::{self, Connection},
     error::{CliError, ExitCode, Result},
     intent::{self, Outcome},
+    realms::Realm,
+    survey,
 };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The component.
     pub name: ComponentName,
+    /// Why; recorded in the history.
+    #[arg(short = 'm', long = "message", value_name = "TEXT")]
+    pub note: Option<String>,
+    #[command(flatten)]
+    pub wait: wait::Args,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  realm restart web --wait\n  realm restart web --node edge-1 --node edge-2"
+)]
+pub struct RestartArgs {
+    /// The component.
+    pub name: ComponentName,
+    /// Only its cells on this node: a name or a key; repeatable.
+    #[arg(
+        long = "node",
+        visible_aliases = ["nodes", "peer"],
+        value_name = "NODE"
+    )]
+    pub nodes: Vec<String>,
     /// Why; recorded in the history.
     #[arg(short = 'm', long = "message", value_name = "TEXT")]
     pub note: Option<String>,
@@ -42,7 +67,6 @@ pub struct ScaleArgs {
 pub enum Verb {
     Start,
     Stop,
-    Restart,
 }
 
 fn scale_pair(text: &str) -> std::result::Result<(ComponentName, Option<u32>), String> {
@@ -63,25 +87,61 @@ fn scale_pair(text: &str) -> std::result::Result<(ComponentName, Option<u32>), S
 
 pub fn run(verb: Verb, args: &Args, session: &Session) -> Result<ExitCode> {
     let note = args.note.clone();
-    let decide = |state: &State| {
-        let component = state.components.get(&args.name);
-        let generation = component.map_or(0, |component| component.generation);
-        match verb {
-            Verb::Start => Payload::Run(Run {
-                run: true,
-                note: note.clone(),
-            }),
-            Verb::Stop => Payload::Run(Run {
-                run: false,
-                note: note.clone(),
-            }),
-            Verb::Restart => Payload::Restart(Restart {
-                generation: generation + 1,
-                note: note.clone(),
-            }),
-        }
+    let decide = |_: &State| {
+        Payload::Run(Run {
+            run: matches!(verb, Verb::Start),
+            note: note.clone(),
+        })
     };
     change(&args.name, decide, &args.wait, session)
+}
+
+pub fn restart(args: &RestartArgs, session: &Session) -> Result<ExitCode> {
+    connection::block_on(async {
+        let realm = session.realm()?;
+        let connection = connection::open(session, &realm).await?;
+        let asked = (&connection, &realm);
+        let nodes = having(&args.name, &args.nodes, asked, session).await?;
+        let decide = |state: &State| {
+            let component = state.components.get(&args.name);
+            let newest = component.map_or(0, Component::newest_generation);
+            Payload::Restart(Restart {
+                generation: newest.saturating_add(1),
+                note: args.note.clone(),
+                nodes: nodes.clone(),
+            })
+        };
+        change_at(asked, &args.name, decide, &args.wait, session).await
+    })
+}
+
+/// The keys of the nodes called `wanted`, sorted, each once. Each has a cell of the component, or should have one.
+async fn having(
+    name: &ComponentName,
+    wanted: &[String],
+    (connection, realm): (&Connection, &Realm),
+    session: &Session,
+) -> Result<Vec<PublicKey>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let status = survey::status(connection, realm, &session.output).await?;
+    let nodes: BTreeSet<_> = survey::node_keys(&status, wanted)?.into_iter().collect();
+    let mut components = status.components.iter();
+    if let Some(component) = components.find(|one| one.name == name.as_str()) {
+        let cells = component.cells.iter().map(|cell| &cell.node);
+        let places: BTreeSet<_> = cells.chain(&component.desired_nodes).collect();
+        for key in &nodes {
+            let node = status.nodes.iter().find(|node| node.key == *key);
+            if !node.is_some_and(|node| places.contains(&node.name)) {
+                let node = node.map_or_else(|| key.to_string(), |node| node.name.clone());
+                let message = format!("{name} has no cell on {node}");
+                return Err(CliError::new(ExitCode::NotFound, message)
+                    .help(format!("see where it is: realm status {name}")));
+            }
+        }
+    }
+    Ok(nodes.into_iter().collect())
 }
 
 pub fn scale(args: &ScaleArgs, session: &Session) -> Result<ExitCode> {
@@ -104,15 +164,24 @@ fn change(
     connection::block_on(async {
         let realm = session.realm()?;
         let connection = connection::open(session, &realm).await?;
-        let asked = (&connection, &realm);
-        let outcome = intent::submit(asked, wait.durable(), &session.output, |state| {
-            check_known(name, state)?;
-            Ok((Target::Component(name.as_str().to_owned()), decide(state)))
-        })
-        .await?;
-        report(outcome, name.as_str(), session)?;
-        wait::finish(wait, asked, name, outcome.revision(), session).await
+        change_at((&connection, &realm), name, decide, wait, session).await
     })
+}
+
+async fn change_at(
+    asked: (&Connection, &Realm),
+    name: &ComponentName,
+    decide: impl Fn(&State) -> Payload,
+    wait: &wait::Args,
+    session: &Session,
+) -> Result<ExitCode> {
+    let outcome = intent::submit(asked, wait.durable(), &session.output, |state| {
+        check_known(name, state)?;
+        Ok((Target::Component(name.as_str().to_owned()), decide(state)))
+    })
+    .await?;
+    report(outcome, name.as_str(), session)?;
+    wait::finish(wait, asked, name, outcome.revision(), session).await
 }
 
 /// Refuses a component that the realm does not have.

@@ -173,7 +173,7 @@ async fn send_all(
     session: &Session,
 ) -> Result<Outcome> {
     intent::resend(connection, realm, &session.output).await?;
-    let nodes = resolve(&args.nodes, (connection, realm), session).await?;
+    let nodes = nodes(&args.nodes, (connection, realm), session).await?;
     let patch = patch(args, path.display().to_string(), nodes, session)?;
 
     let base = head::base(connection, realm).await?;
@@ -255,7 +255,7 @@ fn patch(
 }
 
 /// Names and keys of nodes as keys.
-async fn resolve(
+async fn nodes(
     wanted: &[String],
     (connection, realm): (&Connection, &Realm),
     session: &Session,
@@ -264,10 +264,7 @@ async fn resolve(
         return Ok(Vec::new());
     }
     let status = survey::status(connection, realm, &session.output).await?;
-    wanted
-        .iter()
-        .map(|wanted| survey::node_key(&status, wanted))
-        .collect()
+    survey::node_keys(&status, wanted)
 }
 
 /// Sends what the node lacks. What an earlier try left there may be damaged: then all of it is sent again.

@@ -55,6 +55,65 @@ fn placement_follows_tags_and_names() {
 }
 
 #[test]
+fn a_restart_of_one_node_leaves_the_cells_of_others_alone() {
+    let realm = three_nodes();
+    let via = realm.address("one");
+    let ok = |args: &[&str]| realm.ok(&[args, &["--via", &via]].concat());
+    ok(&["push", "ticker", &guest("ticker.wasm"), "--wait"]);
+    ok(&[
+        "push",
+        "named",
+        &guest("ticker.wasm"),
+        "--peer",
+        "one",
+        "--wait",
+    ]);
+    let started = || {
+        let status = realm.status("one").unwrap();
+        let cells = component(&status, "ticker")["cells"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let mut started: Vec<_> = cells
+            .iter()
+            .map(|cell| (cell["node"].to_string(), cell["started_at"].to_string()))
+            .collect();
+        started.sort();
+        started
+    };
+    let before = started();
+    ok(&["restart", "ticker", "--nodes", "two", "--wait"]);
+    let after = started();
+    let changed: Vec<_> = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before != after)
+        .map(|(before, _)| before.0.as_str())
+        .collect();
+    assert_eq!(changed, ["\"two\""], "{before:?} {after:?}");
+    let said = ok(&["history"]);
+    assert!(
+        said.contains("restart") && said.contains("ticker on "),
+        "{said}"
+    );
+    // A node that has none of it would be nothing restarted.
+    let none = realm.run(&["restart", "named", "--node", "two", "--via", &via]);
+    assert_eq!(none.code, 5, "{}", none.stderr);
+    assert!(
+        none.stderr.contains("named has no cell on two"),
+        "{}",
+        none.stderr
+    );
+    let unknown = realm.run(&["restart", "nothing", "--node", "two", "--via", &via]);
+    assert_eq!(unknown.code, 5, "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("no component nothing"),
+        "{}",
+        unknown.stderr
+    );
+}
+
+#[test]
 fn a_drained_node_gives_its_cells_away_and_a_removed_one_is_gone() {
     let realm = three_nodes();
     let one = realm.address("one");

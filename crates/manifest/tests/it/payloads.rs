@@ -1,7 +1,7 @@
 //! Payloads read back as they were, and nothing else is read.
 
 use proptest::prelude::*;
-use realm_identity::{Artifact, Hash, Kind, canonical};
+use realm_identity::{Artifact, Hash, Kind, PublicKey, SecretKey, canonical};
 use realm_manifest::{
     ComponentSpec, Grants, Limits, NodeName, Outbound, OutboundHost, RestartPolicy, Scheme, Tag,
     Volume, VolumeMode, VolumeSource,
@@ -52,6 +52,10 @@ fn too_large_is_refused() {
 
 fn note() -> impl Strategy<Value = Option<String>> {
     prop::option::of(".{0,40}")
+}
+
+fn node() -> impl Strategy<Value = PublicKey> {
+    any::<[u8; 32]>().prop_map(|seed| SecretKey::from_seed(&seed).public())
 }
 
 fn hash() -> impl Strategy<Value = Hash> {
@@ -186,8 +190,13 @@ fn any_payload() -> impl Strategy<Value = Payload> {
         note().prop_map(|note| Payload::NodeRevoke(Note { note })),
         note().prop_map(|note| Payload::NodeRemove(Note { note })),
         note().prop_map(|note| Payload::OwnerRotate(Note { note })),
-        (any::<u64>(), note())
-            .prop_map(|(generation, note)| Payload::Restart(Restart { generation, note })),
+        (any::<u64>(), note(), prop::collection::vec(node(), 0..3)).prop_map(
+            |(generation, note, nodes)| Payload::Restart(Restart {
+                generation,
+                note,
+                nodes
+            })
+        ),
         (any::<Option<u32>>(), note())
             .prop_map(|(replicas, note)| Payload::Scale(Scale { replicas, note })),
         (any::<bool>(), note()).prop_map(|(run, note)| Payload::Run(Run { run, note })),

@@ -184,6 +184,7 @@ pub fn payload(kind: Kind) -> Payload {
         Kind::Restart => Payload::Restart(Restart {
             generation: 3,
             note: note(),
+            nodes: Vec::new(),
         }),
         Kind::Scale => Payload::Scale(Scale {
             replicas: Some(5),

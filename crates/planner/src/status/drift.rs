@@ -59,8 +59,8 @@ impl Scene<'_> {
     }
 
     /// Whether the cell is made from what is asked now.
-    pub fn is_current(&self, cell: &CellReport) -> bool {
-        cell.spec == self.digest && cell.generation >= self.component.generation
+    pub fn is_current(&self, node: &PublicKey, cell: &CellReport) -> bool {
+        cell.spec == self.digest && cell.generation >= self.component.generation_on(node)
     }
 
     /// Every cell that may be alive.
@@ -79,13 +79,13 @@ impl Scene<'_> {
     /// A cell that its node should have, and that is not as asked.
     pub fn missing(&self, node: PublicKey, index: u32, cell: Option<&CellReport>) -> Drift {
         let here = self.nodes.get(&node).is_some_and(|view| view.present);
-        let have = cell.and_then(|cell| self.counts_as(cell));
+        let have = cell.and_then(|cell| self.counts_as(&node, cell));
         let reason = if !here {
             // Only what stays with its data is asked of a node that is away.
             let help = "bring the node back, or let its data go: realm nodes rm";
             let message = "its data is on a node that is away, and it does not move without it";
             Some(reason("node-lost", message, Some(help)))
-        } else if cell.is_some_and(|cell| self.is_current(cell)) {
+        } else if cell.is_some_and(|cell| self.is_current(&node, cell)) {
             cell.and_then(|cell| cell.reason.clone())
         } else {
             have.map(|_| {
@@ -101,7 +101,7 @@ impl Scene<'_> {
 
     /// What a cell counts as for what is asked now: how one of an earlier version ended says
     /// nothing about this one.
-    fn counts_as(&self, cell: &CellReport) -> Option<CellState> {
+    fn counts_as(&self, node: &PublicKey, cell: &CellReport) -> Option<CellState> {
         let ended = matches!(
             cell.state,
             CellState::Done
@@ -110,7 +110,7 @@ impl Scene<'_> {
                 | CellState::Stopped
                 | CellState::Library
         );
-        (self.is_current(cell) || !ended).then_some(cell.state)
+        (self.is_current(node, cell) || !ended).then_some(cell.state)
     }
 
     /// Cells that belong to a node which cannot run them, and so start nowhere else.
@@ -294,7 +294,7 @@ impl Scene<'_> {
     fn have(&self, node: PublicKey, index: u32) -> Option<CellState> {
         self.live()
             .find(|(key, cell)| *key == node && cell.index == index)
-            .and_then(|(_, cell)| self.counts_as(cell))
+            .and_then(|(_, cell)| self.counts_as(&node, cell))
     }
 }
 

@@ -56,6 +56,7 @@ fn done_jobs_leave_their_memory_to_others() {
     let restart = Payload::Restart(Restart {
         generation: 1,
         note: None,
+        nodes: Vec::new(),
     });
     realm.state = fold(&realm.state, target("job"), &restart).unwrap();
     assert_eq!(placed(&realm.state, &realm.nodes, "job"), fit);
@@ -153,6 +154,7 @@ fn a_new_cell_starts_beside_the_old_one_in_what_ended_cells_left() {
     let restart = Payload::Restart(Restart {
         generation: 1,
         note: None,
+        nodes: Vec::new(),
     });
     realm.state = fold(&realm.state, target("web"), &restart).unwrap();
     let first = |realm: &Realm| -> Vec<bool> {

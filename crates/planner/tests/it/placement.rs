@@ -109,6 +109,7 @@ fn a_node_of_an_older_version_keeps_what_it_understands_and_gets_nothing_new() {
         let again = Payload::Restart(Restart {
             generation: 1,
             note: None,
+            nodes: Vec::new(),
         });
         let after = fold(&before, target("web"), &again).unwrap();
         let given = counts(&after, &all);

@@ -88,6 +88,7 @@ fn an_older_version_runs_until_the_new_one_is_everywhere() {
     let restart = Payload::Restart(Restart {
         generation: 1,
         note: None,
+        nodes: Vec::new(),
     });
     realm.state = fold(&realm.state, target("web"), &restart).unwrap();
     realm.publish(spare);
@@ -153,6 +154,7 @@ fn removal_stops_and_a_new_generation_replaces() {
     let restart = Payload::Restart(Restart {
         generation: 1,
         note: None,
+        nodes: Vec::new(),
     });
     realm.state = fold(&state, target("web"), &restart).unwrap();
     assert!(matches!(
@@ -168,6 +170,26 @@ fn removal_stops_and_a_new_generation_replaces() {
     realm.state = state;
     realm.nodes = Nodes::new();
     assert_eq!(why(realm.plan(me)), StopReason::NotApproved);
+}
+
+#[test]
+fn a_restart_of_one_node_replaces_what_is_there_alone() {
+    let mut realm = settled(None, 3);
+    let nodes: Vec<PublicKey> = realm.here();
+    let restart = Payload::Restart(Restart {
+        generation: 1,
+        note: None,
+        nodes: vec![nodes[1]],
+    });
+    realm.state = fold(&realm.state, target("web"), &restart).unwrap();
+    assert_eq!((realm.running(), realm.all()), (2, 3), "one is outdated");
+    let replaces = |steps: &[Step]| matches!(steps, [Step::Replace { generation: 1, .. }]);
+    let plans: Vec<_> = nodes.iter().map(|node| realm.plan(*node)).collect();
+    assert!(replaces(&plans[1]), "{plans:?}");
+    assert!(plans[0].is_empty() && plans[2].is_empty(), "{plans:?}");
+    realm.settle(|_| {});
+    assert_eq!((realm.running(), realm.all()), (3, 3));
+    assert!(nodes.iter().all(|node| realm.plan(*node).is_empty()));
 }
 
 #[test]
@@ -193,6 +215,7 @@ fn a_cell_that_was_declined_stays_as_the_reason_until_something_changes() {
     let restart = Payload::Restart(Restart {
         generation: 1,
         note: None,
+        nodes: Vec::new(),
     });
     realm.state = fold(&realm.state, target("web"), &restart).unwrap();
     assert!(matches!(realm.plan(me)[..], [Step::Stop { .. }]));
@@ -288,6 +311,7 @@ fn the_old_cell_stops_first_where_there_is_no_room_for_both() {
     let restart = Payload::Restart(Restart {
         generation: 1,
         note: None,
+        nodes: Vec::new(),
     });
     realm.state = fold(&realm.state, target("web"), &restart).unwrap();
     assert_eq!(stop_first(&mut realm, 6), [false; 3]);

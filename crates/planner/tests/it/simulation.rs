@@ -225,17 +225,17 @@ impl Realm {
 
     /// Cells of the newest spec and generation that run.
     pub fn running(&self) -> usize {
-        let good = |cell: &&Cell| {
+        let good = |node: &PublicKey, cell: &Cell| {
             let Some(component) = self.state.components.get(&cell.own.component) else {
                 return false;
             };
             cell.state == CellState::Running
                 && cell.own.spec == cell_digest(&component.spec)
-                && cell.own.generation >= component.generation
+                && cell.own.generation >= component.generation_on(node)
         };
         let here = self.here();
-        let cells = here.iter().flat_map(|node| &self.cells[node]);
-        cells.filter(good).count()
+        let on = |node| self.cells[node].iter().filter(move |cell| good(node, cell));
+        here.iter().map(|node| on(node).count()).sum()
     }
 
     pub fn all(&self) -> usize {

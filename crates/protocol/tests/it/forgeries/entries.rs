@@ -17,6 +17,7 @@ pub fn entries(host: &Host, scene: Scene, way: Way) -> Vec<Original> {
     let restart = Restart {
         generation: 1,
         note: None,
+        nodes: Vec::new(),
     };
     let scale = Scale {
         replicas: Some(3),
