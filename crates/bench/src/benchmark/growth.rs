@@ -65,7 +65,10 @@ pub fn run(scene: &Scene) -> Result<Measured> {
     let mut told = Vec::new();
     for size in sizes {
         say("growth", format!("{size} nodes"));
-        told.push((*size, simulated(scene, size)?));
+        let line = simulated(scene, size)?;
+        // The last size takes many minutes: what there is by then is not only in the page.
+        say("growth", &line);
+        told.push((*size, line));
     }
     let (mut figures, mut charts) = (Vec::new(), Vec::new());
     for quantity in &QUANTITIES {
