@@ -75,7 +75,7 @@ pub struct Global {
     /// Say more; twice for all. RUST_LOG has the last word.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Colour: auto follows the terminal and NO_COLOR.
+    /// Colour: auto follows the terminal, NO_COLOR and CLICOLOR_FORCE.
     #[arg(long, value_enum, default_value_t, global = true)]
     pub color: Color,
     /// The realm to work on: a name, or the start of an id.
@@ -377,5 +377,5 @@ fn help(topic: &[String], format: Format) -> Result<()> {
                 .help("see all commands: realm help; see exit codes: realm help exit-codes")
         })?;
     }
-    output.line(found.render_long_help().to_string().trim_end())
+    output.help(&found.render_long_help())
 }

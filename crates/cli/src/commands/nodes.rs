@@ -20,7 +20,7 @@ use crate::{
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
     intent::{self, Durable},
-    output::confirm,
+    output::{Page, confirm},
     survey,
 };
 
@@ -271,8 +271,10 @@ async fn ls(now: &Status, connection: &Connection, session: &Session) -> Result<
         session.output.object(&now.nodes)?;
         return Ok(ExitCode::Ok);
     }
-    status::alarms(&now.alarms, &session.output)?;
-    status::nodes(&now.nodes, &session.output)?;
+    let mut page = Page::default();
+    status::alarms(&now.alarms, &mut page);
+    status::nodes(&now.nodes, &mut page);
+    page.write(&session.output)?;
     for node in pending(connection).await? {
         session.output.say(format!(
             "asks to join: {}  {}  {}  Next: realm nodes approve {}",
@@ -304,7 +306,9 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
         session.output.object(&shown)?;
         return Ok(ExitCode::Ok);
     }
-    status::nodes(std::slice::from_ref(node), &session.output)?;
+    let mut page = Page::default();
+    status::nodes(std::slice::from_ref(node), &mut page);
+    page.write(&session.output)?;
     session.output.line(&format!("key          {}", node.key))?;
     session
         .output

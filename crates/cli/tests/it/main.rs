@@ -8,6 +8,7 @@ mod approve;
 mod away;
 mod bootstrap;
 mod clock;
+mod colour;
 mod completion;
 mod damage;
 mod debian;
