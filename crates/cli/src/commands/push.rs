@@ -14,7 +14,10 @@ use realm_manifest::{
     units,
 };
 use realm_planner::{PushPatch, State};
-use realm_rpc::{ErrorCode, RpcError, UploadClient};
+use realm_rpc::{
+    ErrorCode, RpcError, UploadClient,
+    status::{Node, NodeState},
+};
 
 use crate::{
     artifact::LocalArtifact,
@@ -264,10 +267,17 @@ async fn resolve(
         return Ok(Vec::new());
     }
     let status = survey::status(connection, realm, &session.output).await?;
-    wanted
-        .iter()
-        .map(|wanted| survey::node_key(&status, wanted))
-        .collect()
+    let key_of = |wanted: &String| {
+        let key = survey::node_key(&status, wanted)?;
+        let is_revoked = |node: &Node| node.key == key && node.state == NodeState::Revoked;
+        if status.nodes.iter().any(is_revoked) {
+            let message = format!("{wanted} is revoked: nothing ever runs there");
+            return Err(CliError::new(ExitCode::Usage, message)
+                .help("see which nodes there are: realm nodes ls"));
+        }
+        Ok(key)
+    };
+    wanted.iter().map(key_of).collect()
 }
 
 /// Sends what the node lacks. What an earlier try left there may be damaged: then all of it is sent again.

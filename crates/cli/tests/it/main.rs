@@ -47,6 +47,7 @@ mod realm;
 mod registry;
 mod seen;
 mod settings;
+mod slips;
 mod ssh_agent;
 mod status_json;
 mod stdio;
