@@ -106,7 +106,10 @@ impl CellTask {
             }
             self.tries_again();
             let (component, index) = (&self.key.0, self.key.1);
-            self.event("restarted", format!("{component}#{index} after {wait:?}"));
+            // One that was not pulled, or not compiled, has not been started either.
+            let ran = lock(&self.shared).started_at.is_some();
+            let kind = if ran { "restarted" } else { "retried" };
+            self.event(kind, format!("{component}#{index} after {wait:?}"));
         }
         Box::pin(self.remember()).await;
         // Stays until it is told to go, so that its state is still reported.
@@ -240,6 +243,9 @@ impl CellTask {
         let started = Instant::now();
         {
             let mut report = lock(&self.shared);
+            if report.started_at.is_some() {
+                report.restarts += 1;
+            }
             report.started_at = Some(clock::wall());
             report.exit_code = None;
         }
@@ -424,9 +430,7 @@ impl CellTask {
     }
 
     fn tries_again(&self) {
-        let mut report = lock(&self.shared);
-        report.restarts += 1;
-        report.retry.get_or_insert_default().at = None;
+        lock(&self.shared).retry.get_or_insert_default().at = None;
     }
 
     fn state(&self, state: CellState) {

@@ -23,6 +23,7 @@ use crate::{control::Shared, fold::chain};
 pub mod host;
 mod listener;
 mod logs;
+mod query;
 mod seen;
 
 use host::Token;
@@ -30,6 +31,11 @@ use listener::{Answering, Bounded, Exchange};
 
 /// Streams open at once: they last.
 const MAX_STREAMS: usize = 16;
+
+const NO_SUCH_PATH: &str =
+    "no such path; there are /healthz, /readyz, /metrics, /logs, /v1/status and /v1/events\n";
+const READING_ONLY: &str =
+    "this endpoint is for reading only: use GET; intents are given by realm\n";
 
 /// Why the agent is not ready; None when it is. Its sender is the core's.
 pub type Readiness = watch::Receiver<Option<String>>;
@@ -95,7 +101,9 @@ impl Web {
             .route("/logs", get(logs::logs))
             .route("/v1/status", get(seen::status))
             .route("/v1/events", get(seen::events))
-            .layer(token);
+            // Not of paths that do not exist: which ones do is in the documentation, so that nothing is
+            // kept secret by asking for a token first, and whoever mistypes one learns that.
+            .route_layer(token);
         Router::new()
             .route("/metrics", get(metrics))
             .merge(closed)
@@ -139,17 +147,14 @@ impl HttpServer {
     }
 }
 
-/// Whether a word of a query is set: by `1`, by `true`, or by its name alone.
-fn is_set(value: Option<&str>) -> bool {
-    value.is_some_and(|value| matches!(value, "" | "1" | "true"))
-}
-
 fn router(readiness: Readiness, more: Router) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .with_state(readiness)
         .merge(more)
+        .fallback(async || (StatusCode::NOT_FOUND, NO_SUCH_PATH))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, READING_ONLY))
         .layer(middleware::from_fn(host::known_host))
         .layer(middleware::from_fn(answering))
 }

@@ -101,6 +101,12 @@ impl Logs {
         had.then(|| format!("{}\n", earlier.words).into_bytes())
     }
 
+    /// Whether a cell of this component is here, or was and its lines are kept.
+    pub fn has(&self, component: &str) -> bool {
+        let rings = lock(&self.rings);
+        rings.keys().any(|(name, _)| name.as_str() == component)
+    }
+
     pub fn forget(&self, key: &Key) {
         let mut rings = lock(&self.rings);
         rings.remove(key);

@@ -22,7 +22,7 @@ mod cell_args;
 mod config;
 mod doctor;
 mod events;
-mod explain;
+pub mod explain;
 mod history;
 mod init;
 mod inspect;
@@ -75,7 +75,7 @@ pub struct Global {
     /// Say more; twice for all. RUST_LOG has the last word.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Colour: auto follows the terminal and NO_COLOR.
+    /// Colour: auto follows the terminal, NO_COLOR and CLICOLOR_FORCE.
     #[arg(long, value_enum, default_value_t, global = true)]
     pub color: Color,
     /// The realm to work on: a name, or the start of an id.
@@ -249,13 +249,19 @@ impl Session {
             if asked.is_some() || error.code != ExitCode::NotFound {
                 return error;
             }
-            let at = match self.settings.value("via") {
-                Some(via) => format!("realm adopt --via {via}"),
-                None if connection::agents_here(self).is_empty() => return error,
-                None => "realm adopt".to_owned(),
+            let (at, whose) = match self.settings.value("via") {
+                Some(via) => (format!("realm adopt --via {via}"), "the realm of that node"),
+                None if !connection::agents_here(self).is_empty() => {
+                    ("realm adopt".to_owned(), "the realm of that node")
+                }
+                // One that came from a backup may own a realm that this machine has not seen.
+                None if self.settings.key_path().exists() => {
+                    ("realm adopt --via ADDR".to_owned(), "a realm")
+                }
+                None => return error,
             };
             error.help(format!(
-                "make one: realm init; or, where your key owns the realm of that node: {at}"
+                "make one: realm init; or, where your key owns {whose}: {at}"
             ))
         })
     }
@@ -345,6 +351,9 @@ fn dispatch(command: &Command, session: &Session) -> Result<ExitCode> {
     Ok(ExitCode::Ok)
 }
 
+/// What `realm help` tells of, beside the commands.
+pub const TOPICS: [&str; 2] = ["exit-codes", "all"];
+
 fn help(topic: &[String], format: Format) -> Result<()> {
     let output = Output {
         format,
@@ -377,5 +386,5 @@ fn help(topic: &[String], format: Format) -> Result<()> {
                 .help("see all commands: realm help; see exit codes: realm help exit-codes")
         })?;
     }
-    output.line(found.render_long_help().to_string().trim_end())
+    output.help(&found.render_long_help())
 }

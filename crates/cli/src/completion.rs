@@ -8,7 +8,7 @@ use clap_complete::{
 };
 
 use crate::{
-    commands::Cli,
+    commands::{Cli, TOPICS, explain},
     error::{CliError, Context as _, Result},
     realms::{Realm, Realms},
     settings::Settings,
@@ -26,7 +26,20 @@ enum Names {
     /// Components with the `=` that a count follows.
     Counts,
     Realms,
+    /// Nodes that ask to join.
+    Pending,
+    /// The newest revisions.
+    Revisions,
+    /// The branches of a fork.
+    Branches,
+    /// What `realm explain` explains.
+    Codes,
+    /// What `realm help` tells of.
+    Topics,
 }
+
+/// So many revisions are offered.
+const REVISIONS: u64 = 100;
 
 /// Commands, the argument, and what it names.
 const NAMED: &[(&[&str], &str, Names)] = &[
@@ -50,6 +63,11 @@ const NAMED: &[(&[&str], &str, Names)] = &[
     (&["nodes", "drain"], "node", Names::Nodes),
     (&["nodes", "undrain"], "node", Names::Nodes),
     (&["nodes", "rm"], "node", Names::Nodes),
+    (&["nodes", "approve"], "nodes", Names::Pending),
+    (&["history", "show"], "revision", Names::Revisions),
+    (&["history", "merge"], "keep", Names::Branches),
+    (&["explain"], "code", Names::Codes),
+    (&["help"], "topic", Names::Topics),
     (&["use"], "name", Names::Realms),
     (&[], "realm", Names::Realms),
 ];
@@ -109,6 +127,11 @@ fn candidates(names: Names) -> impl ArgExt {
 }
 
 fn known(names: Names) -> Result<Vec<String>> {
+    match names {
+        Names::Codes => return Ok(explain::codes().map(str::to_owned).collect()),
+        Names::Topics => return Ok(topics(&Cli::command(), std::env::args())),
+        _ => {}
+    }
     let settings = Settings::load(&[])?;
     let realms = Realms::new(&settings.state_dir());
     let realm = || -> Result<Realm> { realms.find(settings.value("realm")) };
@@ -119,6 +142,15 @@ fn known(names: Names) -> Result<Vec<String>> {
             let known = realm()?.components()?;
             Ok(known.into_iter().map(|name| format!("{name}=")).collect())
         }
+        Names::Pending => realm()?.pending(),
+        Names::Branches => realm()?.branches(),
+        Names::Revisions => {
+            let newest = realm()?.mark()?;
+            let first = newest.saturating_sub(REVISIONS).saturating_add(1).max(1);
+            Ok((first..=newest).map(|number| number.to_string()).collect())
+        }
+        // Said already: they are no realm's.
+        Names::Codes | Names::Topics => Ok(Vec::new()),
         Names::Realms => {
             let known = realms.list()?;
             Ok(known
@@ -129,6 +161,23 @@ fn known(names: Names) -> Result<Vec<String>> {
     }
 }
 
+/// What may follow on the words of `realm help` that are there already; the last one is being written.
+fn topics(command: &Command, words: impl Iterator<Item = String>) -> Vec<String> {
+    let words: Vec<String> = words.skip_while(|word| word != "help").skip(1).collect();
+    let before = words.split_last().map_or(&[][..], |(_, before)| before);
+    let found = before
+        .iter()
+        .try_fold(command, |command, word| command.find_subcommand(word));
+    let Some(found) = found else {
+        return Vec::new();
+    };
+    let below = found.get_subcommands().map(|one| one.get_name().to_owned());
+    let more = if before.is_empty() { &TOPICS[..] } else { &[] };
+    below
+        .chain(more.iter().map(|topic| (*topic).to_owned()))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -136,6 +185,22 @@ mod tests {
     use clap_complete::ArgValueCandidates;
 
     use super::*;
+
+    #[test]
+    fn help_goes_down_to_the_command_that_is_named() {
+        let told = |line: &str| {
+            let words = line.split(' ').map(str::to_owned);
+            topics(&Cli::command(), words)
+        };
+        let all = told("realm help ");
+        for topic in ["status", "nodes", "exit-codes", "all"] {
+            assert!(all.iter().any(|one| one == topic), "{topic}: {all:?}");
+        }
+        let nodes = told("realm help nodes a");
+        assert!(nodes.iter().any(|one| one == "approve"), "{nodes:?}");
+        assert!(!nodes.iter().any(|one| one == "all"), "{nodes:?}");
+        assert_eq!(told("realm help nothing a"), Vec::<String>::new());
+    }
 
     #[test]
     fn what_is_offered_belongs_to_an_argument() {

@@ -340,13 +340,24 @@ pub async fn dial_via(via: &str) -> Result<RpcConnection> {
     dial_all(&[via.to_owned()], None, &secret)
         .await
         .map_err(|error| {
-            let message = format!("no agent answers at {via}");
-            let failed = CliError::new(ExitCode::NoAgent, message).because(&error);
+            let mut failed = CliError::new(ExitCode::NoAgent, format!("no agent answers at {via}"));
+            match &error {
+                // The one address was named already.
+                DialRpcError::Failed { attempts } if attempts.len() == 1 => {
+                    let named = format!("{via}: ");
+                    let why = attempts.iter();
+                    let why = why.map(|why| why.trim_start_matches(&named).to_owned());
+                    failed.causes.extend(why);
+                }
+                error => failed = failed.because(error),
+            }
             match realm_p2p::relay_of(via) {
                 Some((_, relay)) => failed.help(format!(
                     "ask its relay, which leads to the nodes behind it: --via {relay}"
                 )),
-                None => failed,
+                None => failed.help(
+                    "see on that machine that an agent runs, and where it listens: realm doctor; without --via nodes are looked for",
+                ),
             }
         })
 }

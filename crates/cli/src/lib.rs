@@ -30,7 +30,7 @@ mod usage;
 
 use std::{ffi::OsString, path::Path};
 
-use crate::{commands::Color, error::ExitCode, log::Log, output::Format};
+use crate::{error::ExitCode, log::Log, output::Format};
 
 /// The hidden command that compiles in a child process.
 const COMPILE: &str = "__compile";
@@ -46,13 +46,9 @@ pub fn main() -> std::process::ExitCode {
         args.insert(1, "agent".into());
     }
     completion::answer();
+    output::style::choose(&args);
     let cli = usage::parse(args);
     let log = Log::start(&cli.global, cli.command.is_agent());
-    match cli.global.color {
-        Color::Auto => {}
-        Color::Always => anstream::ColorChoice::Always.write_global(),
-        Color::Never => anstream::ColorChoice::Never.write_global(),
-    }
     let code = match commands::run(&cli, log) {
         Ok(code) => code,
         Err(error) => {

@@ -1,14 +1,13 @@
 //! Messages of the program and its libraries, on standard error.
 
-use std::io::IsTerminal as _;
-
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
 use crate::{
-    commands::{Color, Global},
+    commands::Global,
     error::{CliError, ExitCode, Result},
+    output::style,
 };
 
 /// What is logged, and whether a file may still say otherwise.
@@ -37,9 +36,8 @@ impl Log {
         let asked = by_variable.is_some() || global.quiet || global.verbose > 0;
         let filter = by_variable.unwrap_or_else(|| EnvFilter::new(level));
         let (filter, handle) = reload::Layer::new(filter);
-        let plain = global.color == Color::Never || std::env::var_os("NO_COLOR").is_some();
         let lines = tracing_subscriber::fmt::layer()
-            .with_ansi(!plain && std::io::stderr().is_terminal())
+            .with_ansi(style::errors_in_colour())
             .with_writer(std::io::stderr)
             // A closed standard error is no reason to stop: telling of it there would panic.
             .log_internal_errors(false);

@@ -5,8 +5,13 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
 };
 
-use comfy_table::{ContentArrangement, Table, presets};
+use rustix::{stdio, termios::tcgetwinsize};
 
+mod page;
+pub mod style;
+mod table;
+
+pub use self::page::Page;
 use crate::error::{CliError, Context as _, ExitCode, Result};
 
 /// An answer to yes or no is shorter.
@@ -39,21 +44,33 @@ impl Output {
 
     /// Data, on standard output.
     pub fn line(&self, text: &str) -> Result<()> {
+        self.painted(&style::line(&plain(text)))
+    }
+
+    /// A line whose words are plain already, and which has its colours.
+    fn painted(&self, text: &str) -> Result<()> {
         let mut out = anstream::stdout().lock();
-        match writeln!(out, "{}", plain(text)) {
+        match writeln!(out, "{text}") {
             // Whoever read has seen enough, as in `realm history | head`.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CliError::reader_left()),
             written => written.context("cannot write to standard output"),
         }
     }
 
-    /// Makes room for the next picture of a live view; a pipe keeps every one.
+    /// Whether a live view is drawn over itself; elsewhere each picture follows the last one. Colours
+    /// have nothing to do with it.
+    pub fn redraws(&self) -> bool {
+        let obeys = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        !self.json() && obeys && io::stdout().is_terminal()
+    }
+
+    /// Makes room for the next picture of a live view.
     pub fn clear(&self) -> Result<()> {
-        if self.json() || !io::stdout().is_terminal() {
-            return Ok(());
-        }
-        // Home, then erase what is below: without the flicker of erasing first.
-        write!(anstream::stdout().lock(), "\x1b[H\x1b[J").context("cannot write to the terminal")
+        // Home, then erase what is below: without the flicker of erasing first. Not through anstream,
+        // which takes away more than colours where there are to be none.
+        let mut out = io::stdout().lock();
+        let written = out.write_all(b"\x1b[H\x1b[J").and_then(|()| out.flush());
+        written.context("cannot write to the terminal")
     }
 
     /// One JSON object, indented, on standard output.
@@ -67,19 +84,14 @@ impl Output {
     }
 
     pub fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        // A pipe gets whole cells; a terminal gets what fits.
-        if io::stdout().is_terminal() {
-            table.set_content_arrangement(ContentArrangement::Dynamic);
-        }
-        table.set_header(header);
-        let cell = |text: String| plain(&text).replace('\n', " ");
-        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(cell)));
-        for line in table.lines() {
-            self.line(line.trim_end())?;
-        }
-        Ok(())
+        let mut page = Page::default();
+        page.table(header, rows);
+        page.write(self)
+    }
+
+    /// Help, which has its styles.
+    pub fn help(&self, text: &clap::builder::StyledStr) -> Result<()> {
+        self.painted(text.ansi().to_string().trim_end())
     }
 
     /// A message on standard error. What follows its first line is indented, so that nobody's words
@@ -97,7 +109,21 @@ impl Output {
 /// Writes to standard error. Where that is full or closed there is nobody left to tell: what the
 /// command does, and its exit code, stay as they are.
 pub fn tell(text: &str) {
-    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+    let _ = anstream::stderr()
+        .lock()
+        .write_all(style::line(text).as_bytes());
+}
+
+/// Whether answers go to a terminal.
+pub fn on_terminal() -> bool {
+    columns().is_some()
+}
+
+/// How wide the terminal is that answers are written to; none for a pipe, which gets whole cells.
+fn columns() -> Option<usize> {
+    let size = tcgetwinsize(stdio::stdout()).ok()?;
+    // A terminal that does not know says 0.
+    (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
 /// Text that cannot drive a terminal: names in a program, and messages about it, are its author's words.

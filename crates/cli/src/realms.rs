@@ -3,8 +3,7 @@
 //! `STATE/realms/<id>/genesis` holds the signed genesis, `mark` the highest revision seen
 //! or signed, `owner` who owns it after a change and who did before, `peers` addresses that answered, `outbox` and `kept`
 //! signed intents (see `outbox.rs`), `lock` and `mark.lock` the turns of commands that run at once,
-//! `names` what its nodes were called when their status was last read, `components` what it ran, `invites` what the nodes will
-//! be called that were invited here. `STATE/current` names the realm in use.
+//! `invites` what the nodes will be called that were invited here, and what `realms/remembered.rs` says. `STATE/current` names the realm in use.
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,6 +20,8 @@ use crate::{
     outbox::Outbox,
     signing_lock::SigningLock,
 };
+
+mod remembered;
 
 /// No file of a realm's state is larger: an intent with its payload stays below this.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -133,6 +134,13 @@ impl Realms {
         let Some(asked) = asked else {
             return self.current();
         };
+        if asked.is_empty() {
+            // Every id begins with nothing.
+            return Err(
+                CliError::new(ExitCode::Usage, "the name of the realm is empty")
+                    .help("name one: realm ls; or leave it out for the one in use"),
+            );
+        }
         let mut realms = self.list()?;
         if realms.iter().any(|realm| realm.genesis.name == asked) {
             realms.retain(|realm| realm.genesis.name == asked);
@@ -366,51 +374,6 @@ impl Realm {
         }
     }
 
-    /// What the nodes of the realm were called when their status was last read.
-    pub fn names(&self) -> Result<Vec<String>> {
-        self.lines("names", "cannot read the names of the realm's nodes")
-    }
-
-    /// A help and no more, as saved addresses are.
-    pub fn remember_names(&self, names: &[String]) {
-        self.remember_lines("names", names);
-    }
-
-    /// The components that the realm had when its status was last read, and those pushed since.
-    pub fn components(&self) -> Result<Vec<String>> {
-        self.lines(
-            "components",
-            "cannot read the names of the realm's components",
-        )
-    }
-
-    /// A help and no more, as saved addresses are.
-    pub fn remember_components(&self, names: &[String]) {
-        self.remember_lines("components", names);
-    }
-
-    /// One more, beside those that are known.
-    pub fn remember_component(&self, name: &str) {
-        let mut known = self.components().unwrap_or_default();
-        known.push(name.to_owned());
-        known.sort();
-        known.dedup();
-        self.remember_components(&known);
-    }
-
-    fn remember_lines(&self, name: &str, lines: &[String]) {
-        let path = self.dir.join(name);
-        // What cannot be read is written anew.
-        if self.lines(name, "").is_ok_and(|known| known == lines) {
-            return;
-        }
-        let written = file::replace(&path, lines.join("\n").as_bytes())
-            .context(format!("cannot remember names in {}", path.display()));
-        if let Err(error) = written {
-            tracing::warn!("{}", error.in_one_line());
-        }
-    }
-
     /// Until when an invite for a node of this name, made here, can be used.
     pub fn invited(&self, name: &str, now: Timestamp) -> Result<Option<Timestamp>> {
         let invites = self.invites(now)?.into_iter();
@@ -442,10 +405,15 @@ impl Realm {
         Ok(invites.filter(|(until, _)| *until > now).collect())
     }
 
-    fn lines(&self, name: &str, failed: &str) -> Result<Vec<String>> {
-        let bytes = file::read(&self.dir.join(name), MAX_BYTES).context(failed)?;
-        let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        Ok(text.lines().map(str::to_owned).collect())
+    /// Whether the address was remembered, which it is no more.
+    pub fn forget_peer(&self, address: &str) -> Result<bool> {
+        let known = self.peers()?;
+        let mut left: Vec<&str> = known.iter().map(String::as_str).collect();
+        left.retain(|other| *other != address);
+        if left.len() == known.len() {
+            return Ok(false);
+        }
+        self.write_peers(&left).map(|()| true)
     }
 
     fn try_save_peers(&self, addresses: &[String]) -> Result<()> {
@@ -459,6 +427,10 @@ impl Realm {
         if all.iter().copied().eq(known.iter().map(String::as_str)) {
             return Ok(());
         }
+        self.write_peers(&all)
+    }
+
+    fn write_peers(&self, all: &[&str]) -> Result<()> {
         let path = self.dir.join("peers");
         file::replace(&path, all.join("\n").as_bytes())
             .context(format!("cannot remember addresses in {}", path.display()))

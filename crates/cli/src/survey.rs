@@ -23,6 +23,8 @@ use crate::{
     sources::feed::ended_by_itself,
 };
 
+/// Fewer letters of a key name no node.
+const LEAST_LETTERS: usize = 4;
 /// A node that is followed says something every two seconds; silence for longer means that it is gone.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -55,9 +57,11 @@ pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
     if let Ok(key) = wanted.parse() {
         return Ok(key);
     }
-    // The first letters of a key are how lists show it.
-    let is_wanted = |node: &&Node| {
-        node.name == wanted || node.key.short() == wanted.trim_start_matches("ed25519:")
+    // A name comes before a few letters that begin somebody's key.
+    let is_called = |node: &&Node| node.name == wanted;
+    let is_wanted = |node: &&Node| match status.nodes.iter().any(|node| is_called(&node)) {
+        true => is_called(node) || is_shown_as(&node.key, wanted),
+        false => begins(&node.key, wanted),
     };
     let found = status.nodes.iter().filter(is_wanted);
     let (members, others): (Vec<&Node>, Vec<&Node>) =
@@ -78,6 +82,19 @@ pub fn node_key(status: &Status, wanted: &str) -> Result<PublicKey> {
             .help("give the key of the right one, or its first letters: realm nodes ls"))
         }
     }
+}
+
+/// How lists show a key.
+fn is_shown_as(key: &PublicKey, wanted: &str) -> bool {
+    key.short() == wanted.trim_start_matches("ed25519:")
+}
+
+/// Whether these are the first letters of a key, enough of them to be no slip of the hand.
+pub fn begins(key: &PublicKey, wanted: &str) -> bool {
+    let wanted = wanted.trim_start_matches("ed25519:");
+    let whole = key.to_string();
+    let letters = whole.trim_start_matches("ed25519:");
+    wanted.len() >= LEAST_LETTERS && letters.starts_with(wanted)
 }
 
 /// Says which node's word was handed over without that node's signature.

@@ -58,6 +58,40 @@ pub fn check_listen_address(text: &str) -> Result<String, AddressError> {
     })
 }
 
+/// Checks an address that others are to dial: like [`check_address`], and of one machine and one port.
+pub fn check_dial_address(text: &str) -> Result<String, AddressError> {
+    let checked = check_address(text)?;
+    let parsed = parse(&checked)?;
+    let wrong = match parsed.iter().next() {
+        Some(Protocol::Ip4(ip)) => !names_one(ip.into()),
+        Some(Protocol::Ip6(ip)) => !names_one(ip.into()),
+        Some(Protocol::Ip6zone(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)) => {
+            false
+        }
+        _ => true,
+    };
+    let refused = |reason: &str| AddressError {
+        text: text.to_owned(),
+        reason: reason.to_owned(),
+    };
+    if wrong {
+        return Err(refused(
+            "to dial takes the IP address, or the name, of one machine",
+        ));
+    }
+    let no_port = |part| matches!(part, Protocol::Tcp(0) | Protocol::Udp(0));
+    if parsed.iter().any(no_port) {
+        return Err(refused("nobody listens at port 0"));
+    }
+    Ok(checked)
+}
+
+/// Whether an address is that of one machine.
+fn names_one(ip: IpAddr) -> bool {
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}
+
 fn has_transport(address: &Multiaddr) -> bool {
     let mut parts = address.iter().peekable();
     while let Some(part) = parts.next() {
@@ -164,6 +198,30 @@ pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_dial_is_one_machine_and_port() {
+        for good in [
+            "/ip4/192.0.2.7/udp/2020/quic-v1",
+            "/ip4/127.0.0.1/tcp/2020",
+            "/ip6/2001:db8::7/tcp/2020",
+            "/dns4/node.example/udp/2020/quic-v1",
+        ] {
+            assert_eq!(check_dial_address(good).as_deref(), Ok(good));
+        }
+        for odd in [
+            "/ip4/0.0.0.0/tcp/2020",
+            "/ip6/::/tcp/2020",
+            "/ip4/224.0.0.251/udp/2020/quic-v1",
+            "/ip4/255.255.255.255/tcp/2020",
+            "/ip4/192.0.2.7/tcp/0",
+            "/ip4/192.0.2.7/udp/0/quic-v1",
+            "/tcp/2020",
+        ] {
+            assert!(check_address(odd).is_ok(), "{odd}");
+            assert!(check_dial_address(odd).is_err(), "{odd}");
+        }
+    }
 
     #[test]
     fn old_quic_is_read_as_quic_v1() {

@@ -34,7 +34,9 @@ mod transport;
 #[cfg(test)]
 mod wire_page;
 
-pub use address::{AddressError, check_address, check_listen_address, is_here_only, relay_of};
+pub use address::{
+    AddressError, check_address, check_dial_address, check_listen_address, is_here_only, relay_of,
+};
 pub use blob::{BlobSource, FetchError};
 pub use client::{DialRpcError, RpcConnection, dial_rpc, discover_mdns};
 pub use config::{Config, NetLimits, Services, StartError};

@@ -198,7 +198,14 @@ pub(crate) const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed
 /// is closed to them.
 pub(crate) fn create_private(path: &Path) -> io::Result<()> {
     create_synced(path)?;
-    let mode = fs::metadata(path)?.mode() & 0o7777;
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            "it is a file where a directory belongs: move it away",
+        ));
+    }
+    let mode = metadata.mode() & 0o7777;
     if mode & OTHERS == 0 {
         return Ok(());
     }

@@ -127,8 +127,13 @@ async fn a_cell_whose_compiler_is_missing_tries_again() {
     let (task, mut changed) = (scene.task(), scene.changed.clone());
     let (shared, cancel) = (task.shared.clone(), task.cancel.clone());
     let task = tokio::spawn(Box::new(task).run());
+    let events = scene.tools.events.clone();
+    let tries = || {
+        let told = events.after(0);
+        told.iter().filter(|event| event.kind == "retried").count()
+    };
     let restarts = async {
-        while lock(&shared).restarts < 2 {
+        while tries() < 2 {
             assert_ne!(lock(&shared).state, CellState::Failed);
             changed.changed().await.expect("the task has the sender");
         }
@@ -138,7 +143,9 @@ async fn a_cell_whose_compiler_is_missing_tries_again() {
         .expect("in time");
     cancel.cancel();
     task.await.expect("no panic");
-    assert_eq!(lock(&shared).state, CellState::Stopped);
+    let report = lock(&shared).clone();
+    assert_eq!(report.state, CellState::Stopped);
+    assert_eq!(report.restarts, 0, "what never started is not restarted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

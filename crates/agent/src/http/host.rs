@@ -13,7 +13,7 @@ use axum::{
     extract::{Request, State},
     http::{
         StatusCode,
-        header::{AUTHORIZATION, HOST},
+        header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE},
     },
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -51,7 +51,7 @@ pub async fn known_host(request: Request, next: Next) -> Response {
 /// Refuses who has not read the token's file: other people of this machine reach loopback too.
 pub async fn known_token(State(token): State<Token>, request: Request, next: Next) -> Response {
     let given = request.headers().get(AUTHORIZATION);
-    let given = given.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let given = given.and_then(|value| bearer(value.to_str().ok()?));
     let known = match (&token, given) {
         (None, _) => true,
         (Some(token), Some(given)) => same(token.as_bytes(), given.as_bytes()),
@@ -62,7 +62,16 @@ pub async fn known_token(State(token): State<Token>, request: Request, next: Nex
     }
     let help = "a token is needed: send it as `Authorization: Bearer TOKEN`; it is in http.token of \
                 the agent's data directory\n";
-    (StatusCode::UNAUTHORIZED, help).into_response()
+    // Which RFC 9110 asks of every 401.
+    let scheme = [(WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, scheme, help).into_response()
+}
+
+/// The token in `Bearer TOKEN`; the scheme's letters may be of either case (RFC 9110, section 11.1).
+fn bearer(credentials: &str) -> Option<&str> {
+    let (scheme, token) = credentials.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| token.trim_start_matches(' '))
 }
 
 /// Compares in a time that does not tell where two tokens differ.
@@ -125,7 +134,7 @@ fn is_local(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{TOKEN_FILE, TOKEN_LETTERS, is_local, token};
+    use super::{TOKEN_FILE, TOKEN_LETTERS, bearer, is_local, token};
 
     #[test]
     fn a_damaged_token_is_made_anew_and_a_good_one_stays() {
@@ -154,6 +163,20 @@ mod tests {
             assert_eq!(token.len(), TOKEN_LETTERS);
         }
         assert!(!dir.path().join("http.token.new").exists());
+    }
+
+    #[test]
+    fn a_scheme_is_the_same_in_every_case() {
+        for (credentials, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("BEARER  abc", Some("abc")),
+            ("Basic abc", None),
+            ("Bearerabc", None),
+            ("abc", None),
+        ] {
+            assert_eq!(bearer(credentials), token, "{credentials}");
+        }
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 
 use axum::{
     body::Body,
-    extract::{ConnectInfo, Query, State},
+    extract::{ConnectInfo, State},
     http::{
-        HeaderMap,
+        HeaderMap, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::{
@@ -17,7 +17,12 @@ use axum::{
 use futures::{Stream, StreamExt as _, stream};
 use realm_runtime::{LogStream, printable, printable_json};
 
-use super::{Following, Web, is_set, listener::Exchange};
+use super::{
+    Following, Web,
+    listener::Exchange,
+    query::{self, Switch},
+    seen,
+};
 use crate::{
     clock,
     logs::{Line, Select},
@@ -35,30 +40,37 @@ const ALL: &str = "__all__";
 pub struct Asked {
     component: Option<String>,
     tail: Option<usize>,
-    /// Go on with new lines.
-    follow: Option<String>,
-    previous: Option<String>,
+    /// Go on with new lines; as events it does unless this says otherwise.
+    follow: Option<Switch>,
+    previous: Option<Switch>,
 }
 
 pub async fn logs(
     State(web): State<Web>,
     ConnectInfo(exchange): ConnectInfo<Exchange>,
-    Query(asked): Query<Asked>,
+    query::Asked(asked): query::Asked<Asked>,
     headers: HeaderMap,
 ) -> Response {
+    let events = headers
+        .get(ACCEPT)
+        .is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
     let select = Select {
         component: asked.component.filter(|name| name != ALL),
-        previous: is_set(asked.previous.as_deref()),
+        previous: asked.previous == Some(Switch(true)),
     };
+    if select.previous && asked.follow == Some(Switch(true)) {
+        // It would wait for lines that nobody writes any more.
+        return refused("the run before the present one has ended: ask for it without follow");
+    }
+    let follow = asked.follow.map_or(events, |Switch(follow)| follow) && !select.previous;
+    if let Err(refusal) = known(select.component.as_deref(), &web).await {
+        return refusal;
+    }
     let resumed = headers
         .get("last-event-id")
         .and_then(|id| place(&web, id.to_str().ok()?));
     let tail = asked.tail.unwrap_or(TAIL);
     let from = resumed.unwrap_or_else(|| web.shared.logs.tail(&select, tail));
-    let events = headers
-        .get(ACCEPT)
-        .is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
-    let follow = events || is_set(asked.follow.as_deref());
     let place = match web.follow(&exchange, follow) {
         Ok(place) => place,
         Err(busy) => return busy.into_response(),
@@ -75,6 +87,34 @@ pub async fn logs(
     let text = lines.map(move |line| Ok::<_, Infallible>(text(&name, &line) + "\n"));
     let plain = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
     (plain, Body::from_stream(text)).into_response()
+}
+
+fn refused(why: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response()
+}
+
+/// Refuses a component that neither the realm nor this node knows. One that the realm has and that wrote
+/// nothing here gives no lines, which is an answer.
+async fn known(component: Option<&str>, web: &Web) -> Result<(), Response> {
+    let Some(name) = component else {
+        return Ok(());
+    };
+    if name.is_empty() {
+        return Err(refused(
+            "component= is empty: name one, or leave it out for all of them",
+        ));
+    }
+    if web.shared.logs.has(name) {
+        return Ok(());
+    }
+    let status = web.shared.status().await.map_err(seen::failed)?;
+    if status.components.iter().any(|one| one.name == name) {
+        return Ok(());
+    }
+    let help = format!(
+        "no component {name:?}: see which there are with /v1/status, or leave component out for all of them\n"
+    );
+    Err((StatusCode::NOT_FOUND, help).into_response())
 }
 
 /// Every line from `from` on, in the order of writing; goes on with new ones where it follows.

@@ -6,25 +6,33 @@ use std::convert::Infallible;
 use axum::{
     Json,
     body::Body,
-    extract::{ConnectInfo, Query, State},
+    extract::{ConnectInfo, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
 };
 use futures::{StreamExt as _, stream};
+use realm_rpc::RpcError;
 
-use super::{Web, is_set, listener::Exchange};
+use super::{
+    Web,
+    listener::Exchange,
+    query::{self, Switch},
+};
 
 pub async fn status(State(web): State<Web>) -> Response {
     match web.shared.status().await {
         Ok(status) => Json(status).into_response(),
-        Err(error) => {
-            let help = error
-                .help
-                .map_or_else(String::new, |help| format!("; {help}"));
-            let message = format!("{}{help}\n", error.message);
-            (StatusCode::SERVICE_UNAVAILABLE, message).into_response()
-        }
+        Err(error) => failed(error),
     }
+}
+
+/// The agent does not tell its status, as when it stops.
+pub(super) fn failed(error: RpcError) -> Response {
+    let help = error
+        .help
+        .map_or_else(String::new, |help| format!("; {help}"));
+    let message = format!("{}{help}\n", error.message);
+    (StatusCode::SERVICE_UNAVAILABLE, message).into_response()
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -34,16 +42,16 @@ pub struct Asked {
     #[serde(default)]
     after: u64,
     /// Go on with new ones.
-    follow: Option<String>,
+    follow: Option<Switch>,
 }
 
 /// One JSON object on each line.
 pub async fn events(
     State(web): State<Web>,
     ConnectInfo(exchange): ConnectInfo<Exchange>,
-    Query(asked): Query<Asked>,
+    query::Asked(asked): query::Asked<Asked>,
 ) -> Response {
-    let follow = is_set(asked.follow.as_deref());
+    let follow = asked.follow == Some(Switch(true));
     let place = match web.follow(&exchange, follow) {
         Ok(place) => place,
         Err(busy) => return busy.into_response(),

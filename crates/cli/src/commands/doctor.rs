@@ -1,5 +1,7 @@
 //! `realm doctor`: looks for what would keep a realm from working here, and says what to do.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use crate::{
@@ -9,13 +11,18 @@ use crate::{
 };
 
 mod machine;
+mod places;
 mod realm;
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "No intent is signed: a few files are read, a tiny program is compiled (its result stays in the cache) and run, and nodes are asked as by any command.\nThe exit code is 0 unless something is a problem; a warning is none."
 )]
-pub struct Args {}
+pub struct Args {
+    /// The data directory of the agent here.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,22 +60,25 @@ impl Finding {
         self
     }
 
-    /// A problem in the words of an error, with its own help.
-    fn failed(check: &'static str, error: &CliError) -> Self {
+    /// A problem in the words of an error, with its own help; where it has none, `otherwise`.
+    fn failed(check: &'static str, error: &CliError, otherwise: &str) -> Self {
         let causes = error.causes.iter().map(String::as_str);
         let words: Vec<&str> = std::iter::once(error.message.as_str())
             .chain(causes)
             .collect();
-        let finding = Self::new(check, State::Problem, words.join(": "));
-        match &error.help {
-            Some(help) => finding.help(help),
-            None => finding,
-        }
+        let help = error.help.as_deref().unwrap_or(otherwise);
+        Self::new(check, State::Problem, words.join(": ")).help(help)
     }
 }
 
-pub fn run(_: &Args, session: &Session) -> Result<ExitCode> {
+pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
+    let data = args
+        .data
+        .clone()
+        .unwrap_or_else(|| session.settings.data_dir());
     let mut findings = machine::look(session);
+    findings.push(places::state(&session.settings.state_dir()));
+    findings.extend(places::data(&data));
     findings.extend(connection::block_on(async {
         let mut findings = vec![machine::sandbox(session).await];
         findings.extend(realm::look(session).await);

@@ -28,13 +28,8 @@ pub struct Args {
     /// Go on with new events until interrupted.
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last so many.
-    #[arg(
-        long,
-        value_name = "N",
-        conflicts_with = "follow",
-        allow_negative_numbers = true
-    )]
+    /// Only the last so many; while following, of each node.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub tail: Option<u64>,
     /// Only events of the last so long, such as 5m.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -69,6 +64,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             || Events {
                 follow,
                 since,
+                tail: args.tail.filter(|_| follow),
                 last: None,
             },
             |node, event| show(node, event, output),
@@ -93,25 +89,32 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
 struct Events {
     follow: bool,
     since: Option<Timestamp>,
+    /// So many of those that are there come before the new ones; of a later connection all do.
+    tail: Option<u64>,
     /// The number of the last one that was shown, and when it happened.
     last: Option<(u64, Timestamp)>,
 }
 
 impl Feed for Events {
     type Item = Event;
-    type Query = bool;
+    /// Whether to follow, and how many come first.
+    type Query = (bool, Option<u64>);
 
-    fn query(&mut self) -> bool {
-        self.follow
+    fn query(&mut self) -> Self::Query {
+        (self.follow, self.tail.take())
     }
 
     /// All that the node has: after a restart of its agent it counts from one again.
     async fn ask(
         connection: &Connection,
-        follow: bool,
+        (follow, tail): Self::Query,
         to: mpsc::Sender<Vec<Event>>,
     ) -> std::result::Result<(), RpcError> {
-        connection.operator.events(0, follow, to).await
+        let after = match tail {
+            Some(tail) => send_last(connection, tail, &to).await?,
+            None => 0,
+        };
+        connection.operator.events(after, follow, to).await
     }
 
     fn is_new(&mut self, event: &Event) -> bool {
@@ -131,6 +134,31 @@ impl Feed for Events {
     fn bytes(event: &Event) -> usize {
         size_of::<Event>() + event.kind.len() + event.subject.len() + event.message.len()
     }
+}
+
+/// Sends the last events that the node has; gives the number that new ones come after.
+async fn send_last(
+    connection: &Connection,
+    tail: u64,
+    to: &mpsc::Sender<Vec<Event>>,
+) -> std::result::Result<u64, RpcError> {
+    let (sink, mut from) = mpsc::channel::<Vec<Event>>(1);
+    let asked = connection.operator.events(0, false, sink);
+    let gather = async {
+        let mut there = Vec::new();
+        while let Some(events) = from.recv().await {
+            there.extend(events);
+        }
+        there
+    };
+    let (asked, mut there) = tokio::join!(asked, gather);
+    asked?;
+    let after = there.last().map_or(0, |event| event.seq);
+    let tail = usize::try_from(tail).unwrap_or(usize::MAX);
+    there.drain(..there.len().saturating_sub(tail));
+    // Where nobody reads any more, the command is over.
+    let _ = to.send(there).await;
+    Ok(after)
 }
 
 fn show(node: &str, event: &Event, output: &Output) -> Result<()> {
@@ -164,6 +192,7 @@ mod tests {
         let mut events = Events {
             follow: true,
             since: Some(Timestamp(5)),
+            tail: None,
             last: None,
         };
         let told = [

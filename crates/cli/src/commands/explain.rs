@@ -375,6 +375,12 @@ fn all() -> impl Iterator<Item = &'static Entry> {
     ENTRIES.iter().chain(states::ENTRIES)
 }
 
+/// Every word that is explained, once.
+pub fn codes() -> impl Iterator<Item = &'static str> {
+    let codes: std::collections::BTreeSet<&str> = all().map(|entry| entry.code).collect();
+    codes.into_iter()
+}
+
 fn unknown(code: &str) -> CliError {
     let error = CliError::new(ExitCode::NotFound, format!("no code {code:?}"));
     match nearest::to(code, all().map(|entry| entry.code)) {

@@ -16,6 +16,8 @@ use crate::{
 
 /// An invite that lives longer is a key left under the mat.
 const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Nobody carries a token to a node in less.
+const MIN_TTL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -37,7 +39,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, session: &Session) -> Result<()> {
-    if args.ttl > MAX_TTL || args.ttl.is_zero() {
+    if args.ttl > MAX_TTL || args.ttl < MIN_TTL {
         return Err(CliError::new(
             ExitCode::Usage,
             "an invite lives between a second and 30 days",
@@ -67,7 +69,7 @@ pub fn run(args: &Args, session: &Session) -> Result<()> {
         connection::known_addresses(session, &realm)?
     } else {
         let check = |address: &String| {
-            realm_p2p::check_address(address)
+            realm_p2p::check_dial_address(address)
                 .context_code(ExitCode::Usage, "--bootstrap is not an address")
         };
         args.bootstrap.iter().map(check).collect::<Result<_>>()?

@@ -39,6 +39,10 @@ pub struct EnrollArgs {
 }
 
 pub fn configure(args: &ConfigureArgs, session: &Session) -> Result<()> {
+    for address in &args.bootstrap {
+        realm_p2p::check_dial_address(address)
+            .context_code(ExitCode::Usage, "--bootstrap is not an address")?;
+    }
     let dir = open(args.data.as_ref(), session)?;
     let mut trust = Trust::load(&dir).context("cannot read whom this node trusts")?;
     trust
@@ -122,7 +126,7 @@ pub fn leave(args: &LeaveArgs, session: &Session) -> Result<()> {
     session.output.say(format!("✓ {shown} is in no realm"));
     session
         .output
-        .say("Next, where the owner's key is: realm nodes rm NAME");
+        .say("Next, where the owner's key is: realm nodes rm NAME; not for one that was revoked, or taken out, already");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use realm_identity::{PublicKey, Target};
 use realm_manifest::{
-    ComponentName,
+    ComponentName, MAX_REPLICAS,
     payload::{Payload, Restart, Run, Scale},
 };
 use realm_planner::{Component, State};
@@ -80,9 +80,15 @@ fn scale_pair(text: &str) -> std::result::Result<(ComponentName, Option<u32>), S
         "each" => Ok((name, None)),
         count => match count.parse() {
             Ok(count) => Ok((name, Some(count))),
+            // Whether it is one that a realm takes is said once for all numbers, by the rules of a spec.
+            Err(_) if is_number(count) => Err(format!("at most {MAX_REPLICAS} cells")),
             Err(_) => Err("after the = comes a number, or each".to_owned()),
         },
     }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 pub fn run(verb: Verb, args: &Args, session: &Session) -> Result<ExitCode> {

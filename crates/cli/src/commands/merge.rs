@@ -58,12 +58,15 @@ pub async fn run(
     let forks = connection.operator.forks().await;
     let forks = forks.map_err(|error| rpc_failed("the node does not tell its forks", &error))?;
     let Some(fork) = forks.first() else {
+        realm.remember_branches(&[]);
         session
             .output
             .say("✓ the log has no fork: there is nothing to merge");
         return Ok(ExitCode::Ok);
     };
     let forked = Forked::read(fork, realm, base.head, base.state.owner)?;
+    let tips = forked.branches.iter().map(|branch| branch.tip.short());
+    realm.remember_branches(&tips.collect::<Vec<_>>());
     let kept = choose(&forked, args.keep.as_deref())?;
     let reapply = reapplied(&forked, kept, args.reapply);
     tell(&forked, kept, &reapply, session);
@@ -109,6 +112,7 @@ pub async fn run(
     drop(lock);
     match sent.outcome(connection, realm, Durable::OnOne).await? {
         Outcome::Done { revision, durable } => {
+            realm.remember_branches(&[]);
             session.output.say(format!(
                 "✓ the fork is ended: revision {revision}, {durable}"
             ));

@@ -20,7 +20,8 @@ use crate::{
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
     intent::{self, Durable},
-    output::confirm,
+    output::{Page, confirm},
+    realms::Realm,
     survey,
 };
 
@@ -123,7 +124,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         let connection = connection::open(session, &realm).await?;
         let now = survey::status(&connection, &realm, &session.output).await?;
         let (key, act) = match command {
-            Command::Ls => return ls(&now, &connection, session).await,
+            Command::Ls => return ls(&now, (&connection, &realm), session).await,
             Command::Show { node } => return show(&now, node, session),
             Command::Approve(args) => {
                 return approve::run(args, &now, (&connection, &realm), session).await;
@@ -150,7 +151,7 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
             }
             Command::Rename { node, name } => {
                 let key = survey::node_key(&now, node)?;
-                check_free(name, &key, &now)?;
+                check_free(name, &key, &now, "choose another")?;
                 (key, Act::Rename(name.clone()))
             }
             Command::Drain { node, note, .. } => (
@@ -243,8 +244,8 @@ impl Act {
     }
 }
 
-/// A name that two nodes have names neither of them.
-fn check_free(name: &NodeName, key: &PublicKey, now: &Status) -> Result<()> {
+/// A name that two nodes have names neither of them. `instead` says how another one is given.
+fn check_free(name: &NodeName, key: &PublicKey, now: &Status, instead: &str) -> Result<()> {
     let taken = |node: &&Node| {
         node.name == name.as_str() && node.key != *key && connection::is_member(node)
     };
@@ -255,7 +256,7 @@ fn check_free(name: &NodeName, key: &PublicKey, now: &Status) -> Result<()> {
             format!("the name {name} is that of {}", node.key),
         )
         .help(format!(
-            "choose another: --name NAME; or rename that one first: realm nodes rename {} NEW",
+            "{instead}; or rename that one first: realm nodes rename {} NEW",
             node.key.short()
         ))),
     }
@@ -266,14 +267,22 @@ async fn pending(connection: &Connection) -> Result<Vec<PendingNode>> {
     pending.map_err(|error| rpc_failed("the node does not tell who asks to join", &error))
 }
 
-async fn ls(now: &Status, connection: &Connection, session: &Session) -> Result<ExitCode> {
+async fn ls(
+    now: &Status,
+    (connection, realm): (&Connection, &Realm),
+    session: &Session,
+) -> Result<ExitCode> {
     if session.output.json() {
         session.output.object(&now.nodes)?;
         return Ok(ExitCode::Ok);
     }
-    status::alarms(&now.alarms, &session.output)?;
-    status::nodes(&now.nodes, &session.output)?;
-    for node in pending(connection).await? {
+    let mut page = Page::default();
+    status::alarms(&now.alarms, &mut page);
+    status::nodes(&now.nodes, &mut page);
+    page.write(&session.output)?;
+    let pending = pending(connection).await?;
+    realm.remember_pending(&approve::names(&pending));
+    for node in pending {
         session.output.say(format!(
             "asks to join: {}  {}  {}  Next: realm nodes approve {}",
             node.name,
@@ -304,7 +313,9 @@ fn show(now: &Status, wanted: &str, session: &Session) -> Result<ExitCode> {
         session.output.object(&shown)?;
         return Ok(ExitCode::Ok);
     }
-    status::nodes(std::slice::from_ref(node), &session.output)?;
+    let mut page = Page::default();
+    status::nodes(std::slice::from_ref(node), &mut page);
+    page.write(&session.output)?;
     session.output.line(&format!("key          {}", node.key))?;
     session
         .output

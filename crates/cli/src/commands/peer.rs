@@ -1,9 +1,9 @@
-//! `realm peer add`: where a node is reached.
+//! `realm peer`: where nodes are reached.
 
 use crate::{
     commands::Session,
     connection::{self, rpc_failed},
-    error::{ExitCode, Result},
+    error::{CliError, Context as _, ExitCode, Result},
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -15,6 +15,12 @@ pub enum Command {
     },
     /// List the addresses remembered here.
     Ls,
+    /// Forget an address here. Nodes keep what they know, and one that is used again is remembered again.
+    #[command(alias = "remove")]
+    Rm {
+        /// As realm peer ls shows it.
+        address: String,
+    },
 }
 
 pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
@@ -30,7 +36,21 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 }
             }
         }
+        Command::Rm { address } => {
+            if !realm.forget_peer(address)? {
+                let message = format!("{address} is not remembered here");
+                return Err(
+                    CliError::new(ExitCode::NotFound, message).help("list them: realm peer ls")
+                );
+            }
+            session.output.say(format!("✓ forgot {address}"));
+        }
         Command::Add { address } => connection::block_on(async {
+            let address = &realm_p2p::check_dial_address(address)
+                .context_code(ExitCode::Usage, "this is not an address to dial")
+                .map_err(|error| {
+                    error.help("for example: realm peer add /ip4/192.0.2.7/udp/2020/quic-v1")
+                })?;
             let connection = connection::open(session, &realm).await?;
             let added = connection.operator.peer_add(address).await;
             added.map_err(|error| rpc_failed("the node cannot reach this address", &error))?;

@@ -14,7 +14,10 @@ use realm_manifest::{
     units,
 };
 use realm_planner::{PushPatch, State};
-use realm_rpc::{ErrorCode, RpcError, UploadClient};
+use realm_rpc::{
+    ErrorCode, RpcError, UploadClient,
+    status::{Node, NodeState},
+};
 
 use crate::{
     artifact::LocalArtifact,
@@ -264,7 +267,16 @@ async fn nodes(
         return Ok(Vec::new());
     }
     let status = survey::status(connection, realm, &session.output).await?;
-    survey::node_keys(&status, wanted)
+    let keys = survey::node_keys(&status, wanted)?;
+    for (key, wanted) in keys.iter().zip(wanted) {
+        let is_revoked = |node: &Node| node.key == *key && node.state == NodeState::Revoked;
+        if status.nodes.iter().any(is_revoked) {
+            let message = format!("{wanted} is revoked: nothing ever runs there");
+            return Err(CliError::new(ExitCode::Usage, message)
+                .help("see which nodes there are: realm nodes ls"));
+        }
+    }
+    Ok(keys)
 }
 
 /// Sends what the node lacks. What an earlier try left there may be damaged: then all of it is sent again.

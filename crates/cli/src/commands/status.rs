@@ -9,8 +9,8 @@ use realm_rpc::status::{Alarm, Component, Drift, Node, Status};
 use crate::{
     commands::Session,
     connection,
-    error::{CliError, ExitCode, Result},
-    output::Output,
+    error::{CliError, Context as _, ExitCode, Result},
+    output::{Output, Page, on_terminal},
     survey::{self, Follower},
 };
 
@@ -42,7 +42,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
         }
         let status = survey::status(&connection, &realm, &session.output).await?;
         connection::remember(&connection, &realm, &status);
-        show(args, &status, &session.output)?;
+        page(args, &status, &session.output)?.write(&session.output)?;
         let mark = realm.mark()?;
         if status.revision < mark && !status.forked {
             session.output.say(format!(
@@ -65,36 +65,47 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
 }
 
 async fn watch(args: &Args, follower: &mut Follower<'_>, output: &Output) -> Result<ExitCode> {
+    let mut last = None;
     let show = |now: Picture| -> Result<ControlFlow<Infallible>> {
-        output.clear()?;
-        show(args, &now.status, output)?;
+        let page = page(args, &now.status, output)?;
+        if output.redraws() {
+            output.clear()?;
+            page.write(output)?;
+        } else if last.as_ref() != Some(&page) {
+            // A pipe keeps every picture: one like the last says nothing.
+            page.write(output)?;
+            last = Some(page);
+        }
         Ok(ControlFlow::Continue(()))
     };
     match follower.follow(show).await? {}
 }
 
-fn show(args: &Args, status: &Status, output: &Output) -> Result<()> {
+fn page(args: &Args, status: &Status, output: &Output) -> Result<Page> {
     let one = args
         .name
         .as_deref()
         .map(|name| component(status, name))
         .transpose()?;
+    let mut page = Page::default();
     if output.json() {
         // One form for both, so that whoever reads it needs no second way.
         let status = match one {
             Some(one) => &about(one, status),
             None => status,
         };
-        return if args.watch {
-            output.json_line(status)
-        } else {
-            output.object(status)
+        let text = match args.watch {
+            true => serde_json::to_string(status),
+            false => serde_json::to_string_pretty(status),
         };
+        page.line(&text.context("cannot write JSON")?);
+        return Ok(page);
     }
     match one {
-        Some(one) => show_one(status, one, output),
-        None => show_all(status, output),
+        Some(one) => show_one(status, one, &mut page),
+        None => show_all(status, &mut page),
     }
+    Ok(page)
 }
 
 /// The status without the other components.
@@ -125,33 +136,33 @@ fn component<'a>(status: &'a Status, name: &str) -> Result<&'a Component> {
     })
 }
 
-fn show_all(status: &Status, output: &Output) -> Result<()> {
+fn show_all(status: &Status, page: &mut Page) {
     let drift = if status.drift.is_empty() {
         "none".into()
     } else {
         status.drift.len().to_string()
     };
-    output.line(&format!(
+    page.line(&format!(
         "realm {}  {}  revision {}  drift: {drift}",
         status.realm.name,
         status.realm.id.short(),
         status.revision
-    ))?;
+    ));
     if status.forked {
-        output.line(
+        page.line(
             "FORKED: two intents have one revision; nothing new is taken until they are merged: realm history merge",
-        )?;
+        );
     }
-    alarms(&status.alarms, output)?;
-    nodes(&status.nodes, output)?;
+    alarms(&status.alarms, page);
+    nodes(&status.nodes, page);
     let gone = leftovers(status);
     if status.components.is_empty() {
         if gone.is_empty() {
-            output.say("no components yet. Next: realm push NAME FILE");
+            page.say("no components yet. Next: realm push NAME FILE");
         }
-        return drifts(&gone, output);
+        return drifts(&gone, page);
     }
-    output.line("")?;
+    page.line("");
     let rows = status.components.iter().map(|one| {
         vec![
             one.name.clone(),
@@ -175,8 +186,8 @@ fn show_all(status: &Status, output: &Output) -> Result<()> {
         "NODES",
         "REASON",
     ];
-    output.table(&header, rows.collect())?;
-    drifts(&gone, output)
+    page.table(&header, rows.collect());
+    drifts(&gone, page)
 }
 
 /// What is not as asked of components that are gone, and so have no row.
@@ -192,20 +203,19 @@ fn leftovers(status: &Status) -> Vec<&Drift> {
         .collect()
 }
 
-fn drifts(gone: &[&Drift], output: &Output) -> Result<()> {
+fn drifts(gone: &[&Drift], page: &mut Page) {
     if gone.is_empty() {
-        return Ok(());
+        return;
     }
-    output.line("")?;
+    page.line("");
     for drift in gone {
         let line = drift_line(drift);
-        output.line(&format!("{} is removed; {line}", drift.component))?;
+        page.line(&format!("{} is removed; {line}", drift.component));
         let help = drift.reason.as_ref().and_then(|why| why.help.as_ref());
         if let Some(help) = help {
-            output.line(&format!("  help: {help}"))?;
+            page.line(&format!("  help: {help}"));
         }
     }
-    Ok(())
 }
 
 fn drift_line(drift: &Drift) -> String {
@@ -215,15 +225,16 @@ fn drift_line(drift: &Drift) -> String {
     line.trim_end().to_owned()
 }
 
-fn show_one(status: &Status, one: &Component, output: &Output) -> Result<()> {
-    output.line(&format!(
-        "{}  {}  {}/{}  sha256:{}  revision {}",
-        one.name, one.state, one.running, one.desired, one.digest, one.set_by.revision
-    ))?;
+fn show_one(status: &Status, one: &Component, page: &mut Page) {
+    let rest = format!(
+        "{}/{}  sha256:{}  revision {}",
+        one.running, one.desired, one.digest, one.set_by.revision
+    );
+    page.headline(&one.name, &one.state.to_string(), &rest);
     if let Some(reason) = &one.reason {
-        output.line(&format!("  {}: {}", reason.code, reason.message))?;
+        page.line(&format!("  {}: {}", reason.code, reason.message));
         if let Some(help) = &reason.help {
-            output.line(&format!("  help: {help}"))?;
+            page.line(&format!("  help: {help}"));
         }
     }
     let rows = one.cells.iter().map(|cell| {
@@ -242,31 +253,29 @@ fn show_one(status: &Status, one: &Component, output: &Output) -> Result<()> {
                 .unwrap_or_default(),
         ]
     });
-    output.table(
+    page.table(
         &["CELL", "STATE", "RESTARTS", "MEMORY", "EXIT", "REASON"],
         rows.collect(),
-    )?;
+    );
     for drift in status
         .drift
         .iter()
         .filter(|drift| drift.component == one.name)
     {
-        output.line(&format!("  {}", drift_line(drift)))?;
+        page.line(&format!("  {}", drift_line(drift)));
     }
-    Ok(())
 }
 
 /// What the owner must look at, also of `realm nodes ls`.
-pub fn alarms(alarms: &[Alarm], output: &Output) -> Result<()> {
+pub fn alarms(alarms: &[Alarm], page: &mut Page) {
     for alarm in alarms {
-        output.line(&format!("ALARM: {}", alarm.message))?;
-        output.line(&format!("  help: {}", alarm.help))?;
+        page.line(&format!("ALARM: {}", alarm.message));
+        page.line(&format!("  help: {}", alarm.help));
     }
-    Ok(())
 }
 
 /// The table of nodes, also of `realm nodes ls`.
-pub fn nodes(nodes: &[Node], output: &Output) -> Result<()> {
+pub fn nodes(nodes: &[Node], page: &mut Page) {
     let rows = nodes.iter().map(|node| {
         vec![
             node.name.clone(),
@@ -286,15 +295,23 @@ pub fn nodes(nodes: &[Node], output: &Output) -> Result<()> {
             node.cell_count
                 .map(|count| count.to_string())
                 .unwrap_or_else(|| "-".into()),
-            node.last_seen
-                .map(|seen| format!("{seen:.0}"))
-                .unwrap_or_else(|| "-".into()),
+            node.last_seen.map_or_else(|| "-".into(), seen),
         ]
     });
     let header = [
         "NODE", "STATE", "KEY", "TAGS", "LINK", "RTT", "CPU", "MEMORY", "CELLS", "SEEN",
     ];
-    output.table(&header, rows.collect())
+    page.table(&header, rows.collect())
+}
+
+/// Of today a person needs the time of day alone, which leaves a narrow terminal room; a program gets all.
+fn seen(at: jiff::Timestamp) -> String {
+    let whole = format!("{at:.0}");
+    let today = format!("{:.0}", jiff::Timestamp::now());
+    match (whole.split_once('T'), today.split_once('T')) {
+        (Some((day, time)), Some((today, _))) if day == today && on_terminal() => time.to_owned(),
+        _ => whole,
+    }
 }
 
 /// What keeps it from doing its part is said beside its state.

@@ -132,8 +132,8 @@ async fn watch(
 #[derive(Debug, Default)]
 struct Progress {
     line: String,
-    /// The restarts of each cell that were told.
-    restarts: BTreeMap<String, u64>,
+    /// What was told last of each cell.
+    tries: BTreeMap<String, Try>,
 }
 
 impl Progress {
@@ -144,24 +144,34 @@ impl Progress {
             self.line = line;
         }
         for (_, cell) in verdict::failing_cells(status, component) {
-            let told = self.restarts.entry(cell.id.clone()).or_default();
-            let (restart, crash) = crash(cell);
-            if restart > *told {
-                *told = restart;
-                output.say(crash);
+            let told = self.tries.entry(cell.id.clone()).or_default();
+            let (failed, words) = failed(cell);
+            if failed > *told {
+                *told = failed;
+                output.say(words);
             }
         }
     }
 }
 
-/// The number of the next restart, or of the last one while that is on its way, and what led to it.
-fn crash(cell: &Cell) -> (u64, String) {
+/// Whether a cell has ever started, and the number of its next restart, or of the last one while that is
+/// on its way.
+type Try = (bool, u64);
+
+/// What is tried again, and what led to it.
+fn failed(cell: &Cell) -> (Try, String) {
     let waits = cell.state == Some(CellState::Backoff);
+    let started = cell.started_at.is_some();
     let restart = cell.restarts + u64::from(waits);
     let what = if cell.crashes > 0 || cell.exit_code.is_some() {
         "crashed"
     } else {
         "failed"
+    };
+    let again = match started {
+        true => format!("restart {restart}"),
+        // It is still to be pulled or compiled: there is nothing to restart.
+        false => "tried again".to_owned(),
     };
     let why = cell.reason.as_ref();
     let why = why.map_or(String::new(), |reason| format!(" ({})", reason.message));
@@ -170,8 +180,8 @@ fn crash(cell: &Cell) -> (u64, String) {
         format!(" in {}", humantime::format_duration(wait))
     });
     (
-        restart,
-        format!("{} {what}{why}, restart {restart}{wait}", cell.id),
+        (started, restart),
+        format!("{} {what}{why}, {again}{wait}", cell.id),
     )
 }
 

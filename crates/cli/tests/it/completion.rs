@@ -27,6 +27,17 @@ fn a_shell_offers_the_names_of_nodes_and_components_without_asking_a_node() {
         let status = realm.ok(&["status", "--via", &via]);
         status.contains("edge-1").then_some(())
     });
+    // One that asks to join, and is not let in.
+    let owner = realm.ok(&["key", "show"]);
+    let owner = owner.split_whitespace().next().unwrap();
+    let data = realm.data("newcomer").display().to_string();
+    let configure = ["configure", "--owner", owner, "--bootstrap", &via];
+    realm.ok(&[&configure[..], &["--data", &data]].concat());
+    realm.add_agent("newcomer", &["--name", "newcomer"]);
+    wait_for("it asks to join", || {
+        let listed = realm.run(&["nodes", "ls", "--via", &via]);
+        listed.stderr.contains("newcomer").then_some(())
+    });
     realm.kill("edge-1");
 
     let exe = std::path::Path::new(env!("CARGO_BIN_EXE_realm"));
@@ -54,4 +65,9 @@ fn a_shell_offers_the_names_of_nodes_and_components_without_asking_a_node() {
     assert_eq!(tab(&["logs", "greeter", "--node", "e"]), ["edge-1"]);
     assert_eq!(tab(&["nodes", "show", ""])[0], "edge-1");
     assert_eq!(tab(&["expl"]), ["explain"]);
+    assert_eq!(tab(&["explain", "no-ro"]), ["no-room"]);
+    assert_eq!(tab(&["help", "exit"]), ["exit-codes"]);
+    assert_eq!(tab(&["help", "nodes", "appr"]), ["approve"]);
+    assert_eq!(tab(&["nodes", "approve", "newc"]), ["newcomer"]);
+    assert!(tab(&["history", "show", ""]).contains(&"1".to_owned()));
 }

@@ -1,5 +1,7 @@
 //! `realm doctor`: what it says where all is well, and where something is not.
 
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
 use realm_testkit::{Printed, wait_for};
 use serde_json::Value;
 
@@ -110,4 +112,170 @@ fn the_doctor_needs_no_realm_and_sees_what_the_machine_lacks() {
     assert_eq!(found(&printed, "key").0, "skipped");
     assert_eq!(found(&printed, "realm").0, "skipped");
     assert_eq!(found(&printed, "sandbox").0, "ok");
+}
+
+/// Every finding of a check, with its help.
+fn all(printed: &Printed, check: &str) -> Vec<(String, String, Option<String>)> {
+    let answer: Value = serde_json::from_str(&printed.stdout)
+        .unwrap_or_else(|_| panic!("{}{}", printed.stdout, printed.stderr));
+    let checks = answer["checks"].as_array().unwrap();
+    let those = checks.iter().filter(|one| one["check"] == check);
+    let text = |one: &Value, key: &str| one[key].as_str().map(str::to_owned);
+    those
+        .map(|one| {
+            let (state, found) = (text(one, "state"), text(one, "found"));
+            (state.unwrap(), found.unwrap(), text(one, "help"))
+        })
+        .collect()
+}
+
+/// What is wrong, and has no remedy.
+fn without_remedy(printed: &Printed) -> Vec<Value> {
+    let answer: Value = serde_json::from_str(&printed.stdout).unwrap();
+    let checks = answer["checks"].as_array().unwrap().iter();
+    let wrong = |one: &&Value| one["state"] == "problem" || one["state"] == "warning";
+    let without = checks.filter(wrong).filter(|one| one["help"].is_null());
+    without.cloned().collect()
+}
+
+#[test]
+fn the_doctor_sees_directories_that_cannot_be_used_and_secrets_that_others_read() {
+    let realm = cluster();
+    let data = realm.path().join("node");
+    fs::create_dir(&data).unwrap();
+    let shown = data.display().to_string();
+    let ask = ["doctor", "-o", "json", "--data", &shown];
+    let well = realm.run(&ask);
+    assert_eq!(all(&well, "data")[0].0, "ok", "{}", well.stdout);
+
+    fs::write(data.join("blobs"), "").unwrap();
+    fs::write(data.join("http.token"), "").unwrap();
+    fs::write(data.join("node.key"), "").unwrap();
+    let open = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(data.join("http.token"), open.clone()).unwrap();
+    fs::set_permissions(data.join("node.key"), open).unwrap();
+    let ill = realm.run(&ask);
+    let found = all(&ill, "data");
+    for (state, words, remedy) in [
+        ("problem", "/blobs is not a directory", "move it away"),
+        ("problem", "/node.key: its mode is 0644", "chmod 600 "),
+        ("warning", "/http.token, and with it the logs", "rm "),
+    ] {
+        let is_it = |one: &&(String, String, Option<String>)| one.1.contains(words);
+        let one = found.iter().find(is_it);
+        let one = one.unwrap_or_else(|| panic!("{words}: {}", ill.stdout));
+        assert_eq!(one.0, state, "{words}");
+        let help = one.2.as_deref().unwrap();
+        assert!(help.contains(remedy), "{help}");
+    }
+    assert_eq!(without_remedy(&ill), Vec::<Value>::new());
+
+    let blobs = data.join("blobs").display().to_string();
+    let below = format!("{blobs}/deeper");
+    for at in [&blobs, &below] {
+        let ask = ["doctor", "-o", "json", "--data", at, "--state-dir", at];
+        let printed = realm.run(&ask);
+        assert_eq!(printed.code, 1, "{}", printed.stderr);
+        for check in ["disk", "state"] {
+            let (state, words, help) = all(&printed, check).remove(0);
+            assert_eq!(state, "problem", "{words}");
+            assert_eq!(words, format!("{blobs} is not a directory"));
+            assert!(help.unwrap().contains("DIR"));
+        }
+        // What cannot be kept there is compiled and run nowhere, and that has a remedy, too.
+        assert_eq!(all(&printed, "sandbox")[0].0, "problem");
+        assert_eq!(without_remedy(&printed), Vec::<Value>::new());
+    }
+}
+
+#[test]
+fn the_doctor_sees_a_directory_that_may_not_be_written() {
+    let realm = cluster();
+    let state = realm.path().join("state of nobody");
+    let data = realm.path().join("data");
+    for dir in [&state, &data] {
+        fs::create_dir(dir).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o500)).unwrap();
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let look = |state: &Path, data: &Path| {
+        let plain = realm.command();
+        // Root may write everywhere, but for this right of root's.
+        let mut doctor = match is_root {
+            true => std::process::Command::new("setpriv"),
+            false => std::process::Command::new(plain.get_program()),
+        };
+        if is_root {
+            doctor.args(["--bounding-set", "-dac_override,-dac_read_search"]);
+            doctor.arg(plain.get_program());
+        }
+        for (key, value) in plain.get_envs() {
+            value.map(|value| doctor.env(key, value));
+        }
+        doctor.args(["doctor", "-o", "json", "--state-dir"]);
+        printed(doctor.arg(state).arg("--data").arg(data))
+    };
+    let closed = look(&state, &data);
+    for (check, dir) in [("state", &state), ("disk", &data)] {
+        let (found, words, help) = all(&closed, check).remove(0);
+        assert_eq!(found, "problem", "{words}");
+        assert!(words.contains("its mode is 0500"), "{words}");
+        let help = help.unwrap();
+        assert!(help.contains("chmod u+rwX"), "{help}");
+        assert!(help.contains(&dir.display().to_string()), "{help}");
+    }
+    assert_eq!(without_remedy(&closed), Vec::<Value>::new());
+
+    if is_root {
+        // That of a service is nobody else's business, and nothing is said of what lies in it.
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(&data, Some(65534), None).unwrap();
+        let service = look(realm.path(), &data);
+        let (found, words, _) = all(&service, "disk").remove(0);
+        assert_eq!(found, "warning", "{words}");
+        assert!(words.contains("belongs to user 65534"), "{words}");
+        assert_eq!(all(&service, "data"), []);
+    }
+}
+
+#[test]
+fn the_doctor_sees_a_file_system_that_is_read_only() {
+    let realm = cluster();
+    let dir = realm.path().join("disc");
+    fs::create_dir(&dir).unwrap();
+    let script = "mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" || exit 77; \
+                  exec \"$0\" doctor -o json --state-dir \"$1\" --data \"$1\"";
+    let held = realm.command();
+    let mut unshare = std::process::Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    unshare
+        .args(["--mount", "sh", "-c", script])
+        .arg(held.get_program())
+        .arg(&dir);
+    for (key, value) in held.get_envs() {
+        value.map(|value| unshare.env(key, value));
+    }
+    let printed = printed(&mut unshare);
+    if printed.stdout.is_empty() {
+        realm_testkit::skipped("mounting needs root or user namespaces");
+        return;
+    }
+    for check in ["state", "disk"] {
+        let (found, words, help) = all(&printed, check).remove(0);
+        assert_eq!(found, "problem", "{words}");
+        assert!(words.ends_with("its file system is read-only"), "{words}");
+        assert!(help.unwrap().contains("findmnt --target"));
+    }
+    assert_eq!(without_remedy(&printed), Vec::<Value>::new());
+}
+
+fn printed(command: &mut std::process::Command) -> Printed {
+    let output = command.output().unwrap();
+    Printed {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
 }

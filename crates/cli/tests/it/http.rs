@@ -180,6 +180,77 @@ fn logs_are_read_with_the_token_and_streams_go_on_where_they_were() {
     }
 }
 
+/// One request as it is, and the whole answer with its header.
+fn raw(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let request = format!("{request}Connection: close\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn what_the_endpoint_does_not_understand_is_refused_and_says_what_to_do() {
+    let (realm, address) = scene();
+    let token = token(&realm, "one");
+    for (path, code, words) in [
+        ("/logs?component=", 400, "leave it out for all"),
+        ("/logs?component=nobody", 404, "no component \"nobody\""),
+        ("/logs?follow=yes", 400, "write 1 or true, 0 or false"),
+        ("/logs?follow=2", 400, "write 1 or true, 0 or false"),
+        ("/logs?previous=no", 400, "write 1 or true, 0 or false"),
+        ("/logs?tail=x", 400, "tail"),
+        ("/logs?colour=red", 400, "colour"),
+        ("/logs?previous=1&follow=1", 400, "without follow"),
+        ("/v1/events?follow=on", 400, "write 1 or true, 0 or false"),
+        ("/v1/nothing", 404, "/v1/status"),
+    ] {
+        let (answer, body) = ask(&address, path, &[&token], None);
+        assert_eq!(answer, code, "{path}: {body}");
+        assert!(body.contains(words), "{path}: {body}");
+        assert!(body.ends_with('\n'), "{path}: {body:?}");
+    }
+    // These answers end by themselves.
+    let sse = "Accept: text/event-stream";
+    for path in [
+        "/logs?component=ticker&follow=0",
+        "/logs?component=ticker&follow=false",
+        "/logs?component=spin&previous=1",
+        "/v1/events?follow=0",
+    ] {
+        let (code, body) = ask(&address, path, &[&token, sse], None);
+        assert_eq!(code, 200, "{path}: {body}");
+    }
+    let lower = token.replace("Bearer", "bearer");
+    assert_eq!(ask(&address, "/logs", &[&lower], None).0, 200);
+
+    let (code, body) = ask(&address, "/nothing", &[], None);
+    assert_eq!(code, 404, "{body}");
+    let refused = raw(&address, "GET /logs HTTP/1.1\r\n");
+    assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
+    assert!(
+        refused.to_lowercase().contains("www-authenticate: bearer"),
+        "{refused}"
+    );
+    for path in ["/metrics", "/healthz", "/logs"] {
+        let wrong = raw(
+            &address,
+            &format!("POST {path} HTTP/1.1\r\n{token}\r\nContent-Length: 0\r\n"),
+        );
+        assert!(wrong.starts_with("HTTP/1.1 405 "), "{path}: {wrong}");
+        let header = wrong.to_lowercase();
+        assert!(
+            header.contains("\r\nallow: get,head\r\n"),
+            "{path}: {wrong}"
+        );
+        assert!(wrong.contains("use GET"), "{path}: {wrong}");
+    }
+}
+
 #[test]
 fn an_open_endpoint_needs_no_token() {
     let mut realm = cluster();

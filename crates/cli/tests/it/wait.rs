@@ -183,9 +183,16 @@ fn taking_a_node_out_ends_nobody_s_following() {
     let answers = File::create(&file).unwrap();
     let follow = ["logs", "ticker", "-f", "--node", "one", "--via", &one];
     let mut logs = Following::start_into(&realm, &follow, answers.into());
-    let mut watching = Following::start(&realm, &["status", "--watch", "--via", &one]);
+    let pictures = realm.path().join("pictures");
+    let watch = ["status", "--watch", "--via", &one];
+    let mut watching =
+        Following::start_into(&realm, &watch, File::create(&pictures).unwrap().into());
     let lines = || std::fs::read_to_string(&file).unwrap();
     wait_for("the first line", || (!lines().is_empty()).then_some(()));
+    wait_for("the first picture", || {
+        let shown = std::fs::metadata(&pictures).unwrap().len();
+        (shown > 0).then_some(())
+    });
     realm.ok(&["nodes", "revoke", "two", "--yes", "--via", &one]);
     logs.hears("is back: it was away since 2");
     watching.hears("going on with");

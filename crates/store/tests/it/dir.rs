@@ -105,6 +105,23 @@ fn an_open_directory_is_closed_and_a_shared_one_refused() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_directory_is_named_and_left_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("data");
+    let dir = DataDir::open(&path).unwrap();
+    let blobs = path.join("blobs");
+    std::fs::write(&blobs, "a file").unwrap();
+    std::fs::set_permissions(&blobs, Permissions::from_mode(0o644)).unwrap();
+    let Err(DirError::Open { path, source }) = dir.subdir("blobs") else {
+        panic!("a file is no directory");
+    };
+    assert_eq!(path, blobs);
+    assert!(source.to_string().contains("move it away"), "{source}");
+    let mode = blobs.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o644);
+}
+
+#[test]
 fn files_whose_names_differ_only_in_their_extension_do_not_meet() {
     let temp = tempfile::tempdir().unwrap();
     let dir = DataDir::open(temp.path()).unwrap();

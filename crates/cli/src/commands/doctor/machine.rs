@@ -1,14 +1,13 @@
-//! What the machine gives: files, room, addresses, and a kernel that can confine a compiler.
+//! What the machine gives: files, memory, addresses, and a kernel that can confine a compiler.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
-    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use realm_manifest::{Limits, units::size_text};
+use realm_manifest::Limits;
 use realm_runtime::{CellConfig, ExitStatus, Flavour, Stdio};
 use rustix::process::{Resource, getrlimit};
 
@@ -21,8 +20,6 @@ use crate::{
 
 /// An agent holds a file or two for each peer, artifact and cell: 512 peers and 1,000 cells fit.
 const FILES: u64 = 4096;
-/// Less is too little for one large program and its compiled code.
-const ROOM_BYTES: u64 = 1 << 30;
 const PORT: u16 = 2020;
 const HTTP_PORT: u16 = 9920;
 /// A datagram to oneself is there at once or not at all.
@@ -32,14 +29,7 @@ const MDNS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const MDNS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 
 pub(super) fn look(session: &Session) -> Vec<Finding> {
-    vec![
-        files(),
-        overcommit(),
-        disk("disk", &session.settings.data_dir()),
-        disk("state", &session.settings.state_dir()),
-        multicast(),
-        ports(session),
-    ]
+    vec![files(), overcommit(), multicast(), ports(session)]
 }
 
 fn files() -> Finding {
@@ -72,27 +62,6 @@ fn overcommit() -> Finding {
             format!("the kernel does not say how it gives memory: {error}"),
         ),
     }
-}
-
-/// The room where `path` lies, or is going to lie.
-fn disk(check: &'static str, path: &Path) -> Finding {
-    let there = path.ancestors().find(|path| path.exists());
-    let room = there.map(rustix::fs::statvfs);
-    let shown = path.display();
-    let bytes = match room {
-        Some(Ok(room)) => room.f_bavail.saturating_mul(room.f_frsize),
-        Some(Err(error)) => {
-            return Finding::new(check, State::Problem, format!("{shown}: {error}"))
-                .help("choose another place: --data for an agent, --state-dir for commands");
-        }
-        None => return Finding::new(check, State::Skipped, format!("{shown} does not exist")),
-    };
-    let found = format!("{} free at {shown}", size_text(bytes));
-    if bytes >= ROOM_BYTES {
-        return Finding::new(check, State::Ok, found);
-    }
-    Finding::new(check, State::Warning, found)
-        .help("a node whose disk is full takes no intents and no programs: free room")
 }
 
 fn multicast() -> Finding {
@@ -183,8 +152,15 @@ pub(super) async fn sandbox(session: &Session) -> Finding {
                 begun.elapsed().as_millis()
             ),
         ),
-        Err(error) => Finding::failed("sandbox", &error),
+        Err(error) => Finding::failed("sandbox", &error, &sandbox_help(session)),
     }
+}
+
+fn sandbox_help(session: &Session) -> String {
+    format!(
+        "the compiler is this program, started once more, in a sandbox that wants Linux 5.13 or newer with Landlock, seccomp and 2 GiB of address space (ulimit -v); {} has to be writable",
+        session.settings.state_dir().display()
+    )
 }
 
 async fn try_program(session: &Session) -> Result<()> {

@@ -25,18 +25,25 @@ const BEHIND_MS: u64 = 60_000;
 /// Nobody's report is from later than now but by a clock's error.
 const AHEAD_MS: u64 = 2_000;
 
+const KEY_HELP: &str =
+    "put the file back from a backup; or name another one: --key FILE; see it: realm key show";
+const REALM_HELP: &str = "see which realms can be read: realm ls; take this one anew from a node: realm adopt --via ADDR";
+const NODE_HELP: &str =
+    "start one here: realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1";
+const NODES_HELP: &str = "try again, or ask another node: --via ADDR";
+const CLOCK_HELP: &str = "set the clock of this machine: timedatectl set-ntp true";
+
 pub(super) async fn look(session: &Session) -> Vec<Finding> {
     let mut findings = vec![key(session)];
     let realm = match session.realm() {
         Ok(realm) => realm,
         Err(error) if error.code == ExitCode::NotFound => {
-            findings.push(
-                Finding::new("realm", State::Skipped, error.message).help("make one: realm init"),
-            );
+            let help = error.help.as_deref().unwrap_or("make one: realm init");
+            findings.push(Finding::new("realm", State::Skipped, error.message).help(help));
             return findings;
         }
         Err(error) => {
-            findings.push(Finding::failed("realm", &error));
+            findings.push(Finding::failed("realm", &error, REALM_HELP));
             return findings;
         }
     };
@@ -46,7 +53,7 @@ pub(super) async fn look(session: &Session) -> Vec<Finding> {
     let connection = match connection::open(session, &realm).await {
         Ok(connection) => connection,
         Err(error) => {
-            findings.push(Finding::failed("node", &error));
+            findings.push(Finding::failed("node", &error, NODE_HELP));
             return findings;
         }
     };
@@ -65,7 +72,7 @@ pub(super) async fn look(session: &Session) -> Vec<Finding> {
             findings.push(agreement(&status));
             findings.extend(alarms(&status));
         }
-        Err(error) => findings.push(Finding::failed("nodes", &error)),
+        Err(error) => findings.push(Finding::failed("nodes", &error, NODES_HELP)),
     }
     findings
 }
@@ -97,7 +104,7 @@ fn key(session: &Session) -> Finding {
             Finding::new("key", State::Skipped, error.message)
                 .help("make one: realm init; or bring yours: realm key import FILE")
         }
-        (Err(error), _) | (_, Err(error)) => Finding::failed("key", &error),
+        (Err(error), _) | (_, Err(error)) => Finding::failed("key", &error, KEY_HELP),
     }
 }
 
@@ -127,7 +134,7 @@ fn nodes(status: &Status) -> Finding {
 fn clocks(status: &Status, survey: &Survey) -> Finding {
     let now = match clock::now() {
         Ok(now) => now.as_millis(),
-        Err(error) => return Finding::failed("clock", &error),
+        Err(error) => return Finding::failed("clock", &error, CLOCK_HELP),
     };
     let names: BTreeMap<PublicKey, &str> = status
         .nodes

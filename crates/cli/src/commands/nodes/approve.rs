@@ -13,6 +13,7 @@ use crate::{
     error::{CliError, ExitCode, Result},
     intent::{self, Durable},
     realms::Realm,
+    survey,
 };
 
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,7 @@ pub async fn run(
     for wanted in &args.nodes {
         let node = find(&pending, wanted)?;
         let facts = facts(node, args)?;
-        super::check_free(&facts.name, &node.key, now)?;
+        super::check_free(&facts.name, &node.key, now, "choose another: --name NAME")?;
         match approved
             .iter()
             .find(|(key, other)| *key == node.key || other.name == facts.name)
@@ -60,6 +61,11 @@ pub async fn run(
             None => approved.push((node.key, facts)),
         }
     }
+    let still = pending.iter().filter(|node| {
+        let is_it = |(key, _): &&(PublicKey, NodeFacts)| *key == node.key;
+        approved.iter().find(is_it).is_none()
+    });
+    realm.remember_pending(&names(still));
     for (key, facts) in approved {
         session.output.say(format!("{key}  {}", key.words()));
         let name = facts.name.clone();
@@ -69,6 +75,22 @@ pub async fn run(
         lifecycle::report(outcome, name.as_str(), session)?;
     }
     Ok(ExitCode::Ok)
+}
+
+/// What each of these can be called by: its name, or its key where another one has that name.
+pub fn names<'a>(pending: impl IntoIterator<Item = &'a PendingNode>) -> Vec<String> {
+    let pending: Vec<&PendingNode> = pending.into_iter().collect();
+    let is_free = |node: &PendingNode| {
+        let same = pending.iter().filter(|other| other.name == node.name);
+        same.count() == 1 && node.name.parse::<NodeName>().is_ok()
+    };
+    pending
+        .iter()
+        .map(|node| match is_free(node) {
+            true => node.name.clone(),
+            false => node.key.to_string(),
+        })
+        .collect()
 }
 
 fn called_the_same(name: &NodeName, one: &PublicKey, other: &PublicKey) -> CliError {
@@ -83,7 +105,7 @@ fn find<'a>(pending: &'a [PendingNode], wanted: &str) -> Result<&'a PendingNode>
     let key: Option<PublicKey> = wanted.parse().ok();
     let mut found = pending.iter().filter(|node| match key {
         Some(key) => node.key == key,
-        None => node.name == wanted || node.key.short() == wanted,
+        None => node.name == wanted || survey::begins(&node.key, wanted),
     });
     match (found.next(), found.next()) {
         (Some(node), None) => Ok(node),
