@@ -9,7 +9,7 @@ use realm_planner::next_entry;
 use crate::{
     chain::{Branch, Forked, Link},
     clock,
-    commands::{Session, history},
+    commands::{Session, history, lifecycle},
     connection::{Connection, rpc_failed},
     error::{CliError, ExitCode, Result},
     head,
@@ -58,10 +58,8 @@ pub async fn run(
     let forks = connection.operator.forks().await;
     let forks = forks.map_err(|error| rpc_failed("the node does not tell its forks", &error))?;
     let Some(fork) = forks.first() else {
-        session
-            .output
-            .say("✓ the log has no fork: there is nothing to merge");
-        return Ok(ExitCode::Ok);
+        let revision = base.state.revision;
+        return report(Outcome::Unchanged { revision }, session);
     };
     let forked = Forked::read(fork, realm, base.head, base.state.owner)?;
     let kept = choose(&forked, args.keep.as_deref())?;
@@ -107,15 +105,25 @@ pub async fn run(
         );
     };
     drop(lock);
-    match sent.outcome(connection, realm, Durable::OnOne).await? {
-        Outcome::Done { revision, durable } => {
-            session.output.say(format!(
-                "✓ the fork is ended: revision {revision}, {durable}"
-            ));
-            Ok(ExitCode::Ok)
-        }
-        Outcome::Unchanged { .. } => Ok(ExitCode::Ok),
+    report(
+        sent.outcome(connection, realm, Durable::OnOne).await?,
+        session,
+    )
+}
+
+fn report(outcome: Outcome, session: &Session) -> Result<ExitCode> {
+    if session.output.json() {
+        // One form for all that signs.
+        lifecycle::report(outcome, "realm", session)?;
+        return Ok(ExitCode::Ok);
     }
+    session.output.say(match outcome {
+        Outcome::Done { revision, durable } => {
+            format!("✓ the fork is ended: revision {revision}, {durable}")
+        }
+        Outcome::Unchanged { .. } => "✓ the log has no fork: there is nothing to merge".to_owned(),
+    });
+    Ok(ExitCode::Ok)
 }
 
 /// The branch that was asked for, else the longest; of equally long ones the first to be signed.
