@@ -93,6 +93,8 @@ pub enum StartError {
     Trust(#[from] TrustError),
     #[error("the invite token is not usable")]
     Invite(#[from] ParseTokenError),
+    #[error("the invite was not taken up")]
+    Enroll(#[source] TrustError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("the stored log cannot be used")]

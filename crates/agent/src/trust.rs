@@ -93,7 +93,15 @@ impl Trust {
     }
 
     /// `realm enroll`: pins the invite's owner and keeps the claim until it is witnessed.
+    /// One that this node has taken up already stays as it is, also where it has expired since: a
+    /// restart of the agent hands it in again.
     pub fn enroll(&mut self, token: &InviteToken, node: &SecretKey) -> Result<(), TrustError> {
+        let taken_up = |claim: &Signed<Claim>| {
+            claim.key == token.secret().public() && claim.node == node.public()
+        };
+        if self.claim()?.as_ref().is_some_and(taken_up) {
+            return Ok(());
+        }
         let invite = token.invite();
         let now = self.now();
         invite.check_time(now)?;
@@ -278,6 +286,21 @@ mod tests {
             "{error}"
         );
         assert!(error.to_string().contains("owner.pin is gone"), "{error}");
+    }
+
+    #[test]
+    fn an_invite_that_was_taken_up_stays_so_once_it_has_expired() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        let (good, node) = (token(&key(1), clock::wall()), key(9));
+        trust.enroll(&good, &node).unwrap();
+        let claim = trust.claim().unwrap().map(|claim| claim.to_wire());
+        let later = clock::wall().plus_millis(3_600_000);
+        trust.floor.saw(later, later);
+        trust.enroll(&good, &node).unwrap();
+        assert_eq!(trust.claim().unwrap().map(|claim| claim.to_wire()), claim);
+        assert!(trust.enroll(&good, &key(8)).is_err(), "another node's key");
     }
 
     #[test]

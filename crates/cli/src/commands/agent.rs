@@ -11,11 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     commands::{Session, cell_args::LimitArgs},
     error::{CliError, Context as _, ExitCode, Result},
-    file,
+    token,
 };
-
-/// A token is shorter than this, whatever is in it.
-const MAX_TOKEN_BYTES: u64 = 16 * 1024;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -193,7 +190,7 @@ fn config(args: &Args, token: Option<String>, session: &Session) -> Result<Confi
 fn token(args: &Args) -> Result<Option<String>> {
     match (&args.enroll, &args.enroll_file) {
         (Some(token), _) => Ok(Some(token.clone())),
-        (None, Some(path)) => read_token(path).map(Some),
+        (None, Some(path)) => token::read(path).map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -201,15 +198,7 @@ fn token(args: &Args) -> Result<Option<String>> {
 async fn serve(config: Config, mut signals: Signals, session: &Session) -> Result<()> {
     let data = config.data.clone();
     let started = Agent::start(config).await;
-    let help = started.as_ref().err();
-    let help = help.and_then(|error| check::no_room(error, &data));
-    let mut agent = started
-        .context("the agent cannot start")
-        .map_err(|error| match help {
-            Some(help) => error.help(help),
-            None => error,
-        })
-        .map_err(|error| check::explained(error, &data))?;
+    let mut agent = started.map_err(|error| check::not_started(&error, &data))?;
     let output = &session.output;
     output.say(format!("agent {}", agent.key));
     for address in agent.addresses().await {
@@ -252,25 +241,6 @@ async fn stop(
         // The second Ctrl-C does not wait.
         _ = signals.interrupt.recv() => Err(CliError::new(ExitCode::Interrupted, "stopped at once")),
     }
-}
-
-/// Reads an invite token from a file, or from standard input.
-pub fn read_token(path: &std::path::Path) -> Result<String> {
-    use std::io::Read as _;
-
-    let described = || format!("cannot read the token in {}", path.display());
-    let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        std::io::stdin()
-            .take(MAX_TOKEN_BYTES)
-            .read_to_end(&mut bytes)
-            .context(described())?;
-    } else {
-        bytes = file::read(path, MAX_TOKEN_BYTES)
-            .context(described())?
-            .ok_or_else(|| CliError::new(ExitCode::NotFound, described()))?;
-    }
-    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
 /// Where running agents say how they are reached: `XDG_RUNTIME_DIR/realm`.
