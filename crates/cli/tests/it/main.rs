@@ -30,6 +30,7 @@ mod json;
 mod killed;
 mod layers;
 mod liar;
+mod links;
 mod listen;
 mod logs_flags;
 mod nat;
