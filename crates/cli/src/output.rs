@@ -6,6 +6,7 @@ use std::{
 };
 
 use comfy_table::{ContentArrangement, Table, presets};
+use realm_runtime::printable_json;
 
 use crate::error::{CliError, Context as _, ExitCode, Result};
 
@@ -58,12 +59,14 @@ impl Output {
 
     /// One JSON object, indented, on standard output.
     pub fn object<T: serde::Serialize>(&self, value: &T) -> Result<()> {
-        self.line(&serde_json::to_string_pretty(value).context("cannot write JSON")?)
+        let json = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+        self.line(&harmless(&json))
     }
 
     /// One JSON object on one line, for streams.
     pub fn json_line<T: serde::Serialize>(&self, value: &T) -> Result<()> {
-        self.line(&serde_json::to_string(value).context("cannot write JSON")?)
+        let json = serde_json::to_string(value).context("cannot write JSON")?;
+        self.line(&harmless(&json))
     }
 
     pub fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
@@ -98,6 +101,13 @@ impl Output {
 /// command does, and its exit code, stay as they are.
 pub fn tell(text: &str) {
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
+}
+
+/// JSON that means the same, and cannot drive a terminal: JSON itself escapes only a part of the control
+/// characters. What ends a line of it is outside its texts.
+pub fn harmless(json: &str) -> String {
+    let lines: Vec<_> = json.split('\n').map(printable_json).collect();
+    lines.join("\n")
 }
 
 /// Text that cannot drive a terminal: names in a program, and messages about it, are its author's words.
@@ -143,5 +153,26 @@ pub async fn confirm(yes: bool, act: &str) -> Result<()> {
         Ok(())
     } else {
         Err(refused())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_loses_no_letter_and_drives_no_terminal() {
+        let value =
+            serde_json::json!({ "text": "a\u{1b}[2J\u{9b}31m\u{7f}\u{202e}b\n", "list": [1] });
+        for json in [
+            value.to_string(),
+            serde_json::to_string_pretty(&value).unwrap(),
+        ] {
+            let shown = harmless(&json);
+            assert_eq!(plain(&shown), shown, "nothing is left to replace");
+            assert_eq!(shown.lines().count(), json.lines().count());
+            let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            assert_eq!(read, value);
+        }
     }
 }
