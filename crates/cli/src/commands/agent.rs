@@ -195,10 +195,25 @@ fn token(args: &Args) -> Result<Option<String>> {
     }
 }
 
-async fn serve(config: Config, mut signals: Signals, session: &Session) -> Result<()> {
-    let data = config.data.clone();
-    let started = Agent::start(config).await;
-    let mut agent = started.map_err(|error| check::not_started(&error, &data))?;
+/// Runs the agent until it is told to stop; again where others remember a later start than this one.
+async fn serve(mut config: Config, mut signals: Signals, session: &Session) -> Result<()> {
+    loop {
+        let mut agent = begin(&config, session).await?;
+        let ended = until_it_ends(&mut agent, &mut signals).await;
+        if matches!(ended, Err(CoreEnded::LaterStart)) {
+            session.output.say("starting again");
+            agent.shutdown().await;
+            config.step_over_later_start = false;
+            continue;
+        }
+        return stop(agent, ended, signals, session).await;
+    }
+}
+
+async fn begin(config: &Config, session: &Session) -> Result<Agent> {
+    let data = &config.data;
+    let started = Agent::start(config.clone()).await;
+    let agent = started.map_err(|error| check::not_started(&error, data))?;
     let output = &session.output;
     output.say(format!("agent {}", agent.key));
     for address in agent.addresses().await {
@@ -209,20 +224,26 @@ async fn serve(config: Config, mut signals: Signals, session: &Session) -> Resul
     if !agent.has_owner() {
         output.say("no owner yet. Next: realm invite, then realm agent --enroll-file TOKEN");
     }
+    Ok(agent)
+}
+
+async fn until_it_ends(
+    agent: &mut Agent,
+    signals: &mut Signals,
+) -> std::result::Result<(), CoreEnded> {
     // Whoever starts what needs this node finds it then.
     tokio::select! {
         () = agent.announced() => {}
-        () = signals.stop() => return stop(agent, Ok(()), signals, session).await,
+        () = signals.stop() => return Ok(()),
     }
     // Without systemd there is nobody to tell.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "systemd was not told");
     }
-    let ended = tokio::select! {
+    tokio::select! {
         () = signals.stop() => Ok(()),
         ended = agent.failed() => Err(ended),
-    };
-    stop(agent, ended, signals, session).await
+    }
 }
 
 /// Stops the agent in order, for the reason that is handed in.

@@ -239,6 +239,12 @@ const ENTRIES: &[Entry] = &[
         "Let the right one in: realm nodes approve KEY; keep the others out: realm nodes revoke KEY.",
     ),
     entry(
+        "unheard",
+        Of::Alarm,
+        "A node is here, and nothing new is heard of it: others remember a later start of it than the one that speaks, as where an older copy of its data directory was put back.",
+        "Start its agent again; it steps over the later start. docs/operating/backup.md has more.",
+    ),
+    entry(
         "name-used-twice",
         Of::Alarm,
         "Several approved nodes have one name, so it means none of them.",

@@ -168,8 +168,12 @@ async fn missing(
         ))
         .help(format!("see what it kept: realm history show {merge}")));
     }
-    let fork = chain::fork(connection, realm, end).await?;
-    Ok(match fork.filter(|fork| revision >= fork.seq) {
+    // Before the first one there is nothing to fork.
+    let fork = match revision {
+        0 => None,
+        _ => chain::fork(connection, realm, end).await?,
+    };
+    Ok(match fork {
         Some(fork) => not_found(format!(
             "no revision {revision} is agreed: the log has forked at revision {}",
             fork.seq

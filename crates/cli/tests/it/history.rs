@@ -172,6 +172,8 @@ fn the_fork_is_told(realm: &Cluster, via: &str) {
         "{}",
         shown.stderr
     );
+    let none = realm.run(&["history", "show", "0", "--via", via]);
+    assert_eq!(none.code, 5, "{}", none.stderr);
     for words in ["forked at revision 2", "realm history merge"] {
         assert!(shown.stderr.contains(words), "{}", shown.stderr);
     }

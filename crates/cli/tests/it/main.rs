@@ -46,6 +46,7 @@ mod quic;
 mod realm;
 mod registry;
 mod seen;
+mod set_back;
 mod settings;
 mod ssh_agent;
 mod status_json;
