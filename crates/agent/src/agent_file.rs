@@ -1,11 +1,13 @@
 //! How a command on this machine finds the running agent: a small file that says who and where.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use realm_identity::{PublicKey, RealmId};
+use realm_store::own;
 use serde::{Deserialize, Serialize};
 
 /// Name of the file in the data directory.
@@ -79,10 +81,8 @@ fn write(path: &Path, info: &AgentInfo) -> io::Result<()> {
         fs::create_dir_all(dir)?;
     }
     let new = path.with_extension("json.new");
-    fs::write(
-        &new,
-        serde_json::to_vec_pretty(info).map_err(io::Error::other)?,
-    )?;
+    let text = serde_json::to_vec_pretty(info).map_err(io::Error::other)?;
+    own::make(&new, 0o644)?.write_all(&text)?;
     fs::rename(new, path)
 }
 

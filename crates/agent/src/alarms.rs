@@ -12,6 +12,9 @@ const MAX_OF_A_KIND: usize = 16;
 /// realm of a thousand nodes.
 const CLOCKS_DIFFER_MS: u64 = 2 * 60 * 1000;
 
+/// In a realm of a thousand nodes reports come once a minute, and may be lost once.
+pub const REPORTS_COME_MS: u64 = 3 * 60 * 1000;
+
 /// Nodes that wait for the owner because each has used an invite that another one used as well.
 /// `decided` says of a node whether the owner has let it in or kept it out.
 pub fn contested(
@@ -107,6 +110,23 @@ pub fn clocks(
     alarms.take(MAX_OF_A_KIND).collect()
 }
 
+/// One alarm for each node that is here, and of which nothing new is heard: by how long ago its newest report
+/// came. What its clock says is not known then.
+pub fn unheard(nodes: impl Iterator<Item = ((PublicKey, String), u64)>) -> Vec<Alarm> {
+    let alarms = nodes
+        .filter(|(_, age)| *age > REPORTS_COME_MS)
+        .map(|((node, name), age)| Alarm {
+            code: "unheard".into(),
+            message: format!(
+                "{name} is here, and its newest report came {} ago: others remember a later start of it, as where an older copy of its data directory was put back",
+                rough(age)
+            ),
+            help: format!("start the agent on {name} again; then see docs/operating/backup.md"),
+            nodes: vec![node],
+        });
+    alarms.take(MAX_OF_A_KIND).collect()
+}
+
 /// A time in its largest two units, at least a minute.
 fn rough(millis: u64) -> String {
     let minutes = millis / 60_000;
@@ -166,6 +186,21 @@ mod tests {
         assert_eq!(alarms[0].code, "name-used-twice");
         assert_eq!(alarms[0].nodes.len(), 2);
         assert!(alarms[0].message.contains("called one"));
+    }
+
+    #[test]
+    fn a_node_that_is_here_and_says_nothing_new_alarms() {
+        let at = |age| unheard(std::iter::once(((key(1).public(), "two".into()), age)));
+        assert_eq!(at(REPORTS_COME_MS), []);
+        let alarms = at(7 * 60_000);
+        assert_eq!(alarms[0].code, "unheard");
+        let words = "two is here, and its newest report came 7min ago";
+        assert!(
+            alarms[0].message.starts_with(words),
+            "{}",
+            alarms[0].message
+        );
+        assert!(alarms[0].help.contains("on two again"));
     }
 
     #[test]

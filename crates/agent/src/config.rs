@@ -27,6 +27,9 @@ pub struct Config {
     pub http_open: bool,
     /// Multiaddrs dialled at start, beside the saved peers.
     pub bootstrap: Vec<String>,
+    /// Whether to end, for another start, where others remember a later start than this one. Not in that next
+    /// one: two agents with one key would chase each other.
+    pub step_over_later_start: bool,
     /// An invite token claimed at start.
     pub enroll: Option<String>,
     pub mdns: bool,
@@ -99,6 +102,7 @@ impl Config {
             http: DEFAULT_HTTP.parse().expect("the default address is one"),
             http_open: false,
             bootstrap: Vec::new(),
+            step_over_later_start: true,
             enroll: None,
             mdns: true,
             trust_first_use: None,

@@ -444,14 +444,19 @@ fn stopping() -> RpcError {
 }
 
 fn store(error: BlobError) -> RpcError {
+    let limit = |help| RpcError::new(ErrorCode::Limit, chain(&error)).help(help);
     let code = match &error {
-        BlobError::NoRoom { .. } => {
-            let help = "free space where the node's data directory lies, or send it to another node: --via";
-            return RpcError::new(ErrorCode::Limit, chain(&error)).help(help);
+        BlobError::NoRoom { .. } | BlobError::DiskFull { .. } => {
+            return limit(
+                "free space where the node's data directory lies, or send it to another node: --via ADDR",
+            );
         }
-        BlobError::Budget { .. } | BlobError::TooLarge { .. } | BlobError::DiskFull { .. } => {
-            ErrorCode::Limit
+        BlobError::Budget { .. } => {
+            return limit(
+                "remove components: realm rm NAME; raise artifact_mb in the agent's config; or send it to another node: --via ADDR",
+            );
         }
+        BlobError::TooLarge { .. } => ErrorCode::Limit,
         BlobError::Digest { .. } | BlobError::Size { .. } => ErrorCode::Invalid,
         // It passes: whoever asks may wait for it.
         BlobError::OtherUpload(_) | BlobError::OtherPull(_) => ErrorCode::Conflict,

@@ -41,6 +41,7 @@ mod dials;
 mod effects;
 mod health;
 mod joining;
+mod later_start;
 mod names;
 mod network;
 mod placement;
@@ -50,6 +51,7 @@ mod told;
 mod vouching;
 
 pub use commands::Command;
+pub(crate) use later_start::LaterStart;
 pub(crate) use seen::Seen;
 pub(crate) use vouching::Vouching;
 
@@ -94,6 +96,8 @@ pub(crate) struct Core {
     pub sources: watch::Sender<Vec<PublicKey>>,
     pub readiness: watch::Sender<Option<String>>,
     pub peers_file: realm_store::StateFile,
+    pub boot_file: realm_store::StateFile,
+    pub later_start: LaterStart,
     pub agent_file: crate::agent_file::AgentFile,
     /// How many addresses that file names; None before it was written.
     pub announced: watch::Sender<Option<usize>>,
@@ -150,6 +154,14 @@ pub(crate) struct Core {
     pub claims_came: bool,
 }
 
+/// How the core ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Stopped,
+    /// The agent is to start again at once: others remember a later start than this one.
+    Again,
+}
+
 /// Where the core's events come from.
 pub(crate) struct Inputs {
     pub network: mpsc::Receiver<NetworkEvent>,
@@ -170,8 +182,9 @@ enum Input {
 }
 
 impl Core {
-    /// Runs until it is cancelled, or the network is gone; then stops everything in order.
-    pub async fn run(mut self, mut inputs: Inputs) {
+    /// Runs until it is cancelled, the network is gone, or it has to start again; then stops everything
+    /// in order.
+    pub async fn run(mut self, mut inputs: Inputs) -> End {
         self.begin().await;
         let (mut housekeeping, mut plan_due) = (0, 0);
         loop {
@@ -198,6 +211,10 @@ impl Core {
                 break;
             }
             self.take(input).await;
+            if self.step_over_later_start() {
+                self.stop(inputs).await;
+                return End::Again;
+            }
             self.carry_out().await;
             let began = self.clock.now().mono;
             if self.replan && began >= plan_due {
@@ -209,6 +226,7 @@ impl Core {
             }
         }
         self.stop(inputs).await;
+        End::Stopped
     }
 
     async fn take(&mut self, input: Input) {

@@ -70,6 +70,11 @@ impl Reporter {
         }
     }
 
+    /// Number of this start.
+    pub const fn boot_id(&self) -> u64 {
+        self.boot_id
+    }
+
     pub fn name(&self) -> String {
         self.name.to_string()
     }

@@ -27,7 +27,7 @@ use crate::{
     approvals::Checked,
     clock::Clock,
     control::{Artifacts, Server, Shared},
-    core::{Command, Core, Inputs, View, Vouching},
+    core::{Command, Core, End, Inputs, LaterStart, View, Vouching},
     desk::Desk,
     ended::Ended,
     events::Events,
@@ -46,6 +46,7 @@ use crate::{
     volumes::Volumes,
 };
 
+mod file_limit;
 mod kept;
 
 use kept::{Kept, Past};
@@ -65,7 +66,7 @@ pub struct Agent {
     network: realm_p2p::NetworkHandle,
     cancel: CancellationToken,
     /// None once it has ended by itself.
-    core: Option<AbortOnDropHandle<()>>,
+    core: Option<AbortOnDropHandle<End>>,
     server: HttpServer,
     runtime: Runtime,
     /// Locked until the agent is gone.
@@ -79,6 +80,9 @@ pub enum CoreEnded {
     Panicked(#[source] JoinError),
     #[error("the agent's core ended, as it does when the network's thread is gone: see the log")]
     Alone,
+    /// It is to be started again at once, with a higher number.
+    #[error("others remember a later start of this node than this one: start it again")]
+    LaterStart,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,8 @@ pub enum StartError {
     Trust(#[from] TrustError),
     #[error("the invite token is not usable")]
     Invite(#[from] ParseTokenError),
+    #[error("the invite was not taken up")]
+    Enroll(#[source] TrustError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("the stored log cannot be used")]
@@ -126,7 +132,7 @@ impl Agent {
     /// agent listens.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         realm_p2p::install_crypto_provider();
-        raise_file_limit();
+        file_limit::raise();
         let clock = Clock::default();
         let kept = Kept::open(&config)?;
         let past = Past::read(&kept, &clock)?;
@@ -225,6 +231,8 @@ impl Agent {
             readiness: wires.readiness.0,
             announced: wires.announced.0,
             peers_file,
+            boot_file: trust::boot_file(&kept.dir),
+            later_start: LaterStart::new(config.step_over_later_start),
             state: None,
             claims: Vec::new(),
             checked: Checked::default(),
@@ -314,8 +322,9 @@ impl Agent {
         self.core = None;
         match ended {
             Err(error) if error.is_panic() => CoreEnded::Panicked(error),
+            Ok(End::Again) => CoreEnded::LaterStart,
             // Cancelled is what the end of the network's thread leaves.
-            Ok(()) | Err(_) => CoreEnded::Alone,
+            Ok(End::Stopped) | Err(_) => CoreEnded::Alone,
         }
     }
 
@@ -458,21 +467,6 @@ fn runtime(config: &Config, dir: &DataDir) -> Result<Runtime, StartError> {
     runtime.cache_bytes = config.cache_bytes;
     runtime.wasm_debug = config.wasm_debug;
     Ok(Runtime::new(runtime)?)
-}
-
-/// Cells and connections hold many files: the soft limit, which is for programs that cannot
-/// handle many, goes up to the hard one.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 pub(crate) fn saved_peers(file: &realm_store::StateFile) -> Result<Vec<String>, StartError> {

@@ -93,7 +93,15 @@ impl Trust {
     }
 
     /// `realm enroll`: pins the invite's owner and keeps the claim until it is witnessed.
+    /// One that this node has taken up already stays as it is, also where it has expired since: a
+    /// restart of the agent hands it in again.
     pub fn enroll(&mut self, token: &InviteToken, node: &SecretKey) -> Result<(), TrustError> {
+        let taken_up = |claim: &Signed<Claim>| {
+            claim.key == token.secret().public() && claim.node == node.public()
+        };
+        if self.claim()?.as_ref().is_some_and(taken_up) {
+            return Ok(());
+        }
         let invite = token.invite();
         let now = self.now();
         invite.check_time(now)?;
@@ -168,8 +176,9 @@ pub fn random() -> std::io::Result<[u8; 32]> {
 }
 
 /// More than the starts that a node makes without putting a report on disk, which it does when it
-/// stops in order.
-const UNREPORTED_STARTS: u64 = 1_000_000;
+/// stops in order. As milliseconds it is little: where the file comes back with the number that it had,
+/// the clock is beyond this soon.
+const UNREPORTED_STARTS: u64 = 10_000;
 
 /// The number of this start, durable before anybody hears it: it rises with every start, also
 /// when the clock was set back, and when the directory was restored from a copy. Others do not
@@ -179,7 +188,7 @@ const UNREPORTED_STARTS: u64 = 1_000_000;
 /// damaged the number goes on from there, well above the starts that left no report; without a
 /// report the clock has to do.
 pub fn next_boot(dir: &DataDir, reported: Option<u64>) -> Result<u64, TrustError> {
-    let file = dir.state_file("boot");
+    let file = boot_file(dir);
     let loss = "the number of this start is taken from the clock and the node's last report";
     let last = file.read_or_lose(loss, |bytes| bytes.try_into().ok().map(u64::from_be_bytes))?;
     let last = match (last.known(), reported) {
@@ -190,6 +199,11 @@ pub fn next_boot(dir: &DataDir, reported: Option<u64>) -> Result<u64, TrustError
     let next = last.saturating_add(1).max(clock::wall().as_millis());
     file.write(&next.to_be_bytes())?;
     Ok(next)
+}
+
+/// Where the number of the last start is kept.
+pub(crate) fn boot_file(dir: &DataDir) -> realm_store::StateFile {
+    dir.state_file("boot")
 }
 
 /// A random number for a seed.
@@ -278,6 +292,21 @@ mod tests {
             "{error}"
         );
         assert!(error.to_string().contains("owner.pin is gone"), "{error}");
+    }
+
+    #[test]
+    fn an_invite_that_was_taken_up_stays_so_once_it_has_expired() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(temp.path()).unwrap();
+        let mut trust = Trust::load(&dir).unwrap();
+        let (good, node) = (token(&key(1), clock::wall()), key(9));
+        trust.enroll(&good, &node).unwrap();
+        let claim = trust.claim().unwrap().map(|claim| claim.to_wire());
+        let later = clock::wall().plus_millis(3_600_000);
+        trust.floor.saw(later, later);
+        trust.enroll(&good, &node).unwrap();
+        assert_eq!(trust.claim().unwrap().map(|claim| claim.to_wire()), claim);
+        assert!(trust.enroll(&good, &key(8)).is_err(), "another node's key");
     }
 
     #[test]
@@ -430,6 +459,10 @@ mod tests {
             last = next_boot(&dir, Some(reported)).unwrap();
             assert_eq!(last, next + 1);
             last = reported + 100;
+            assert!(
+                next < reported + 60_000,
+                "no longer than a minute ahead of the others' clocks"
+            );
         }
         std::fs::remove_file(&path).unwrap();
         assert!(next_boot(&dir, Some(reported)).unwrap() > last);

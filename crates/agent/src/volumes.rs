@@ -10,6 +10,7 @@ use std::{
 };
 
 use realm_manifest::ComponentName;
+use realm_store::own;
 
 /// No volume's name begins with a dot.
 const MARK: &str = ".cell-";
@@ -72,8 +73,10 @@ impl Volumes {
     /// Durable, with the directories that lead to it: the guest syncs only what it writes.
     fn mark(&self, component: &ComponentName, index: u32) -> io::Result<()> {
         let component = self.path.join(component.as_str());
-        fs::create_dir_all(&component)?;
-        fs::File::create(component.join(format!("{MARK}{index}")))?;
+        own::dir(&self.path)?;
+        own::dir(&component)?;
+        let mark = component.join(format!("{MARK}{index}"));
+        own::open(fs::OpenOptions::new().append(true).create(true), &mark)?;
         for dir in [&component, &self.path] {
             fs::File::open(dir)?.sync_all()?;
         }

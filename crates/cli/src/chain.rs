@@ -25,36 +25,79 @@ pub struct Link {
     payload_bytes: Option<Vec<u8>>,
 }
 
-/// Walks the agreed log from its first entry up to revision `to`. Gives the owner after it.
+/// Where a walk along the log ended.
+#[derive(Debug, Clone, Copy)]
+pub struct End {
+    /// The last entry that was visited; the realm's first one where there is none.
+    pub head: Hash,
+    pub owner: PublicKey,
+    /// The number after that entry.
+    next: u64,
+    /// The merge whose number is beyond the revision that was walked to, which it passed over.
+    pub passed_by: Option<u64>,
+}
+
+/// Walks the agreed log from its first entry up to revision `to`.
 pub async fn walk(
     connection: &Connection,
     realm: &Realm,
     to: u64,
     mut visit: impl FnMut(&Link),
-) -> Result<PublicKey> {
-    let (mut prev, mut owner, mut next): (Hash, PublicKey, u64) =
-        (realm.id, realm.genesis.owner(), 1);
-    while next <= to {
-        let part = connection.operator.history(next, to).await;
-        let part = part.map_err(|error| rpc_failed("the node does not give its log", &error))?;
+) -> Result<End> {
+    let mut end = End {
+        head: realm.id,
+        owner: realm.genesis.owner(),
+        next: 1,
+        passed_by: None,
+    };
+    while end.next <= to {
+        let part = history(connection, end.next, to).await?;
         if part.is_empty() {
-            return Err(
-                CliError::failed(format!("the node's log ends before revision {next}"))
-                    .help("it keeps a checkpoint only: ask another node with --via ADDR"),
-            );
+            end.passed_by = Some(merge_beyond(connection, realm, &end, to).await?);
+            break;
         }
         for intent in part {
             let link = Link::read(&intent, realm)?;
-            link.follows(next, prev, owner)?;
+            link.follows(end.next, end.head, end.owner)?;
             visit(&link);
-            if let Some(new) = link.new_owner() {
-                owner = new;
-            }
-            prev = link.entry.hash();
-            next = link.entry.seq.saturating_add(1);
+            end.owner = link.new_owner().unwrap_or(end.owner);
+            end.head = link.entry.hash();
+            end.next = link.entry.seq.saturating_add(1);
         }
     }
-    Ok(owner)
+    Ok(end)
+}
+
+/// The number of the merge that follows `end`, beyond `to`: only a merge passes over revisions.
+async fn merge_beyond(connection: &Connection, realm: &Realm, end: &End, to: u64) -> Result<u64> {
+    let rest = history(connection, end.next, u64::MAX).await?;
+    let link = rest.first().map(|intent| Link::read(intent, realm));
+    let link = link
+        .transpose()?
+        .filter(|link| link.entry.seq > to && link.follows(end.next, end.head, end.owner).is_ok());
+    let ended = || {
+        CliError::failed(format!("the node's log ends before revision {}", end.next))
+            .help("it keeps a checkpoint only: ask another node with --via ADDR")
+    };
+    Ok(link.ok_or_else(ended)?.entry.seq)
+}
+
+async fn history(connection: &Connection, from: u64, to: u64) -> Result<Vec<Intent>> {
+    let part = connection.operator.history(from, to).await;
+    part.map_err(|error| rpc_failed("the node does not give its log", &error))
+}
+
+/// The fork after the agreed log, which a walk to its newest entry has ended at.
+pub async fn fork(connection: &Connection, realm: &Realm, end: &End) -> Result<Option<Forked>> {
+    let forks = connection.operator.forks().await;
+    let forks = forks.map_err(|error| rpc_failed("the node does not tell its forks", &error))?;
+    let Some(fork) = forks.first() else {
+        return Ok(None);
+    };
+    if fork.seq < end.next {
+        return Err(CliError::failed("the log changed meanwhile").help("look again"));
+    }
+    Forked::read(fork, realm, end.head, end.owner).map(Some)
 }
 
 impl Link {

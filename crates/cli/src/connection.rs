@@ -69,6 +69,11 @@ impl Connection {
     pub fn address(&self) -> &str {
         &self.transport.address
     }
+
+    /// Which node answers, and where: for words about what it did.
+    pub fn described(&self) -> String {
+        format!("the node {} at {}", self.node().short(), self.address())
+    }
 }
 
 /// Runs `command` on one thread, as Cap'n Proto wants; Ctrl-C ends it at once.
@@ -478,6 +483,9 @@ pub fn rpc_failed(message: impl Into<String>, error: &RpcError) -> CliError {
         (Some(help), _) => said.help(help.clone()),
         (None, ErrorCode::Forked) => said.help("see the branches and end it: realm history merge"),
         (None, ErrorCode::Disconnected) => said.help("try again; another node may answer"),
+        (None, ErrorCode::Limit) => {
+            said.help("ask another node: --via ADDR; what limits are: realm explain limit")
+        }
         _ => said,
     }
 }

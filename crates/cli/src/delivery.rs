@@ -36,7 +36,7 @@ pub async fn hand_in(
             realm.outbox().clear()?;
             Ok(None)
         }
-        Err(error) => Err(not_submitted(realm, &error)),
+        Err(error) => Err(not_submitted(connection, realm, &error)),
     }
 }
 
@@ -106,7 +106,7 @@ pub async fn offer(
                 ));
                 outbox.clear()?;
             }
-            Err(error) => return Err(not_submitted(realm, &error)),
+            Err(error) => return Err(not_submitted(connection, realm, &error)),
         }
     }
     Ok(None)
@@ -127,7 +127,10 @@ async fn again(
         Ok(submitted) => realm.raise_mark(submitted.seq).map(|()| true),
         Err(error) if is_overtaken(&error) => Ok(false),
         Err(error) => Err(rpc_failed(
-            format!("the node does not take revision {revision} again"),
+            format!(
+                "{} does not take revision {revision} again",
+                connection.described()
+            ),
             &error,
         )),
     }
@@ -202,14 +205,18 @@ fn is_overtaken(error: &RpcError) -> bool {
 }
 
 /// Whether the intent was taken is known only when the node refused it.
-fn not_submitted(realm: &Realm, error: &RpcError) -> CliError {
+fn not_submitted(connection: &Connection, realm: &Realm, error: &RpcError) -> CliError {
+    let node = connection.described();
     let refused = !matches!(
         error.code,
         ErrorCode::Disconnected | ErrorCode::Deadline | ErrorCode::Failed
     );
     if refused && realm.outbox().clear().is_ok() {
-        return rpc_failed("the node refuses the intent", error);
+        return rpc_failed(format!("{node} refuses the intent"), error);
     }
-    rpc_failed("the intent was signed, but not acknowledged", error)
-        .help("run the command again: the same intent is sent once more")
+    rpc_failed(
+        format!("the intent was signed, but not acknowledged by {node}"),
+        error,
+    )
+    .help("run the command again: the same intent is sent once more")
 }

@@ -147,7 +147,7 @@ impl CliError {
             let object = serde_json::json!({
                 "error": { "code": self.name(), "message": self.message, "causes": self.causes, "help": self.help, "exit_code": self.code as u8 }
             });
-            output::tell(&format!("{object}\n"));
+            output::tell(&format!("{}\n", output::harmless(&object.to_string())));
         } else {
             output::tell(&self.to_string());
         }

@@ -319,8 +319,9 @@ async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<New
     let mine = connection.owner_key();
     if entry.author != mine && !realm.was_owned_by(entry.author) {
         // The realm changed hands and this person did not see how: only the whole log says who signed when.
-        let owner = chain::walk(connection, realm, head.seq.saturating_sub(1), |_| {}).await?;
-        if owner != entry.author {
+        let before = head.seq.saturating_sub(1);
+        let end = chain::walk(connection, realm, before, |_| {}).await?;
+        if end.owner != entry.author {
             return Err(refused(
                 "it was signed by somebody who did not own the realm",
             ));

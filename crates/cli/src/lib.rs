@@ -26,6 +26,7 @@ mod signing_lock;
 mod sources;
 mod ssh_agent;
 mod survey;
+mod token;
 mod usage;
 
 use std::{ffi::OsString, path::Path};

@@ -5,6 +5,7 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
 };
 
+use realm_runtime::printable_json;
 use rustix::{stdio, termios::tcgetwinsize};
 
 mod page;
@@ -75,12 +76,14 @@ impl Output {
 
     /// One JSON object, indented, on standard output.
     pub fn object<T: serde::Serialize>(&self, value: &T) -> Result<()> {
-        self.line(&serde_json::to_string_pretty(value).context("cannot write JSON")?)
+        let json = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+        self.line(&harmless(&json))
     }
 
     /// One JSON object on one line, for streams.
     pub fn json_line<T: serde::Serialize>(&self, value: &T) -> Result<()> {
-        self.line(&serde_json::to_string(value).context("cannot write JSON")?)
+        let json = serde_json::to_string(value).context("cannot write JSON")?;
+        self.line(&harmless(&json))
     }
 
     pub fn table(&self, header: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
@@ -126,6 +129,13 @@ fn columns() -> Option<usize> {
     (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
+/// JSON that means the same, and cannot drive a terminal: JSON itself escapes only a part of the control
+/// characters. What ends a line of it is outside its texts.
+pub fn harmless(json: &str) -> String {
+    let lines: Vec<_> = json.split('\n').map(printable_json).collect();
+    lines.join("\n")
+}
+
 /// Text that cannot drive a terminal: names in a program, and messages about it, are its author's words.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let obeyed = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
@@ -169,5 +179,26 @@ pub async fn confirm(yes: bool, act: &str) -> Result<()> {
         Ok(())
     } else {
         Err(refused())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_loses_no_letter_and_drives_no_terminal() {
+        let value =
+            serde_json::json!({ "text": "a\u{1b}[2J\u{9b}31m\u{7f}\u{202e}b\n", "list": [1] });
+        for json in [
+            value.to_string(),
+            serde_json::to_string_pretty(&value).unwrap(),
+        ] {
+            let shown = harmless(&json);
+            assert_eq!(plain(&shown), shown, "nothing is left to replace");
+            assert_eq!(shown.lines().count(), json.lines().count());
+            let read: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            assert_eq!(read, value);
+        }
     }
 }

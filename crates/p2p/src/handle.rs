@@ -322,7 +322,10 @@ impl NetworkHandle {
     /// Runs `task` on the network's own thread, for who takes most of what comes in and answers it: between two
     /// threads each message would wake both. It must not compute for long, and ends by itself once the network
     /// has: its thread waits for that. A network that is gone cancels it at once.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
         self.beside.spawn(task)
     }
 

@@ -431,16 +431,21 @@ impl Store {
     }
 }
 
-/// Takes the directory for this user alone, and says so if it was not.
+/// Takes the directory for this user alone, and says so if it was not; a link to one is no directory.
 fn tighten(dir: &Path) -> io::Result<()> {
-    let mode = fs::metadata(dir)?.permissions().mode();
+    let open = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY)
+        .open(dir)?;
+    let mode = open.metadata()?.permissions().mode();
     if mode & WRITABLE_BY_OTHERS != 0 {
         tracing::warn!(
             dir = %dir.display(),
             mode = format!("{:o}", mode & 0o7777),
             "others could write to the cache of compiled code; it is private now"
         );
-        fs::set_permissions(dir, fs::Permissions::from_mode(DIR_MODE))?;
+        // What was looked at, whatever the name means by now.
+        open.set_permissions(fs::Permissions::from_mode(DIR_MODE))?;
     }
     Ok(())
 }

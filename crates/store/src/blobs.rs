@@ -18,7 +18,8 @@ use bao_tree::io::sync::encode_ranges_validated;
 use realm_manifest::identity::{Artifact, Hash};
 
 use crate::{
-    dir::{create_private, sync_dir},
+    dir::{create_synced, sync_dir},
+    own,
     room::{DiskRoom, disk_room},
 };
 use files::{Stamp, digest_of, read_meta, remove, remove_partial, with, write_meta};
@@ -77,8 +78,9 @@ impl Blobs {
         budget: u64,
         measure: fn(&Path) -> Option<DiskRoom>,
     ) -> Result<Self, BlobError> {
+        create_synced(dir).map_err(BlobError::at(dir))?;
         for dir in [dir.join("blobs"), dir.join("partial")] {
-            create_private(&dir).map_err(BlobError::at(&dir))?;
+            own::private_dir(&dir).map_err(BlobError::at(&dir))?;
         }
         let desk = Desk::default();
         let blobs = Self {
@@ -138,7 +140,8 @@ impl Blobs {
             self.checked().insert(artifact.sha256, stamp);
         }
         // Last use, for the garbage collector.
-        if let Ok(meta) = OpenOptions::new().append(true).open(with(&path, "meta")) {
+        let mut options = OpenOptions::new();
+        if let Ok(meta) = own::open(options.append(true), &with(&path, "meta")) {
             meta.set_modified(SystemTime::now()).map_err(&io_error)?;
         }
         Ok(path)
@@ -221,7 +224,7 @@ impl Blobs {
         }
         let to = self.path(&artifact.sha256);
         let parent = to.parent().unwrap_or(&self.dir);
-        create_private(parent).map_err(&io_error)?;
+        own::private_dir(parent).map_err(&io_error)?;
         write_meta(&with(&to, "meta"), artifact).map_err(&io_error)?;
         fs::rename(with(from, "bao"), with(&to, "bao")).map_err(&io_error)?;
         // Names of one directory may reach the disk in any order.

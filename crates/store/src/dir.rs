@@ -3,15 +3,13 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{
-        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    },
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{StateFile, StateFileError};
+use crate::{StateFile, StateFileError, own};
 
 /// An opened data directory. The lock is held for as long as this lives.
 #[derive(Debug)]
@@ -56,15 +54,9 @@ impl DataDir {
             source,
         };
         create_private(path).map_err(open_error)?;
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(NOFOLLOW)
-            .open(path.join("lock"))
-            .map_err(open_error)?;
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let mut lock = own::open(options.mode(0o600), &path.join("lock")).map_err(open_error)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
             // Who holds it is a courtesy: an unreadable file only shortens the message.
@@ -90,7 +82,7 @@ impl DataDir {
     /// A directory inside, made where it is missing.
     pub fn subdir(&self, name: &str) -> Result<PathBuf, DirError> {
         let path = self.path.join(name);
-        create_private(&path).map_err(|source| DirError::Open {
+        own::private_dir(&path).map_err(|source| DirError::Open {
             path: path.clone(),
             source,
         })?;
@@ -170,7 +162,7 @@ impl DataDir {
         // Anything but a file is left to the reading, which follows no link.
         if let Ok(metadata) = fs::symlink_metadata(file.path())
             && metadata.is_file()
-            && metadata.mode() & OTHERS != 0
+            && metadata.mode() & own::OTHERS != 0
         {
             return Err(DirError::KeyExposed {
                 path: file.path().into(),
@@ -186,46 +178,16 @@ impl DataDir {
     }
 }
 
-/// What group and others may do.
-const OTHERS: u32 = 0o077;
-/// A directory that many write to, like /tmp.
-const STICKY: u32 = 0o1000;
-
-/// Refuses to follow a link that someone put where our file should be.
-pub(crate) const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-
-/// Makes the directory for the owner alone, and those above it; one that is there and open to others
-/// is closed to them.
-pub(crate) fn create_private(path: &Path) -> io::Result<()> {
+/// Makes the data directory for the owner alone, and those above it. Whoever named it may have named a
+/// link to it.
+fn create_private(path: &Path) -> io::Result<()> {
     create_synced(path)?;
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_dir() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotADirectory,
-            "it is a file where a directory belongs: move it away",
-        ));
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & OTHERS == 0 {
-        return Ok(());
-    }
-    if mode & STICKY != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "others write to this directory: choose one of the agent's own",
-        ));
-    }
-    tracing::warn!(
-        path = %path.display(),
-        mode = format!("{mode:04o}"),
-        "others could look into this directory of the agent: its mode is 0700 now"
-    );
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    own::close(&File::open(path)?, path)
 }
 
 /// What is synced inside a directory lasts only as long as the directory's own name, so that is
 /// synced too.
-fn create_synced(path: &Path) -> io::Result<()> {
+pub(crate) fn create_synced(path: &Path) -> io::Result<()> {
     if path.try_exists()? {
         return Ok(());
     }

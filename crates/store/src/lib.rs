@@ -8,6 +8,7 @@
 mod blobs;
 mod dir;
 mod ledger;
+pub mod own;
 mod quiet;
 mod room;
 mod state_file;

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use crate::own;
+
 const NAME: &str = "trial";
 const BLOCK: [u8; 4096] = [0; 4096];
 
@@ -18,7 +20,7 @@ pub fn try_room(dir: &Path, bytes: usize) -> io::Result<()> {
 /// A file in `dir` without a name: it is gone when it is closed, also when this process is killed.
 fn unnamed(dir: &Path) -> io::Result<File> {
     let path = dir.join(NAME);
-    let file = File::create(&path)?;
+    let file = own::make(&path, 0o600)?;
     fs::remove_file(&path)?;
     Ok(file)
 }

@@ -1,15 +1,17 @@
 //! Small files that are whole or refused: a checksum tells damage from absence.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use realm_manifest::identity::Hash;
 
-use crate::dir::{NOFOLLOW, sync_dir, temporary};
+use crate::{
+    dir::{sync_dir, temporary},
+    own,
+};
 
 /// Nothing kept this way is larger, unless its owner says so.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -99,10 +101,7 @@ impl StateFile {
             path: self.path.clone(),
             source,
         };
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(NOFOLLOW)
-            .open(&self.path);
+        let opened = own::open(OpenOptions::new().read(true), &self.path);
         let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -193,17 +192,7 @@ impl StateFile {
         }
         let write = || {
             let temporary = temporary(&self.path);
-            // What a crash left may have another mode.
-            match fs::remove_file(&temporary) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file: File = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .custom_flags(NOFOLLOW)
-                .open(&temporary)?;
+            let mut file = own::make(&temporary, 0o600)?;
             file.write_all(content)?;
             file.write_all(Hash::of(content).as_bytes())?;
             file.sync_all()?;

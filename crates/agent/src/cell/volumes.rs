@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use realm_manifest::{Volume, VolumeSource, report::Reason};
 use realm_runtime::Mount;
+use realm_store::own;
 
 use super::CellTask;
 use crate::reason::reason;
@@ -33,8 +34,11 @@ impl CellTask {
 
     fn named_volume(&self, name: &str) -> Result<PathBuf, Reason> {
         // The name was checked when the spec was: no separators, no dots.
-        let path = self.tools.volumes.join(self.key.0.as_str()).join(name);
-        match std::fs::create_dir_all(&path) {
+        let component = self.tools.volumes.join(self.key.0.as_str());
+        let path = component.join(name);
+        let dirs = [&self.tools.volumes, &component, &path];
+        let made = dirs.into_iter().try_for_each(|dir| own::dir(dir).map(drop));
+        match made {
             Ok(()) => Ok(path),
             Err(error) => Err(reason("volume", format!("volume {name}: {error}"), None)),
         }

@@ -67,6 +67,7 @@ impl Core {
             NetworkEvent::PeerConnected { key, link } => {
                 tracing::debug!(peer = %key, link = link.name(), "connected");
                 self.node.handle(Event::PeerConnected { peer: key }, now);
+                self.ask_for_later_start(key, now).await;
                 self.publish_sources().await;
             }
             NetworkEvent::PeerDisconnected { key } => {
@@ -75,6 +76,7 @@ impl Core {
                 self.publish_sources().await;
             }
             NetworkEvent::Frame { from, bytes } => {
+                self.look_for_later_start(from, &bytes, now);
                 self.node.handle(
                     Event::Frame {
                         from,

@@ -4,7 +4,6 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::Arc,
 };
@@ -18,6 +17,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use realm_store::own;
 
 /// The token's file in the data directory.
 pub const TOKEN_FILE: &str = "http.token";
@@ -83,7 +83,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 pub fn token(dir: &Path, random: impl FnOnce() -> io::Result<[u8; 32]>) -> io::Result<Arc<str>> {
     let path = dir.join(TOKEN_FILE);
     let mut bytes = Vec::new();
-    match std::fs::File::open(&path) {
+    match own::open(std::fs::OpenOptions::new().read(true), &path) {
         Ok(file) => {
             let most = u64::try_from(TOKEN_LETTERS).unwrap_or(u64::MAX) + 1;
             file.take(most).read_to_end(&mut bytes)?;
@@ -98,16 +98,7 @@ pub fn token(dir: &Path, random: impl FnOnce() -> io::Result<[u8; 32]>) -> io::R
     // A file that was cut short or changed is no token: whoever used it is told so by the answer.
     let token: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let new = dir.join(format!("{TOKEN_FILE}.new"));
-    // What a crash left may have another mode.
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = std::fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
+    let mut file = own::make(&new, 0o600)?;
     file.write_all(format!("{token}\n").as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&new, &path)?;

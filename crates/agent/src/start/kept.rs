@@ -81,15 +81,7 @@ impl Past {
 
 fn enroll(trust: &mut Trust, token: &str, key: &SecretKey) -> Result<(), StartError> {
     let token: InviteToken = token.trim().parse()?;
-    // A restart with the same flag finds the invite taken up already.
-    if trust
-        .claim()?
-        .is_some_and(|claim| claim.key == token.secret().public())
-    {
-        return Ok(());
-    }
-    trust.enroll(&token, key)?;
-    Ok(())
+    trust.enroll(&token, key).map_err(StartError::Enroll)
 }
 
 fn restore(

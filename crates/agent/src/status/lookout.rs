@@ -26,7 +26,20 @@ impl Scene<'_> {
             (*key != self.asked).then(|| ((*key, self.name(key)), report.at, seen))
         });
         alarms.extend(alarms::clocks(&self.name(&self.asked), clocks));
+        alarms.extend(alarms::unheard(self.silent()));
         alarms
+    }
+
+    /// How long ago the newest report came of each node that is here for a while, by the clock of the node
+    /// that was asked. One that just came back has had no time to say anything.
+    fn silent(&self) -> impl Iterator<Item = ((PublicKey, String), u64)> {
+        let now = self.view(&self.asked).last_seen;
+        let here = self.approved.keys().filter(|key| self.is_here(key));
+        here.filter_map(move |key| {
+            let view = self.view(key);
+            let age = now?.millis_since(view.last_seen?);
+            (view.settled && *key != self.asked).then(|| ((*key, self.name(key)), age))
+        })
     }
 
     /// By whose word a node is in, where the log does not name it: they keep it in also after they

@@ -104,7 +104,8 @@ async fn check_owner(connection: &Connection, realm: &Realm) -> Result<(u64, Vec
     let base = head::agreed(connection, realm).await?;
     let mut owners = Vec::new();
     let collect = |link: &Link| owners.extend(link.new_owner());
-    let owner = chain::walk(connection, realm, base.state.revision, collect).await?;
+    let end = chain::walk(connection, realm, base.state.revision, collect).await?;
+    let owner = end.owner;
     let mine = connection.owner_key();
     if owner == mine && base.state.owner == mine {
         return Ok((base.state.revision, owners));

@@ -11,11 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     commands::{Session, cell_args::LimitArgs},
     error::{CliError, Context as _, ExitCode, Result},
-    file,
+    token,
 };
-
-/// A token is shorter than this, whatever is in it.
-const MAX_TOKEN_BYTES: u64 = 16 * 1024;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -193,23 +190,30 @@ fn config(args: &Args, token: Option<String>, session: &Session) -> Result<Confi
 fn token(args: &Args) -> Result<Option<String>> {
     match (&args.enroll, &args.enroll_file) {
         (Some(token), _) => Ok(Some(token.clone())),
-        (None, Some(path)) => read_token(path).map(Some),
+        (None, Some(path)) => token::read(path).map(Some),
         (None, None) => Ok(None),
     }
 }
 
-async fn serve(config: Config, mut signals: Signals, session: &Session) -> Result<()> {
-    let data = config.data.clone();
-    let started = Agent::start(config).await;
-    let help = started.as_ref().err();
-    let help = help.and_then(|error| check::no_room(error, &data));
-    let mut agent = started
-        .context("the agent cannot start")
-        .map_err(|error| match help {
-            Some(help) => error.help(help),
-            None => error,
-        })
-        .map_err(|error| check::explained(error, &data))?;
+/// Runs the agent until it is told to stop; again where others remember a later start than this one.
+async fn serve(mut config: Config, mut signals: Signals, session: &Session) -> Result<()> {
+    loop {
+        let mut agent = begin(&config, session).await?;
+        let ended = until_it_ends(&mut agent, &mut signals).await;
+        if matches!(ended, Err(CoreEnded::LaterStart)) {
+            session.output.say("starting again");
+            agent.shutdown().await;
+            config.step_over_later_start = false;
+            continue;
+        }
+        return stop(agent, ended, signals, session).await;
+    }
+}
+
+async fn begin(config: &Config, session: &Session) -> Result<Agent> {
+    let data = &config.data;
+    let started = Agent::start(config.clone()).await;
+    let agent = started.map_err(|error| check::not_started(&error, data))?;
     let output = &session.output;
     output.say(format!("agent {}", agent.key));
     for address in agent.addresses().await {
@@ -220,20 +224,26 @@ async fn serve(config: Config, mut signals: Signals, session: &Session) -> Resul
     if !agent.has_owner() {
         output.say("no owner yet. Next: realm invite, then realm agent --enroll-file TOKEN");
     }
+    Ok(agent)
+}
+
+async fn until_it_ends(
+    agent: &mut Agent,
+    signals: &mut Signals,
+) -> std::result::Result<(), CoreEnded> {
     // Whoever starts what needs this node finds it then.
     tokio::select! {
         () = agent.announced() => {}
-        () = signals.stop() => return stop(agent, Ok(()), signals, session).await,
+        () = signals.stop() => return Ok(()),
     }
     // Without systemd there is nobody to tell.
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "systemd was not told");
     }
-    let ended = tokio::select! {
+    tokio::select! {
         () = signals.stop() => Ok(()),
         ended = agent.failed() => Err(ended),
-    };
-    stop(agent, ended, signals, session).await
+    }
 }
 
 /// Stops the agent in order, for the reason that is handed in.
@@ -252,25 +262,6 @@ async fn stop(
         // The second Ctrl-C does not wait.
         _ = signals.interrupt.recv() => Err(CliError::new(ExitCode::Interrupted, "stopped at once")),
     }
-}
-
-/// Reads an invite token from a file, or from standard input.
-pub fn read_token(path: &std::path::Path) -> Result<String> {
-    use std::io::Read as _;
-
-    let described = || format!("cannot read the token in {}", path.display());
-    let mut bytes = Vec::new();
-    if path.as_os_str() == "-" {
-        std::io::stdin()
-            .take(MAX_TOKEN_BYTES)
-            .read_to_end(&mut bytes)
-            .context(described())?;
-    } else {
-        bytes = file::read(path, MAX_TOKEN_BYTES)
-            .context(described())?
-            .ok_or_else(|| CliError::new(ExitCode::NotFound, described()))?;
-    }
-    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
 /// Where running agents say how they are reached: `XDG_RUNTIME_DIR/realm`.

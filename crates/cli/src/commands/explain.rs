@@ -239,6 +239,12 @@ const ENTRIES: &[Entry] = &[
         "Let the right one in: realm nodes approve KEY; keep the others out: realm nodes revoke KEY.",
     ),
     entry(
+        "unheard",
+        Of::Alarm,
+        "A node is here, and nothing new is heard of it: others remember a later start of it than the one that speaks, as where an older copy of its data directory was put back.",
+        "Start its agent again; it steps over the later start. docs/operating/backup.md has more.",
+    ),
+    entry(
         "name-used-twice",
         Of::Alarm,
         "Several approved nodes have one name, so it means none of them.",
@@ -293,6 +299,12 @@ const ENTRIES: &[Entry] = &[
         "The message says which rule. If the versions differ, upgrade: realm doctor.",
     ),
     entry(
+        "limit",
+        Of::Error,
+        "The node refuses what would be too much: for its disk, for artifact_mb in its config, or for what one node or one connection may ask. The message says which node, and how much room there is where that is known.",
+        "As the help beside it says: free space there, or ask another node: --via ADDR.",
+    ),
+    entry(
         "no-agent",
         Of::Error,
         "No agent of the realm could be reached.",
@@ -333,6 +345,12 @@ const ENTRIES: &[Entry] = &[
         Of::Error,
         "realm run: realm itself failed, before or beside the program.",
         "Look around: realm doctor.",
+    ),
+    entry(
+        "unsupported",
+        Of::Error,
+        "The node's version of realm cannot do that.",
+        "Upgrade the node: docs/operating/upgrade.md; or ask another one: --via ADDR.",
     ),
     entry(
         "usage",
@@ -416,71 +434,4 @@ fn as_json(entry: &Entry) -> serde_json::Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::BTreeSet, path::Path};
-
-    use super::*;
-
-    /// Every code that the sources give to a reason or an alarm.
-    fn given(dir: &Path, found: &mut BTreeSet<String>) {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                given(&path, found);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                let text = std::fs::read_to_string(&path).unwrap();
-                // The constants are those of the module of reasons.
-                let constants = path.ends_with("agent/src/reason.rs").then_some("&str = ");
-                for start in ["reason(", "code: "].into_iter().chain(constants) {
-                    let uses = text.split(start).skip(1);
-                    let codes = uses
-                        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
-                    found.extend(codes.map(str::to_owned));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_code_is_explained_once() {
-        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut codes = BTreeSet::new();
-        for name in ["agent", "planner"] {
-            given(&crates.join(name).join("src"), &mut codes);
-        }
-        assert!(
-            codes.contains("no-room") && codes.contains("trap"),
-            "{codes:?}"
-        );
-        codes.extend(ExitCode::TABLE.map(|(code, _)| code.name().to_owned()));
-        codes.extend(realm_rpc::ErrorCode::names().map(str::to_owned));
-        codes.remove("ok");
-        let explained: BTreeSet<String> =
-            ENTRIES.iter().map(|entry| entry.code.to_owned()).collect();
-        assert_eq!(explained.len(), ENTRIES.len(), "one twice");
-        let missing: Vec<_> = codes.difference(&explained).collect();
-        assert!(missing.is_empty(), "not explained: {missing:?}");
-        let stale: Vec<_> = explained.difference(&codes).collect();
-        assert!(stale.is_empty(), "nothing gives these: {stale:?}");
-    }
-
-    #[test]
-    fn the_list_has_whole_sentences() {
-        let first = first_sentence("It has not answered for 1.5 seconds. Nobody knows more.");
-        assert_eq!(first, "It has not answered for 1.5 seconds.");
-        for entry in all() {
-            let first = first_sentence(entry.means);
-            assert!(first.ends_with('.') && first.len() > 10, "{first:?}");
-        }
-    }
-
-    #[test]
-    fn who_mistypes_a_code_is_told_the_nearest() {
-        let help = unknown("NOROOM").help.unwrap();
-        assert!(help.starts_with("did you mean no-room?"), "{help}");
-        assert_eq!(
-            unknown("weather").help.unwrap(),
-            "see them all: realm explain"
-        );
-    }
-}
+mod tests;

@@ -1,10 +1,11 @@
 //! `realm history`: the realm's log of intents, verified from its first entry.
 
+use realm_identity::Hash;
 use realm_manifest::payload::Payload;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    chain::{self, Link},
+    chain::{self, End, Link},
     clock,
     commands::{Session, accept_loss, merge},
     connection::{self, Connection, rpc_failed},
@@ -64,6 +65,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     })
 }
 
+/// The agreed log, then what each branch of a fork says instead of what would come next.
 async fn list(
     from: u64,
     connection: &Connection,
@@ -71,27 +73,52 @@ async fn list(
     session: &Session,
 ) -> Result<ExitCode> {
     let mut links = Vec::new();
-    let visit = |link: &Link| {
-        if link.entry.seq >= from {
-            links.push(link.clone());
-        }
-    };
-    chain::walk(connection, realm, head_seq(connection).await?, visit).await?;
+    let visit = |link: &Link| links.push(link.clone());
+    let end = chain::walk(connection, realm, head_seq(connection).await?, visit).await?;
+    let fork = chain::fork(connection, realm, &end).await?;
+    links.retain(|link| link.entry.seq >= from);
     if session.output.json() {
-        for link in &links {
-            session.output.json_line(&json!({
-                "revision": link.entry.seq, "time": time(link), "kind": link.kind_name(),
-                "target": link.subject(), "gist": link.gist(), "hash": link.entry.hash(),
-                "message": link.note(),
-            }))?;
+        list_json(&links, None, session)?;
+        for branch in fork.iter().flat_map(|fork| &fork.branches) {
+            list_json(&branch.links, Some(branch.tip), session)?;
         }
         return Ok(ExitCode::Ok);
     }
+    table(&links, session)?;
+    let Some(fork) = fork else {
+        return Ok(ExitCode::Ok);
+    };
+    session.output.line(&format!(
+        "\nFORKED at revision {}: {} branches; nothing new is taken until one is kept: realm history merge",
+        fork.seq,
+        fork.branches.len()
+    ))?;
+    for branch in &fork.branches {
+        session
+            .output
+            .line(&format!("\nbranch {}", branch.tip.short()))?;
+        table(&branch.links, session)?;
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// Lines of one form; only those of an entry that is not agreed name a branch.
+fn list_json(links: &[Link], branch: Option<Hash>, session: &Session) -> Result<()> {
+    for link in links {
+        session.output.json_line(&json!({
+            "revision": link.entry.seq, "time": time(link), "kind": link.kind_name(),
+            "target": link.subject(), "gist": link.gist(), "hash": link.entry.hash(),
+            "message": link.note(), "branch": branch,
+        }))?;
+    }
+    Ok(())
+}
+
+fn table(links: &[Link], session: &Session) -> Result<()> {
     session.output.table(
         &["REVISION", "TIME", "KIND", "TARGET", "HASH", "MESSAGE"],
         links.iter().map(row).collect(),
-    )?;
-    Ok(ExitCode::Ok)
+    )
 }
 
 async fn show(
@@ -102,16 +129,15 @@ async fn show(
 ) -> Result<ExitCode> {
     let to = revision.min(head_seq(connection).await?);
     let mut found = None;
-    chain::walk(connection, realm, to, |link| {
+    let end = chain::walk(connection, realm, to, |link| {
         if link.entry.seq == revision {
             found = Some(link.clone());
         }
     })
     .await?;
-    let link = found.ok_or_else(|| {
-        CliError::new(ExitCode::NotFound, format!("no revision {revision}"))
-            .help("list them: realm history")
-    })?;
+    let Some(link) = found else {
+        return Err(missing(revision, &end, connection, realm).await?);
+    };
     let facts = facts(&link);
     if session.output.json() {
         session.output.object(&facts)?;
@@ -128,40 +154,80 @@ async fn show(
     Ok(ExitCode::Ok)
 }
 
+/// Why the agreed log, which was walked up to `end`, has no such revision.
+async fn missing(
+    revision: u64,
+    end: &End,
+    connection: &Connection,
+    realm: &Realm,
+) -> Result<CliError> {
+    let not_found = |message| CliError::new(ExitCode::NotFound, message);
+    if let Some(merge) = end.passed_by {
+        return Ok(not_found(format!(
+            "no revision {revision}: the merge, revision {merge}, passed over it"
+        ))
+        .help(format!("see what it kept: realm history show {merge}")));
+    }
+    // Before the first one there is nothing to fork.
+    let fork = match revision {
+        0 => None,
+        _ => chain::fork(connection, realm, end).await?,
+    };
+    Ok(match fork {
+        Some(fork) => not_found(format!(
+            "no revision {revision} is agreed: the log has forked at revision {}",
+            fork.seq
+        ))
+        .help("see the branches: realm history; end the fork: realm history merge"),
+        None => not_found(format!("no revision {revision}")).help("list them: realm history"),
+    })
+}
+
 async fn verify(connection: &Connection, realm: &Realm, session: &Session) -> Result<ExitCode> {
     let last = head_seq(connection).await?;
-    chain::walk(connection, realm, last, |_| {}).await?;
-    let forks = connection.operator.forks().await;
-    let forks = forks.map_err(|error| rpc_failed("the node does not tell its forks", &error))?;
+    // Not the number of the last one: a merge passes over some.
+    let mut verified: usize = 0;
+    let end = chain::walk(connection, realm, last, |_| verified += 1).await?;
+    let fork = chain::fork(connection, realm, &end).await?;
     let mark = realm.mark()?;
-    if last < mark && forks.is_empty() {
+    if last < mark && fork.is_none() {
         return Err(CliError::failed(format!(
             "the node's log ends at revision {last}, you have seen {mark}"
         ))
         .help("ask another node: --via ADDR"));
     }
     if session.output.json() {
-        let forks: Vec<_> = forks.iter().map(|fork| fork.seq).collect();
-        session
-            .output
-            .object(&json!({ "revision": last, "forks": forks }))?;
+        let forks: Vec<_> = fork.iter().map(|fork| fork.seq).collect();
+        session.output.object(&json!({
+            "revision": last, "verified": verified, "forks": forks,
+        }))?;
     } else {
         session.output.say(format!(
-            "✓ {last} intents from the first on, every one verified"
+            "✓ revision {last}: {} from the first on, every one verified",
+            intents(verified)
         ));
-        for fork in &forks {
-            let branches = fork.branches.len();
+        if let Some(fork) = &fork {
+            let links = fork.branches.iter().map(|branch| branch.links.len());
             session.output.say(format!(
-                "✗ fork at revision {}: {branches} branches  Next: realm history merge",
-                fork.seq
+                "✗ fork at revision {}: {} branches, {}  Next: realm history merge",
+                fork.seq,
+                fork.branches.len(),
+                intents(links.sum())
             ));
         }
     }
-    Ok(if forks.is_empty() {
+    Ok(if fork.is_none() {
         ExitCode::Ok
     } else {
         ExitCode::Differs
     })
+}
+
+fn intents(count: usize) -> String {
+    match count {
+        1 => "1 intent".to_owned(),
+        count => format!("{count} intents"),
+    }
 }
 
 async fn head_seq(connection: &Connection) -> Result<u64> {

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use realm_agent::trust::{self, Trust};
-use realm_identity::{InviteToken, PublicKey, format};
+use realm_identity::{PublicKey, format};
 use realm_store::DataDir;
 
 use crate::{
-    commands::{Session, agent},
+    commands::Session,
     connection,
     error::{CliError, Context as _, ExitCode, Result},
     output::confirm,
+    token,
 };
 
 #[derive(Debug, clap::Args)]
@@ -78,19 +79,17 @@ pub fn enroll(args: &EnrollArgs, session: &Session) -> Result<()> {
         .or(args.token.as_ref())
         .map_or("-", String::as_str);
     let text = if text == "-" {
-        agent::read_token("-".as_ref())?
+        token::read("-".as_ref())?
     } else {
         text.to_owned()
     };
-    let token: InviteToken = text
-        .parse()
-        .context_code(ExitCode::Usage, "this is not a usable invite token")?;
+    let token = token::parse(&text)?;
     let dir = open(args.data.as_ref(), session)?;
     let key = trust::node_key(&dir).context("cannot make the node's key")?;
     let mut trust = Trust::load(&dir).context("cannot read whom this node trusts")?;
     trust
         .enroll(&token, &key)
-        .context_code(ExitCode::NotAuthorised, "the invite was not taken up")?;
+        .map_err(|error| token::not_taken_up(&error))?;
     save_peers(&dir, &token.invite().addresses)?;
     session.output.say(format!(
         "✓ {} trusts {}",

@@ -9,7 +9,7 @@ use realm_planner::next_entry;
 use crate::{
     chain::{Branch, Forked, Link},
     clock,
-    commands::{Session, history},
+    commands::{Session, history, lifecycle},
     connection::{Connection, rpc_failed},
     error::{CliError, ExitCode, Result},
     head,
@@ -59,10 +59,8 @@ pub async fn run(
     let forks = forks.map_err(|error| rpc_failed("the node does not tell its forks", &error))?;
     let Some(fork) = forks.first() else {
         realm.remember_branches(&[]);
-        session
-            .output
-            .say("✓ the log has no fork: there is nothing to merge");
-        return Ok(ExitCode::Ok);
+        let revision = base.state.revision;
+        return report(Outcome::Unchanged { revision }, session);
     };
     let forked = Forked::read(fork, realm, base.head, base.state.owner)?;
     let tips = forked.branches.iter().map(|branch| branch.tip.short());
@@ -110,16 +108,24 @@ pub async fn run(
         );
     };
     drop(lock);
-    match sent.outcome(connection, realm, Durable::OnOne).await? {
-        Outcome::Done { revision, durable } => {
-            realm.remember_branches(&[]);
-            session.output.say(format!(
-                "✓ the fork is ended: revision {revision}, {durable}"
-            ));
-            Ok(ExitCode::Ok)
-        }
-        Outcome::Unchanged { .. } => Ok(ExitCode::Ok),
+    let outcome = sent.outcome(connection, realm, Durable::OnOne).await?;
+    realm.remember_branches(&[]);
+    report(outcome, session)
+}
+
+fn report(outcome: Outcome, session: &Session) -> Result<ExitCode> {
+    if session.output.json() {
+        // One form for all that signs.
+        lifecycle::report(outcome, "realm", session)?;
+        return Ok(ExitCode::Ok);
     }
+    session.output.say(match outcome {
+        Outcome::Done { revision, durable } => {
+            format!("✓ the fork is ended: revision {revision}, {durable}")
+        }
+        Outcome::Unchanged { .. } => "✓ the log has no fork: there is nothing to merge".to_owned(),
+    });
+    Ok(ExitCode::Ok)
 }
 
 /// The branch that was asked for, else the longest; of equally long ones the first to be signed.

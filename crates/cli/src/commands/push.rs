@@ -286,7 +286,10 @@ async fn upload(
     connection: &Connection,
     session: &Session,
 ) -> Result<()> {
-    let failed = |error| rpc_failed("the program could not be uploaded", &error);
+    let failed = |error| {
+        let node = connection.described();
+        rpc_failed(format!("the program could not be sent to {node}"), &error)
+    };
     let (resumed, sent) = send(local, name, connection, session)
         .await
         .map_err(failed)?;

@@ -75,13 +75,25 @@ fn a_full_disk_refuses_with_words_and_loses_nothing() {
         assert_ne!(refused.code, 0, "{}", refused.stdout);
         let words = refused.stderr.to_lowercase();
         assert!(words.contains("space") || words.contains("disk"), "{words}");
+        // Which node it was, where there may be many.
+        assert!(refused.stderr.contains(&one), "{}", refused.stderr);
+        refused.stderr
     };
     ok(&["push", "ticker", &guest("ticker.wasm"), "--wait"]);
 
     // More than fits: refused, and what was received is given back.
     let large = realm.path().join("large.wasm");
     fs::write(&large, large_module(40 * 1024 * 1024)).unwrap();
-    refused(&["push", "large", large.to_str().unwrap()]);
+    let words = refused(&["push", "large", large.to_str().unwrap()]);
+    for part in [
+        "error[limit]: ",
+        "free on its disk",
+        "help: free space",
+        "--via ADDR",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert!(realm.ok(&["explain", "limit"]).contains("limit (error)"));
     let fits = realm.path().join("fits.wasm");
     fs::write(&fits, large_module(6 * 1024 * 1024)).unwrap();
     ok(&["push", "fits", fits.to_str().unwrap()]);

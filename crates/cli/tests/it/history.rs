@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use realm_testkit::Cluster;
+use serde_json::{Value, json};
 
 use crate::{cluster, guest};
 
@@ -77,22 +78,16 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
         assert!(said.contains("realm history merge"), "{said}");
         assert!(!said.contains("again"), "{said}");
     }
-    assert_eq!(realm.run(&["history", "verify", "--via", &one]).code, 3);
+    the_fork_is_told(&realm, &one);
 
     let asked = realm.run(&["history", "merge", "--via", &one]);
     assert_eq!(asked.code, 2, "nobody can confirm: {}", asked.stderr);
     assert!(asked.stderr.contains("2 branches"), "{}", asked.stderr);
-    let merged = realm.run(&[
-        "history",
-        "merge",
-        "--yes",
-        "-m",
-        "both sides",
-        "--via",
-        &one,
-    ]);
-    assert_eq!(merged.code, 0, "{}", merged.stderr);
-    assert!(merged.stderr.contains("revision 5"), "{}", merged.stderr);
+    let merge = ["history", "merge", "--yes", "--via", &one];
+    let merged = realm.ok(&[&merge[..], &["-m", "both sides", "-o", "json"]].concat());
+    let merged: Value = serde_json::from_str(&merged).unwrap();
+    let signed = json!({ "subject": "realm", "revision": 5, "changed": true });
+    assert_eq!(merged, signed);
     for name in ["one", "two"] {
         let status = realm.wait_status(name, "the fork is over", |status| {
             status["forked"] == false && status["revision"] == 5
@@ -134,6 +129,148 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
     let nothing = realm.run(&["history", "merge", "--via", &one]);
     assert_eq!(nothing.code, 0);
     assert!(nothing.stderr.contains("no fork"), "{}", nothing.stderr);
+    let nothing = realm.ok(&["history", "merge", "-o", "json", "--via", &one]);
+    let nothing: Value = serde_json::from_str(&nothing).unwrap();
+    let unchanged = json!({ "subject": "realm", "revision": 7, "changed": false });
+    assert_eq!(nothing, unchanged);
+}
+
+/// What `realm history` says while revision 2 exists twice, with one more intent on one side and two on
+/// the other.
+fn the_fork_is_told(realm: &Cluster, via: &str) {
+    let listed = realm.ok(&["history", "--via", via]);
+    for words in [
+        "FORKED at revision 2: 2 branches",
+        "realm history merge",
+        "left",
+        "right2",
+    ] {
+        assert!(listed.contains(words), "{words}: {listed}");
+    }
+    let lines = lines(realm, via);
+    let keys =
+        |line: &Value| -> Vec<String> { line.as_object().unwrap().keys().cloned().collect() };
+    assert!(
+        lines.iter().all(|line| keys(line) == keys(&lines[0])),
+        "one form"
+    );
+    let (agreed, branches): (Vec<&Value>, Vec<&Value>) =
+        lines.iter().partition(|line| line["branch"].is_null());
+    assert_eq!(agreed.len(), 1, "{agreed:?}");
+    assert_eq!(agreed[0]["target"], "before");
+    let mut tips: Vec<&str> = branches
+        .iter()
+        .map(|line| line["branch"].as_str().unwrap())
+        .collect();
+    tips.dedup();
+    assert_eq!((branches.len(), tips.len()), (5, 2), "{branches:?}");
+
+    let shown = realm.run(&["history", "show", "2", "--via", via]);
+    assert_eq!(shown.code, 5, "{}", shown.stderr);
+    assert!(
+        shown.stderr.starts_with("error[not-found]: "),
+        "{}",
+        shown.stderr
+    );
+    let none = realm.run(&["history", "show", "0", "--via", via]);
+    assert_eq!(none.code, 5, "{}", none.stderr);
+    for words in ["forked at revision 2", "realm history merge"] {
+        assert!(shown.stderr.contains(words), "{}", shown.stderr);
+    }
+    let verified = realm.run(&["history", "verify", "-o", "json", "--via", via]);
+    assert_eq!(verified.code, 3);
+    let verified: Value = serde_json::from_str(&verified.stdout).unwrap();
+    assert_eq!(
+        verified,
+        json!({ "revision": 1, "verified": 1, "forks": [2] })
+    );
+}
+
+fn lines(realm: &Cluster, via: &str) -> Vec<Value> {
+    let listed = realm.ok(&["history", "-o", "json", "--via", via]);
+    let lines = listed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    lines.collect()
+}
+
+#[test]
+fn a_merge_passes_over_the_revisions_of_a_longer_branch() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.add_node("two", &[]);
+    realm.wait_ready("one");
+    realm.wait_ready("two");
+    push(&realm, "before", "one", &["--wait"]);
+    let fresh = realm.path().join("other-state");
+    copy_dir(&realm.path().join("state"), &fresh);
+    let other = ["--state-dir", fresh.to_str().unwrap()];
+    realm.stop("two");
+    push(&realm, "left", "one", &[]);
+    realm.stop("one");
+    realm.start("two");
+    for name in ["right", "right2"] {
+        push(&realm, name, "two", &other);
+    }
+    realm.start("one");
+    realm.wait_status("one", "the fork shows", |status| status["forked"] == true);
+    let via = realm.address("one");
+    let listed = lines(&realm, &via);
+    let left = listed.iter().find(|line| line["target"] == "left").unwrap();
+    let keep = ["--keep", left["branch"].as_str().unwrap()];
+    let merge = [
+        "history",
+        "merge",
+        "--yes",
+        "--reapply",
+        "none",
+        "--via",
+        &via,
+    ];
+    let merged = realm.run(&[&merge[..], &keep].concat());
+    assert!(
+        merged.stderr.contains("✓ the fork is ended: revision 4"),
+        "{}",
+        merged.stderr
+    );
+    assert_eq!(merged.code, 0);
+
+    let revisions: Vec<u64> = lines(&realm, &via)
+        .iter()
+        .map(|line| line["revision"].as_u64().unwrap())
+        .collect();
+    assert_eq!(revisions, [1, 2, 4]);
+    let shown = realm.run(&["history", "show", "3", "--via", &via]);
+    assert_eq!(shown.code, 5, "{}", shown.stderr);
+    assert!(
+        shown.stderr.starts_with("error[not-found]: "),
+        "{}",
+        shown.stderr
+    );
+    assert!(
+        shown
+            .stderr
+            .contains("help: see what it kept: realm history show 4"),
+        "{}",
+        shown.stderr
+    );
+    assert!(
+        realm
+            .ok(&["history", "show", "4", "--via", &via])
+            .contains("merge")
+    );
+    let verified = realm.run(&["history", "verify", "--via", &via]);
+    assert!(
+        verified.stderr.contains("✓ revision 4: 3 intents"),
+        "{}",
+        verified.stderr
+    );
+    let verified = realm.ok(&["history", "verify", "-o", "json", "--via", &via]);
+    let verified: Value = serde_json::from_str(&verified).unwrap();
+    assert_eq!(
+        verified,
+        json!({ "revision": 4, "verified": 3, "forks": [] })
+    );
 }
 
 #[test]

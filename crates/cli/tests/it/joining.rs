@@ -60,16 +60,46 @@ fn an_invite_is_used_once_and_expires() {
     let enroll = |token: &str, name: &str, env: &[(&str, &str)]| {
         realm.run_with(&["enroll", token.trim(), "--data", &data(name)], env)
     };
-    let bad = enroll("realm-invite:AAAA", "late", &[]);
+    // The agent says the same of a token as the command does.
+    let both = |token: &str, env: &[(&str, &str)]| {
+        let enrolled = enroll(token, "late", env);
+        let (path, file) = (data("late"), realm.path().join("late.token"));
+        std::fs::write(&file, token).unwrap();
+        let (file, http) = (file.display().to_string(), ["--http", "127.0.0.1:0"]);
+        let agent = [
+            "agent",
+            "--no-mdns",
+            "--data",
+            &path,
+            "--enroll-file",
+            &file,
+        ];
+        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+        let started = realm.run_with(&[&agent[..], &listen, &http].concat(), env);
+        assert_eq!(started.code, enrolled.code, "{}", started.stderr);
+        assert!(
+            started.stderr.ends_with(&enrolled.stderr),
+            "{}",
+            started.stderr
+        );
+        assert!(
+            enrolled.stderr.contains("realm invite\n"),
+            "{}",
+            enrolled.stderr
+        );
+        enrolled
+    };
+    let bad = both("realm-invite:AAAA", &[]);
     assert_eq!(bad.code, 2, "{}", bad.stderr);
 
     let invite = ["invite", "--quiet", "--name", "two", "--ttl", "10m"];
     let token = realm.ok(&[&invite[..], &["--bootstrap", &one]].concat());
     if let Some(library) = faketime() {
-        let tomorrow = [("LD_PRELOAD", library.as_str()), ("FAKETIME", "+1d")];
-        let late = enroll(&token, "late", &tomorrow);
-        assert_eq!(late.code, 4, "{}", late.stderr);
-        assert!(late.stderr.contains("expired"), "{}", late.stderr);
+        for (day, words) in [("-1d", "not valid yet"), ("+1d", "expired")] {
+            let refused = both(&token, &[("LD_PRELOAD", &library), ("FAKETIME", day)]);
+            assert_eq!(refused.code, 4, "{}", refused.stderr);
+            assert!(refused.stderr.contains(words), "{}", refused.stderr);
+        }
         assert!(!realm.data("late").join("owner.pin").exists());
     }
     // In time, by two: the second one brings nobody in, and is told to the owner.

@@ -21,6 +21,27 @@ fn texts(lines: &[Value]) -> Vec<&str> {
 }
 
 #[test]
+fn no_letter_of_a_line_is_lost_or_obeyed() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let via = realm.address("one");
+    let word = "\u{1b}[31m\u{9b}2J\u{7f}\u{202e}ü";
+    let push = ["push", "hello", &guest("hello.wasm"), "--arg", word];
+    realm.ok(&[&push[..], &["--wait", "--via", &via]].concat());
+    let said = format!("arg {word}");
+    assert!(texts(&logs(&realm, &["hello"])).contains(&said.as_str()));
+    for form in ["json", "text"] {
+        let raw = realm.ok(&["logs", "hello", "-o", form, "--via", &via]);
+        let obeyed = |letter: char| (letter.is_control() && letter != '\n') || letter == '\u{202e}';
+        assert!(
+            !raw.contains(obeyed) && !raw.contains('\u{fffd}'),
+            "{raw:?}"
+        );
+    }
+}
+
+#[test]
 fn tail_gives_that_many_and_previous_the_run_before() {
     let mut realm = cluster();
     realm.add_node("one", &[]);

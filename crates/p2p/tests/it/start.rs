@@ -56,7 +56,7 @@ async fn what_runs_on_the_networks_thread_ends_in_order_after_it() {
     handle.shutdown().await;
     assert!(task.is_finished(), "shutdown waits for it");
     assert_eq!(said.await.unwrap(), (true, Some("realm-p2p".to_owned())));
-    let late = handle.spawn(std::future::pending());
+    let late = handle.spawn(std::future::pending::<()>());
     assert!(late.await.unwrap_err().is_cancelled());
 }
 

@@ -45,7 +45,8 @@ pub enum BlobError {
     #[error("the pull of {} has ended: begin it anew", .0.short())]
     PullEnded(Hash),
     #[error(
-        "{size} bytes do not fit: artifacts may take {budget} bytes and {used} are in use; remove components or raise artifact_mb"
+        "{} do not fit: artifacts may take {} and {} are in use; remove components or raise artifact_mb",
+        size_text(*size), size_text(*budget), size_text(*used)
     )]
     Budget { size: u64, used: u64, budget: u64 },
     /// In bytes. `reserve` of what is `free` is never taken by artifacts.

@@ -11,7 +11,7 @@ use realm_manifest::identity::{Artifact, Hash, canonical};
 use sha2::{Digest as _, Sha256};
 
 use super::BlobError;
-use crate::dir::NOFOLLOW;
+use crate::own;
 
 const META_MAX: u64 = 1024;
 pub(super) const COPY_BYTES: usize = 64 * 1024;
@@ -47,19 +47,14 @@ pub(super) fn with(path: &Path, kind: &str) -> PathBuf {
 }
 
 pub(super) fn private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(NOFOLLOW)
-        .open(path)
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    own::open(options.mode(0o600), path)
 }
 
 /// The descriptor; None where there is no file.
 pub(super) fn read_meta(path: &Path, sha256: &Hash) -> Result<Option<Artifact>, BlobError> {
-    let file = match File::open(path) {
+    let file = match own::open(OpenOptions::new().read(true), path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(BlobError::at(path)(error)),
@@ -103,10 +98,7 @@ pub(super) fn remove_partial(base: &Path) -> io::Result<()> {
 
 /// SHA-256 and size.
 pub(super) fn digest_of(path: &Path) -> io::Result<(Hash, u64)> {
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(NOFOLLOW)
-        .open(path)?;
+    let mut file = own::open(OpenOptions::new().read(true), path)?;
     let (mut sha256, mut size) = (Sha256::new(), 0u64);
     let mut buffer = vec![0; COPY_BYTES];
     loop {

@@ -15,7 +15,7 @@ use std::{
 
 use redb::{BackendError, StorageBackend, backends::FileBackend};
 
-use crate::dir::NOFOLLOW;
+use crate::own;
 
 /// Opens the two byte stores of one ledger, again and again: after a failed write the database
 /// must be opened anew.
@@ -42,14 +42,9 @@ impl LedgerStorage for Files {
 
 /// A file for the owner alone, made where it is missing.
 pub(super) fn open(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(NOFOLLOW)
-        .open(path)?;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let file = own::open(options.mode(0o600), path)?;
     Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
 }
 

@@ -2,14 +2,14 @@
 
 use std::{error::Error, fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use realm_agent::{Config, Local};
-use realm_identity::InviteToken;
+use realm_agent::{Config, Local, StartError};
 use realm_manifest::{ComponentSpec, Limits};
 
 use super::Args;
 use crate::{
     artifact::LocalArtifact,
     error::{CliError, Context as _, ExitCode, Result},
+    token,
 };
 
 /// The first key that comes is trusted for a day at most: whoever sets a node up is there by then.
@@ -36,11 +36,8 @@ pub fn check(config: &Config) -> Result<()> {
             CliError::new(ExitCode::Usage, message).help("for example --trust-first-use 10m")
         );
     }
-    if let Some(token) = &config.enroll {
-        token
-            .parse::<InviteToken>()
-            .context_code(ExitCode::Usage, "this is not an invite token")
-            .map_err(|error| error.help("make one where the owner's key is: realm invite"))?;
+    if let Some(text) = &config.enroll {
+        token::parse(text)?;
     }
     Ok(())
 }
@@ -77,8 +74,20 @@ pub fn local(args: &Args) -> Result<Option<Local>> {
     Ok(Some(Local { file, limits }))
 }
 
+/// Why an agent did not start, and what to do.
+pub fn not_started(error: &StartError, data: &Path) -> CliError {
+    if let StartError::Enroll(refused) = error {
+        return token::not_taken_up(refused);
+    }
+    let said = CliError::failed("the agent cannot start").because(error);
+    match no_room(error, data) {
+        Some(help) => said.help(help),
+        None => explained(said, data),
+    }
+}
+
 /// What to do about a disk that has no room for what an agent writes on its start.
-pub fn no_room(error: &(dyn Error + 'static), data: &Path) -> Option<String> {
+fn no_room(error: &(dyn Error + 'static), data: &Path) -> Option<String> {
     let mut chain = std::iter::successors(Some(error), |error| (*error).source());
     let is_full = chain.any(|error| {
         let io = error.downcast_ref::<io::Error>();
@@ -94,7 +103,7 @@ pub fn no_room(error: &(dyn Error + 'static), data: &Path) -> Option<String> {
 }
 
 /// Adds what to do where the data directory is one that others write to.
-pub fn explained(error: CliError, data: &Path) -> CliError {
+fn explained(error: CliError, data: &Path) -> CliError {
     let mode = fs::metadata(data).map(|data| data.permissions().mode());
     let is_shared = mode.is_ok_and(|mode| mode & STICKY != 0 && mode & 0o022 != 0);
     if !is_shared || error.help.is_some() {

@@ -1,6 +1,9 @@
 //! What the realm needs of this person: a key, a node that answers, clocks that agree, one version.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use realm_identity::{PublicKey, Signed};
 use realm_manifest::report::NodeReport;
@@ -141,12 +144,19 @@ fn clocks(status: &Status, survey: &Survey) -> Finding {
         .iter()
         .map(|node| (node.key, node.name.as_str()))
         .collect();
+    let unheard: BTreeSet<PublicKey> = status
+        .alarms
+        .iter()
+        .filter(|alarm| alarm.code == "unheard")
+        .flat_map(|alarm| alarm.nodes.iter().copied())
+        .collect();
     let mut wrong = Vec::new();
     let mut compared = 0;
     for (key, sighting) in survey
         .nodes
         .iter()
-        .filter(|(_, sighting)| sighting.view.present)
+        // An old report says nothing of a clock; that none is newer is an alarm of its own.
+        .filter(|(key, sighting)| sighting.view.present && !unheard.contains(key))
     {
         let wire = sighting.report.as_deref().unwrap_or_default();
         let Ok(report) = Signed::<NodeReport>::from_wire(wire) else {
