@@ -58,7 +58,11 @@ pub async fn walk(
         }
         for intent in part {
             let link = Link::read(&intent, realm)?;
-            link.follows(end.next, end.head, end.owner)?;
+            link.follows(end.next, end.head, end.owner)
+                .map_err(|refusal| match link.entry.seq > end.next {
+                    true => partial(end.next),
+                    false => refusal,
+                })?;
             visit(&link);
             end.owner = link.new_owner().unwrap_or(end.owner);
             end.head = link.entry.hash();
@@ -75,11 +79,15 @@ async fn merge_beyond(connection: &Connection, realm: &Realm, end: &End, to: u64
     let link = link
         .transpose()?
         .filter(|link| link.entry.seq > to && link.follows(end.next, end.head, end.owner).is_ok());
-    let ended = || {
-        CliError::failed(format!("the node's log ends before revision {}", end.next))
-            .help("it keeps a checkpoint only: ask another node with --via ADDR")
-    };
-    Ok(link.ok_or_else(ended)?.entry.seq)
+    Ok(link.ok_or_else(|| partial(end.next))?.entry.seq)
+}
+
+/// A node that found nobody with the whole log when it came in has it from a checkpoint on.
+fn partial(lacks: u64) -> CliError {
+    CliError::failed(format!(
+        "the node does not have revision {lacks} of the log"
+    ))
+    .help("it has the log from a checkpoint on: ask another node with --via ADDR")
 }
 
 async fn history(connection: &Connection, from: u64, to: u64) -> Result<Vec<Intent>> {

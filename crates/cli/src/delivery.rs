@@ -218,5 +218,7 @@ fn not_submitted(connection: &Connection, realm: &Realm, error: &RpcError) -> Cl
         format!("the intent was signed, but not acknowledged by {node}"),
         error,
     )
-    .help("run the command again: the same intent is sent once more")
+    .help(
+        "run the command again: the same intent is sent once more, to another node with --via ADDR",
+    )
 }

@@ -102,8 +102,9 @@ fn one(scene: &Scene<'_>) -> ComponentStatus {
         crashing: crashing(scene),
     };
     let cells = scene.cells.iter();
-    let mut current = cells
-        .clone()
+    // Of what is away nobody knows what it does now.
+    let mut current = scene
+        .live()
         .filter(|(key, cell)| scene.is_current(key, cell));
     let remark = current.find_map(|(_, cell)| cell.reason.clone());
     let (state, reason) = judge(scene, &tally, remark);

@@ -225,9 +225,10 @@ pub enum Effect {
         token: Token,
         result: Result<Accepted, Refusal>,
     },
-    /// This node is in a realm now. Already on disk.
+    /// This node is in a realm now, by the word of `owner`: its founder, or who owned it later. Already on disk.
     RealmJoined {
         realm: RealmId,
+        owner: PublicKey,
         genesis: Vec<u8>,
     },
     /// The agreed head moved, forward except right after [`Effect::Forked`]. Already on disk.

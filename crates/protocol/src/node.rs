@@ -227,7 +227,7 @@ impl<F: Fold + Clone> Node<F> {
                 entry,
                 payload,
             } => self.submit(token, &entry, payload),
-            Event::Found { genesis } => self.adopt(&genesis),
+            Event::Found { genesis } => self.found(&genesis, now),
             Event::Persisted { token } => self.persisted(token, now),
             Event::PersistFailed { token } => self.persist_failed(token, now),
             Event::Approved { nodes } => self.approve(nodes, now),

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use realm_identity::{Claim, PublicKey, Signed, VerifiedClaim, WitnessedClaim};
+use realm_identity::{Claim, PublicKey, RealmId, Signed, VerifiedClaim, WitnessedClaim};
 use realm_manifest::report::NodeReport;
 use realm_planner::State;
-use realm_protocol::{Effect, Event, Log, MemberState, Now, Offence};
+use realm_protocol::{Effect, Event, MemberState, Now, Offence};
 use realm_rpc::{ErrorCode, RpcError, Submitted};
 
 use super::{Core, Seen};
@@ -48,7 +48,11 @@ impl Core {
                 self.ledger.commit(Some(token), ops).await;
             }
             Effect::SubmitResult { token, result } => self.submit_result(token, result),
-            Effect::RealmJoined { realm, genesis } => self.joined(realm, &genesis, now).await,
+            Effect::RealmJoined {
+                realm,
+                owner,
+                genesis,
+            } => self.joined((realm, owner), &genesis, now).await,
             Effect::HeadAdvanced { seq, state, .. } => self.head_advanced(seq, &state, now).await,
             Effect::Forked { seq, .. } => {
                 self.forked = true;
@@ -134,14 +138,10 @@ impl Core {
         let _ = reply.send(answer);
     }
 
-    async fn joined(&mut self, realm: realm_identity::RealmId, genesis: &[u8], now: Now) {
+    async fn joined(&mut self, (realm, owner): (RealmId, PublicKey), genesis: &[u8], now: Now) {
         if let Ok(genesis) = Signed::<realm_identity::Genesis>::from_wire(genesis) {
-            // An invite names the realm; its founder may have handed it on since, as to the pinned owner.
-            let pin = self.trust.pin();
-            let is_named = pin.realm() == Some(realm);
-            let owners = self.node.log().map(Log::owners).unwrap_or_default();
-            let pinned = pin.owner().filter(|owner| owners.contains(owner));
-            let owner = pinned.unwrap_or(genesis.owner());
+            // An invite names the realm; its founder may have handed it on since.
+            let is_named = self.trust.pin().realm() == Some(realm);
             if !is_named && let Err(error) = self.trust.offer(owner, realm, now.wall) {
                 tracing::error!(error = chain(&error), "the realm is not the pinned one");
                 return;

@@ -204,6 +204,13 @@ fn a_node_joins_by_an_invite_of_whom_the_realm_was_handed_to() {
     realm.ok(&["key", "rotate", "--yes", "--via", &one]);
     realm.add_agent("three", &["--enroll-file", &token.display().to_string()]);
     realm.wait_ready("three");
+    // Each of them can show the whole way to somebody who knows nothing of it.
+    realm.ok(&["scale", "ticker=2", "--via", &one]);
+    for node in ["two", "three"] {
+        let via = realm.address(node);
+        realm.wait_status(node, "the last change", |status| status["revision"] == 5);
+        realm.ok(&["history", "verify", "--via", &via]);
+    }
 }
 
 #[test]

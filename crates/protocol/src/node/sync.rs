@@ -213,8 +213,15 @@ impl<F: Fold + Clone> Node<F> {
             return self.warn(from, Offence::MalformedFrame);
         };
         if self.may_join(&genesis, genesis.owner()) {
-            self.adopt(wire);
+            self.adopt(&genesis, genesis.owner(), now);
             self.ask_for_entries(from, now);
+        }
+    }
+
+    /// The realm that this node was given by whoever operates it.
+    pub(super) fn found(&mut self, wire: &[u8], now: Now) {
+        if let Ok(genesis) = Signed::<Genesis>::from_wire(wire) {
+            self.adopt(&genesis, genesis.owner(), now);
         }
     }
 
@@ -227,24 +234,23 @@ impl<F: Fold + Clone> Node<F> {
         }
     }
 
-    /// Makes `wire` this node's realm.
-    pub(super) fn adopt(&mut self, wire: &[u8]) {
-        let Ok(genesis) = Signed::<Genesis>::from_wire(wire) else {
-            return;
-        };
+    /// Makes this node's realm that of `genesis`, by the word of `owner`.
+    fn adopt(&mut self, genesis: &Signed<Genesis>, owner: PublicKey, now: Now) {
         if self.log.is_some() || genesis.check().is_err() {
             return;
         }
-        let realm = genesis.realm_id();
-        let mut log = Log::new(genesis, self.fold.clone());
+        let (realm, wire) = (genesis.realm_id(), genesis.to_wire());
+        let mut log = Log::new(genesis.clone(), self.fold.clone());
         log.mutation = self.config.mutation;
         self.log = Some(log);
-        self.writes.write([Op::Genesis {
-            wire: wire.to_vec(),
-        }]);
+        if let Some(newcomer) = &mut self.newcomer {
+            newcomer.came = Some(now.mono);
+        }
+        self.writes.write([Op::Genesis { wire: wire.clone() }]);
         self.writes.hold(Effect::RealmJoined {
             realm,
-            genesis: wire.to_vec(),
+            owner,
+            genesis: wire,
         });
     }
 
@@ -269,22 +275,21 @@ impl<F: Fold + Clone> Node<F> {
         if !ours || !self.config.pins.contains(&author) {
             return;
         }
-        match Log::from_checkpoint(&checkpoint, &self.config.pins, self.fold.clone()) {
-            Ok(log) => {
-                let (realm, genesis) = (log.realm(), checkpoint.genesis.clone());
-                if self.log.is_none() {
-                    self.writes.hold(Effect::RealmJoined {
-                        realm,
-                        genesis: genesis.clone(),
-                    });
-                }
-                self.log = Some(log);
-                self.writes
-                    .write([Op::Genesis { wire: genesis }, Op::Checkpoint { checkpoint }]);
-                self.ask_for_entries(from, now);
-            }
-            Err(_) => self.warn(from, Offence::BadCheckpoint),
+        let pins = &self.config.pins;
+        let Ok(log) = Log::from_checkpoint(&checkpoint, pins, self.fold.clone()) else {
+            return self.warn(from, Offence::BadCheckpoint);
+        };
+        let mut newcomer = self.newcomer.iter();
+        if self.log.is_none() {
+            // It vouches for the realm, whose first entry this node could not trust by itself.
+            self.adopt(&genesis, author, now);
+        } else if newcomer.any(|newcomer| newcomer.wants_the_whole_log(now.mono)) {
+            return;
+        } else {
+            self.log = Some(log);
+            self.writes.write([Op::Checkpoint { checkpoint }]);
         }
+        self.ask_for_entries(from, now);
     }
 
     pub(super) fn get_entry(&mut self, from: PublicKey, hash: Hash) {

@@ -172,6 +172,9 @@ fn forgeries(original: &Original, rng: &mut SmallRng) -> Vec<(Class, Vec<u8>, Op
     made
 }
 
+/// A node that came into a realm waits for the whole log for less.
+const WHOLE_LOG_MS: u64 = 10_000;
+
 /// The genuine message again: to the node that has it, to the same one started again, and to nodes
 /// of another realm and of none.
 fn replay(original: &Original, node: &mut Host, whose: &str, tally: &mut Tally) {
@@ -181,6 +184,16 @@ fn replay(original: &Original, node: &mut Host, whose: &str, tally: &mut Tally) 
     ) {
         // These leave nothing in the node: what makes them good once is in the forgeries.
         return;
+    }
+    if original.way == Way::Checkpoint {
+        // The first one vouches for the realm; the log begins at one when nobody had more for a while.
+        node.mono += WHOLE_LOG_MS;
+        node.offer(
+            original.way,
+            original.from,
+            &original.wire,
+            &original.payload,
+        );
     }
     let again = Host::new(public(OWNER), node.disk.clone());
     let is_lasting = matches!(

@@ -272,6 +272,8 @@ fn who_was_told_of_any_owner_follows_the_realm_to_its_last_one() {
                 let follows = node.is_caught_up();
                 if follows {
                     let log = node.log().unwrap();
+                    // All of it, so that it can show others how the realm came to its owner.
+                    assert_eq!(log.agreed(1).count() as u64, head.seq, "{context}");
                     assert_eq!(
                         (log.head(), log.owner()),
                         (head, public(rotations)),
@@ -292,6 +294,52 @@ fn who_was_told_of_any_owner_follows_the_realm_to_its_last_one() {
                 }
             }
         }
+    }
+}
+
+/// A node whose log begins at the head of node 0, as one has that came in when nobody had more.
+fn partial(net: &Net) -> Node<Chain> {
+    let log = net.nodes[0].log().unwrap();
+    let config = Config {
+        key: key(0, 0),
+        realm: Some(log.realm()),
+        pins: vec![log.owner()],
+        boot_id: 2,
+        seed: 1,
+        mutation: None,
+    };
+    let restored = Restored {
+        genesis: Some(log.genesis().to_wire()),
+        checkpoint: log.checkpoint(),
+        caught_up: true,
+        ..Restored::default()
+    };
+    Node::new(config, Chain, restored, net.now()).unwrap()
+}
+
+#[test]
+fn a_checkpoint_is_begun_at_where_nobody_has_more() {
+    for realm in [true, false] {
+        let mut net = Net::new(1);
+        let rotate = client::rotate(net.nodes[0].log().unwrap(), &secret(0), public(1));
+        submit(&mut net, rotate);
+        let push = client::push(net.nodes[0].log().unwrap(), &secret(1), b"work");
+        submit(&mut net, push);
+        net.nodes[0] = partial(&net);
+        let told = Told { realm, owner: 1 };
+        let node = newcomer(told, &net);
+        net.nodes.push(node);
+        approve_without(&mut net, 0..2, None);
+        net.connect(1);
+        net.run(4_000);
+        assert!(
+            net.nodes[1].log().unwrap().is_empty(),
+            "{told:?}: it waits for all"
+        );
+        net.run(60_000);
+        let log = net.nodes[1].log().unwrap();
+        assert_eq!((log.head().seq, log.agreed(1).count()), (2, 1), "{told:?}");
+        assert!(net.nodes[1].is_caught_up(), "{told:?}");
     }
 }
 
