@@ -1,7 +1,7 @@
 //! What intents do to the state.
 
 use realm_manifest::{
-    identity::{Entry, Hash, PublicKey, Target, Timestamp},
+    identity::{Entry, Hash, Target, Timestamp},
     payload::{Merge, NodeFacts, Note, Payload, Restart, Run, Scale},
 };
 use realm_planner::{FoldError, SetBy, Standing, State, fold as folding, next_entry};
@@ -64,61 +64,6 @@ fn a_component_is_pushed_scaled_stopped_restarted_and_removed() {
         fold(&removed, target("web"), &Payload::Remove(Note::default())),
         Err(FoldError::NoComponent(_))
     ));
-}
-
-#[test]
-fn a_restart_may_name_nodes_and_the_next_one_of_all_is_above_it() {
-    let web = "web".parse().unwrap();
-    let (one, two) = (key(10).public(), key(11).public());
-    let mut both = [one, two];
-    both.sort();
-    let restart = |generation, nodes: &[PublicKey]| {
-        Payload::Restart(Restart {
-            generation,
-            note: None,
-            nodes: nodes.to_vec(),
-        })
-    };
-    let pushed = fold(&genesis(), target("web"), &push(None)).unwrap();
-    let named = fold(&pushed, target("web"), &restart(1, &[one])).unwrap();
-    let of = |state: &State| {
-        let component = &state.components[&web];
-        let on = |node| component.generation_on(node);
-        (on(&one), on(&two), component.newest_generation())
-    };
-    assert_eq!(of(&pushed), (0, 0, 0));
-    assert_eq!(of(&named), (1, 0, 1));
-    assert_eq!(State::decode(&named.encode()).unwrap(), named);
-    let refused = |payload: &Payload| fold(&named, target("web"), payload).unwrap_err();
-    for nodes in [&[][..], &[one], &[two]] {
-        let error = refused(&restart(1, nodes));
-        assert!(matches!(error, FoldError::Generation { found: 1, at: 1 }));
-    }
-    for nodes in [[both[1], both[0]], [one, one]] {
-        let error = refused(&restart(2, &nodes));
-        assert!(matches!(error, FoldError::UnsortedNodes));
-    }
-    let twice = fold(&named, target("web"), &restart(5, &both)).unwrap();
-    assert_eq!(of(&twice), (5, 5, 5));
-    let all = fold(&named, target("web"), &restart(2, &[])).unwrap();
-    assert_eq!(of(&all), (2, 2, 2));
-    assert!(all.components[&web].restarted_on.is_empty());
-
-    // A node that is out is no place to start anything, and nothing of it is kept.
-    for (payload, is_refusal) in [
-        (
-            Payload::NodeRemove(Note::default()),
-            (|error| matches!(error, FoldError::Removed(_))) as fn(_) -> bool,
-        ),
-        (Payload::NodeRevoke(Note::default()), |error| {
-            matches!(error, FoldError::Revoked(_))
-        }),
-    ] {
-        let out = fold(&named, Target::Node(one), &payload).unwrap();
-        assert!(out.components[&web].restarted_on.is_empty());
-        let again = fold(&out, target("web"), &restart(7, &[one]));
-        assert!(is_refusal(again.unwrap_err()));
-    }
 }
 
 #[test]

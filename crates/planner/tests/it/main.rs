@@ -8,6 +8,7 @@ mod partition;
 mod placement;
 mod plan;
 mod push;
+mod restarts;
 mod simulation;
 mod status;
 mod unchanged;

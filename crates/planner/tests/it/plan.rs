@@ -173,26 +173,6 @@ fn removal_stops_and_a_new_generation_replaces() {
 }
 
 #[test]
-fn a_restart_of_one_node_replaces_what_is_there_alone() {
-    let mut realm = settled(None, 3);
-    let nodes: Vec<PublicKey> = realm.here();
-    let restart = Payload::Restart(Restart {
-        generation: 1,
-        note: None,
-        nodes: vec![nodes[1]],
-    });
-    realm.state = fold(&realm.state, target("web"), &restart).unwrap();
-    assert_eq!((realm.running(), realm.all()), (2, 3), "one is outdated");
-    let replaces = |steps: &[Step]| matches!(steps, [Step::Replace { generation: 1, .. }]);
-    let plans: Vec<_> = nodes.iter().map(|node| realm.plan(*node)).collect();
-    assert!(replaces(&plans[1]), "{plans:?}");
-    assert!(plans[0].is_empty() && plans[2].is_empty(), "{plans:?}");
-    realm.settle(|_| {});
-    assert_eq!((realm.running(), realm.all()), (3, 3));
-    assert!(nodes.iter().all(|node| realm.plan(*node).is_empty()));
-}
-
-#[test]
 fn a_cell_that_was_declined_stays_as_the_reason_until_something_changes() {
     let mut realm = settled(None, 2);
     let me = key(10).public();
