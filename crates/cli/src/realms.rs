@@ -329,11 +329,11 @@ impl Realm {
     }
 
     pub fn remember_owner(&self, owner: PublicKey) -> Result<()> {
-        // A file that cannot be read is written anew.
-        let mut owners = self.owners().unwrap_or_default();
-        if owner == owners.first().copied().unwrap_or(self.genesis.owner()) {
+        if self.owner().is_ok_and(|known| known == owner) {
             return Ok(());
         }
+        // A file that cannot be read is written anew.
+        let mut owners = self.owners().unwrap_or_default();
         owners.retain(|known| *known != owner);
         owners.insert(0, owner);
         owners.truncate(MAX_OWNERS);
