@@ -32,10 +32,11 @@ use crate::{
 };
 
 const USAGE: &str = "\
-usage: realm-bench [--quick] [--realm PROGRAM] [--out DIR] [NAME...]
+usage: realm-bench [--quick | --long] [--realm PROGRAM] [--out DIR] [NAME...]
 
 Runs all benchmarks, or those that are named, and writes docs/benchmarks.md.
   --quick          3 rounds each, to see that they work
+  --long           growth up to 1,000 nodes, which takes more than half an hour of a processor
   --realm PROGRAM  measure this binary instead of the one beside this program
   --out DIR        write the page and the raw values here instead of docs/
   --page           measure nothing: write the page anew from the raw values";
@@ -57,7 +58,7 @@ fn run(args: Vec<String>) -> Result<()> {
     let here = std::env::current_exe()?;
     let built = here.parent().context("this program lies in a directory")?;
     let (mut realm, mut out) = (built.join("realm"), root.join("docs"));
-    let (mut quick, mut names, mut only_page) = (false, Vec::new(), false);
+    let (mut quick, mut long, mut names, mut only_page) = (false, false, Vec::new(), false);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let mut value = || {
@@ -66,6 +67,7 @@ fn run(args: Vec<String>) -> Result<()> {
         };
         match arg.as_str() {
             "--quick" => quick = true,
+            "--long" => long = true,
             "--page" => only_page = true,
             "--realm" => realm = PathBuf::from(value()?),
             "--out" => out = PathBuf::from(value()?),
@@ -97,6 +99,7 @@ fn run(args: Vec<String>) -> Result<()> {
         realm: realm.canonicalize()?,
         peers: Peers::new(built.join("../bench-peers")),
         quick,
+        long,
     };
     let mut failed = Vec::new();
     for one in ALL

@@ -24,6 +24,8 @@ pub struct Scene {
     pub peers: Peers,
     /// Few rounds, to see that everything works: no figures to keep.
     pub quick: bool,
+    /// Also what takes more than half an hour.
+    pub long: bool,
 }
 
 impl Scene {

@@ -13,7 +13,9 @@ use crate::{
 };
 
 const SIZES: [&str; 4] = ["8", "50", "300", "1000"];
-const SIZES_QUICK: [&str; 2] = ["8", "50"];
+/// How many of them; and of a run that is not to take so long.
+const FEW: usize = 2;
+const MOST: usize = 3;
 
 struct Quantity {
     field: &'static str,
@@ -57,13 +59,13 @@ const QUANTITIES: [Quantity; 5] = [
 ];
 
 pub fn run(scene: &Scene) -> Result<Measured> {
-    let sizes = if scene.quick {
-        &SIZES_QUICK[..]
-    } else {
-        &SIZES[..]
+    let sizes = match (scene.quick, scene.long) {
+        (true, _) => FEW,
+        (false, false) => MOST,
+        (false, true) => SIZES.len(),
     };
     let mut told = Vec::new();
-    for size in sizes {
+    for size in SIZES.iter().take(sizes) {
         say("growth", format!("{size} nodes"));
         let line = simulated(scene, size)?;
         // The last size takes many minutes: what there is by then is not only in the page.
@@ -103,7 +105,7 @@ pub fn run(scene: &Scene) -> Result<Measured> {
             "![As the realm grows](benchmarks/growth.svg)".into(),
             "Every node is the real protocol code with the real signatures; the network between them is modelled, with a gossip mesh \
              of 6 and links of some milliseconds, so that bytes are those of messages without the network's own framing and encryption. \
-             Times are simulated, processor time is real. Above 1,000 nodes the memory of every node's view of every other one does not \
+             Times are simulated, processor time is real. 1,000 nodes take more than half an hour of a processor: `make bench ONLY=\"--long growth\"`. Above that the memory of every node's view of every other one does not \
              fit into one machine, and a realm has at most 4,096 nodes: 10,000 are not simulated."
                 .into(),
         ],
