@@ -130,7 +130,7 @@ impl<F: Fold + Clone> Node<F> {
             approved: BTreeSet::new(),
             expelled: BTreeMap::new(),
             told_revoked: None,
-            newcomer: is_new.then(Newcomer::default),
+            newcomer: is_new.then(|| Newcomer::at(now.mono)),
             peers: BTreeMap::new(),
             ask_later: BTreeMap::new(),
             authors: BTreeMap::new(),

@@ -11,14 +11,14 @@ use crate::{Effect, Fold, Now, Point};
 /// A peer that tells of entries and does not bring them holds a newcomer back for this long.
 const CATCH_UP_MS: u64 = 10_000;
 
-/// For so long after it has come into a realm a node waits for somebody who has the whole log, and takes no
+/// For so long after it has started, or come into a realm since, a node waits for somebody who has the whole log, and takes no
 /// checkpoint: who begins at one cannot show anybody what was before.
 const WHOLE_MS: u64 = 5_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Newcomer {
-    /// When this node came into its realm, if it has since it started.
-    pub came: Option<u64>,
+    /// When this node started, or came into its realm since.
+    came: u64,
     /// Where each peer's log stood when it told of it first.
     told: BTreeMap<PublicKey, Vec<Point>>,
     /// Set when this node was approved.
@@ -28,12 +28,19 @@ pub(super) struct Newcomer {
 }
 
 impl Newcomer {
+    pub fn at(mono: u64) -> Self {
+        Self {
+            came: mono,
+            ..Self::default()
+        }
+    }
+
     pub fn due(&self) -> u64 {
         self.until.filter(|_| !self.is_done).unwrap_or(u64::MAX)
     }
 
     pub fn wants_the_whole_log(&self, mono: u64) -> bool {
-        self.came.is_some_and(|came| mono < came + WHOLE_MS)
+        mono < self.came.saturating_add(WHOLE_MS)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use realm_identity::{Entry, Genesis, Hash, PublicKey, RealmId, Signed};
 
-use super::{Node, ops_of};
+use super::{Node, newcomer::Newcomer, ops_of};
 use crate::{
     Accepted, Checkpoint, Effect, Fold, Frame, Inserted, Item, Log, Now, Offence, Op, Point,
     Refusal, Token, limits::*,
@@ -243,9 +243,7 @@ impl<F: Fold + Clone> Node<F> {
         let mut log = Log::new(genesis.clone(), self.fold.clone());
         log.mutation = self.config.mutation;
         self.log = Some(log);
-        if let Some(newcomer) = &mut self.newcomer {
-            newcomer.came = Some(now.mono);
-        }
+        self.newcomer = Some(Newcomer::at(now.mono));
         self.writes.write([Op::Genesis { wire: wire.clone() }]);
         self.writes.hold(Effect::RealmJoined {
             realm,

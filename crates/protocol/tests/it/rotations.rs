@@ -344,6 +344,35 @@ fn a_checkpoint_is_begun_at_where_nobody_has_more() {
 }
 
 #[test]
+fn a_newcomer_that_was_killed_before_it_read_anything_reads_the_whole_log() {
+    let mut net = Net::new(1);
+    let rotate = client::rotate(net.nodes[0].log().unwrap(), &secret(0), public(1));
+    submit(&mut net, rotate);
+    let push = client::push(net.nodes[0].log().unwrap(), &secret(1), b"work");
+    submit(&mut net, push);
+    let config = Config {
+        key: key(0, 1),
+        realm: Some(genesis().realm_id()),
+        pins: vec![public(1)],
+        boot_id: 2,
+        seed: 1,
+        mutation: None,
+    };
+    let restored = Restored {
+        genesis: Some(genesis().to_wire()),
+        ..Restored::default()
+    };
+    let node = Node::new(config, Chain, restored, net.now()).unwrap();
+    net.nodes.push(node);
+    approve_without(&mut net, 0..2, None);
+    net.connect(1);
+    net.run(60_000);
+    let log = net.nodes[1].log().unwrap();
+    assert_eq!((log.head().seq, log.agreed(1).count()), (2, 2));
+    assert!(net.nodes[1].is_caught_up());
+}
+
+#[test]
 fn what_was_said_before_changes_nothing_when_it_is_said_again() {
     let mut net = joined(
         Told {
