@@ -41,8 +41,8 @@ pub const MAX_PENDING_JOINS: usize = 64;
 pub const MAX_TOLD_JOINS: usize = 64;
 /// Largest join request.
 pub const MAX_JOIN_BYTES: usize = 4 * 1024;
-/// Peers with state here: 512 approved, and strangers.
-pub const MAX_PEERS: usize = 1024;
+/// Peers with state here: 1,024 approved, and strangers.
+pub const MAX_PEERS: usize = 2048;
 /// Members known to SWIM, and nodes whose reports are kept.
 pub const MAX_MEMBERS: usize = 4096;
 /// Submits waiting for the disk; more are refused as busy.

@@ -16,11 +16,13 @@ mod hearing;
 mod life;
 #[cfg(test)]
 mod ring;
+mod stale;
 mod suspicion;
 mod wire;
 
 use hearing::Hearing;
 use life::Id;
+use stale::is_new_time;
 use suspicion::Health;
 use wire::{Wire, is_turn_undead, read_packet, without_verdicts, write_packet};
 
@@ -189,7 +191,7 @@ impl Swim {
             },
             &mut self.runtime,
         );
-        self.settle(result, mono);
+        self.settle(result, mono, |_| false);
     }
 
     /// A connection broke: a hint that starts suspicion at once. Who was silent itself lost its
@@ -237,7 +239,8 @@ impl Swim {
             .map(|member| self.doubted(member, mono))
             .collect();
         let spoken_of = members.iter().map(|member| member.id().key);
-        let spoken_of: Vec<_> = spoken_of.chain([header.src.key]).collect();
+        let mut spoken_of: Vec<_> = spoken_of.chain([header.src.key]).collect();
+        spoken_of.sort_unstable();
         // Most members of a large realm are told apart from these by their first byte.
         let mut starts = [false; 256];
         spoken_of
@@ -246,8 +249,8 @@ impl Swim {
         let result = self
             .foca
             .handle_data(&write_packet(&header, members), &mut self.runtime);
-        self.settle_of(result, mono, |key| {
-            starts[usize::from(key[0])] && spoken_of.contains(key)
+        self.settle(result, mono, |key| {
+            starts[usize::from(key[0])] && spoken_of.binary_search(key).is_ok()
         });
         if matches!(header.message, Message::Ack(_)) {
             self.answered(header.src.key, mono);
@@ -340,10 +343,11 @@ impl Swim {
     }
 
     fn apply(&mut self, member: foca::Member<Id>, mono: u64) {
+        let of = member.id().key;
         let result = self
             .foca
             .apply_many(std::iter::once(member), true, &mut self.runtime);
-        self.settle(result, mono);
+        self.settle(result, mono, |key| *key == of);
     }
 
     fn known(&self) -> impl Iterator<Item = Id> {
@@ -355,13 +359,9 @@ impl Swim {
         self.timers.insert((due, self.scheduled), timer);
     }
 
-    fn settle(&mut self, result: Result<(), foca::Error>, mono: u64) {
-        self.settle_of(result, mono, |_| true);
-    }
-
-    /// Where nothing changed but of these keys: of a packet that is all it speaks of, and in a large realm packets
-    /// are many.
-    fn settle_of(
+    /// What foca did is done, where nothing changed but of these keys: to look at all of a large realm each time
+    /// would cost more than all else.
+    fn settle(
         &mut self,
         result: Result<(), foca::Error>,
         mono: u64,
@@ -393,6 +393,13 @@ impl Swim {
                 self.out.push_back(Out::Send { to: *node, packet });
             }
         }
+        let mut is_new = false;
+        while let Some(told) = self.runtime.to_notify() {
+            is_new |= is_new_time(&told);
+        }
+        if is_new {
+            self.count_anew();
+        }
         while let Some((after, timer)) = self.runtime.to_schedule() {
             let after = self.health.stretch(&timer, after.as_millis() as u64);
             // A node is awake at its probes anyway, and gossip of every round waits that long.
@@ -406,7 +413,6 @@ impl Swim {
             }
             self.schedule(due, Timed::Foca(timer));
         }
-        while self.runtime.to_notify().is_some() {}
     }
 
     /// The timer of the next probe.

@@ -22,22 +22,23 @@ use crate::{
 /// Everybody knows everybody by then.
 const WARM_MS: u64 = 20_000;
 /// Measured without any work.
-const CALM_MS: u64 = 30_000;
+const CALM_MS: u64 = 20_000;
 /// Each is told of by every node to every other one: in a large realm fewer do.
 const INTENTS: usize = 10;
-const INTENTS_OF_NODES: usize = 2_000;
+const INTENTS_OF_NODES: usize = 1_000;
 /// Nodes report of it at once, and in a small realm once more.
 const INTENT_EVERY_MS: u64 = REPEAT_MS + 1_000;
 /// As agents do: after this.
 const REPEAT_MS: u64 = 5_000;
 const REPEATS_HEADS: usize = 20;
-const PARTITION_MS: u64 = 20_000;
+/// Each half has lost the other one long before half of it is over.
+const PARTITION_MS: u64 = 10_000;
 /// Patience with one intent, or with a heal.
 const PATIENCE_MS: u64 = 60_000;
 /// A write to the disk.
 const DISK_MS: u64 = 3;
 /// As an approved key has: see `NetLimits` of the network's crate.
-const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 1_024;
 /// Connections of each node at the start; others are dialled when they are wanted.
 const CONNECTED: usize = 64;
 

@@ -94,7 +94,8 @@ impl Swim {
             ..me
         };
         let result = self.foca.change_identity(next, &mut self.runtime);
-        self.settle(result, mono);
+        self.count_anew();
+        self.settle(result, mono, |_| false);
         true
     }
 

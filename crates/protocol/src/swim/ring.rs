@@ -1,5 +1,7 @@
 //! Some nodes in virtual time, whose packets take none.
 
+use std::sync::LazyLock;
+
 use foca::{Header, Message, State};
 use realm_identity::{PublicKey, SecretKey, Timestamp};
 
@@ -27,12 +29,19 @@ pub(super) struct Ring {
     pub verdicts: usize,
     /// Members that somebody took for lost.
     pub losses: usize,
+    /// Probes that each began; what it asks a suspect beside them bears the number 0.
+    pub probes: [usize; NODES],
     /// By how many milliseconds the wall clock of each node is ahead.
     pub ahead: [i64; NODES],
 }
 
+/// Made once: every packet asks for some of them.
+static NAMES: LazyLock<[PublicKey; NODES]> = LazyLock::new(|| {
+    std::array::from_fn(|index| SecretKey::from_seed(&[index as u8; 32]).public())
+});
+
 pub(super) fn name(index: usize) -> PublicKey {
-    SecretKey::from_seed(&[index as u8; 32]).public()
+    NAMES[index]
 }
 
 /// A node that announces itself to all others.
@@ -54,6 +63,7 @@ impl Ring {
             mute: None,
             verdicts: 0,
             losses: 0,
+            probes: [0; NODES],
             ahead: [0; NODES],
         };
         ring.run(SETTLED_MS);
@@ -133,6 +143,8 @@ impl Ring {
 
     fn send(&mut self, from: usize, to: PublicKey, packet: &[u8]) {
         let (header, members) = read_packet(packet).expect("is a packet");
+        let probe = matches!(header.message, Message::Ping(number) if number != 0);
+        self.probes[from] += usize::from(probe);
         let bad = members
             .iter()
             .filter(|member| member.state() != State::Alive && *member.id() != header.dst);

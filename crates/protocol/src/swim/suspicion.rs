@@ -87,14 +87,23 @@ impl Swim {
     /// takes those for lost who never lost each other. They are suspects first, and have their
     /// time to answer.
     pub(super) fn doubted(&self, member: Member<Id>, mono: u64) -> Member<Id> {
-        let is_active = |known: &Member<Id>| known.id().key == member.id().key;
+        let is_there = |key| {
+            self.state_of(key)
+                .is_some_and(|state| state != MemberState::Lost)
+        };
         let believed = member.state() != State::Down
-            || !self.foca.iter_members().any(is_active)
+            || !is_there(&member.id().key)
             || self.had_its_time(member.id(), mono);
         if believed {
             return member;
         }
         Member::new(*member.id(), member.incarnation(), State::Suspect)
+    }
+
+    /// What this node takes the one of this key for.
+    fn state_of(&self, key: &[u8; 32]) -> Option<MemberState> {
+        let node = self.approved.get(key)?;
+        self.members.get(node).map(|member| member.state)
     }
 
     /// Whether a suspect was asked, and nothing came from it since.
@@ -111,9 +120,14 @@ impl Swim {
 
     pub(super) fn foca_timer(&mut self, timer: Timer<Id>, mono: u64) {
         let probe = matches!(timer, Timer::ProbeRandomMember(_));
-        let before = self.suspects();
+        let given_up = match &timer {
+            Timer::ChangeSuspectToDown { member_id, .. } => Some(member_id.key),
+            _ => None,
+        };
+        let before = if probe { self.suspects() } else { Vec::new() };
         let result = self.foca.handle_timer(timer, &mut self.runtime);
-        self.settle(result, mono);
+        // Others change nobody's state; and whom the probe before this one was of, foca does not say.
+        self.settle(result, mono, |key| probe || given_up == Some(*key));
         if probe {
             let accused: Vec<_> = self
                 .suspects()
@@ -134,17 +148,19 @@ impl Swim {
     }
 
     pub(super) fn is_suspect(&self, id: Id, incarnation: u16) -> bool {
-        self.foca.iter_members().any(|member| {
-            *member.id() == id
-                && member.incarnation() == incarnation
-                && member.state() == State::Suspect
-        })
+        // Most were settled meanwhile, and foca has to be searched.
+        self.state_of(&id.key) == Some(MemberState::Suspect)
+            && self.foca.iter_members().any(|member| {
+                *member.id() == id
+                    && member.incarnation() == incarnation
+                    && member.state() == State::Suspect
+            })
     }
 
     /// The suspicion of a node that has refuted the one before, which was not seen here: nothing waits for this one yet.
     pub(super) fn suspected_anew(&self, key: [u8; 32]) -> Option<(Id, u16)> {
         let waits = |timer: &Timed| matches!(timer, Timed::GiveUp(id, _) if id.key == key);
-        if self.timers.values().any(waits) {
+        if self.state_of(&key) != Some(MemberState::Suspect) || self.timers.values().any(waits) {
             return None;
         }
         let mut members = self.foca.iter_members();

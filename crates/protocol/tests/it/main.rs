@@ -25,6 +25,7 @@ mod merges;
 mod net;
 mod newcomer;
 mod node;
+mod pair;
 #[path = "../../../agent/src/fold.rs"]
 mod planner_fold;
 mod reports;
