@@ -49,6 +49,32 @@ pub struct RpcConnection {
     driver: Arc<Driver>,
 }
 
+/// An address that was dialled in vain, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    pub address: String,
+    /// Does not name the address again.
+    pub reason: String,
+}
+
+impl Attempt {
+    fn new(address: &Multiaddr, reason: impl Into<String>) -> Self {
+        let (address, reason) = (address.to_string(), reason.into());
+        Self { address, reason }
+    }
+}
+
+impl std::fmt::Display for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.address, self.reason)
+    }
+}
+
+fn listed(attempts: &[Attempt]) -> String {
+    let attempts: Vec<String> = attempts.iter().map(ToString::to_string).collect();
+    attempts.join("; ")
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum DialRpcError {
     #[error(transparent)]
@@ -59,8 +85,9 @@ pub enum DialRpcError {
     #[error("it is reached through a relay only")]
     OnlyRelayed,
     /// Each address with what went wrong there.
-    #[error("no node answered: {}", attempts.join("; "))]
-    Failed { attempts: Vec<String> },
+    #[error("no node answered: {}", listed(attempts))]
+    Failed { attempts: Vec<Attempt> },
+    /// None of the addresses failed before the time was over.
     #[error("no node answered within {0:?}")]
     Deadline(Duration),
     #[error("{peer} does not serve RPC: {reason}")]
@@ -87,9 +114,11 @@ pub async fn dial_rpc(
         return Err(DialRpcError::OnlyRelayed);
     }
     let mut race = Race::new(secret, targets)?;
-    let (peer, address, stream) = timeout_at(end, race.won(expect))
-        .await
-        .map_err(|_| DialRpcError::Deadline(deadline))??;
+    let won = timeout_at(end, race.won(expect)).await;
+    let (peer, address, stream) = match won {
+        Ok(won) => won?,
+        Err(_) => return Err(race.late(deadline)),
+    };
     Ok(RpcConnection {
         peer,
         address: address.to_string(),
@@ -114,7 +143,7 @@ impl RpcConnection {
         };
         let peer = key::peer_of(&node).ok_or(DialRpcError::NoAddress)?;
         let failed = |reason: &dyn std::fmt::Display| DialRpcError::Failed {
-            attempts: vec![format!("{target}: {reason}")],
+            attempts: vec![Attempt::new(target, reason.to_string())],
         };
         if address::Circuit::of(target).map(|circuit| circuit.relay) != key::peer_of(&self.peer) {
             return Err(failed(&"it does not lead through this node"));
@@ -169,8 +198,10 @@ struct Race {
     /// Addresses that nobody has dialled yet.
     left: VecDeque<Multiaddr>,
     dials: HashMap<ConnectionId, Multiaddr>,
+    /// Connected, and asked for a stream.
+    opening: Option<Multiaddr>,
     /// What went wrong, with its address.
-    attempts: Vec<String>,
+    attempts: Vec<Attempt>,
 }
 
 impl Race {
@@ -198,6 +229,7 @@ impl Race {
             swarm,
             left: targets.into(),
             dials: HashMap::new(),
+            opening: None,
             attempts: Vec::new(),
         })
     }
@@ -209,12 +241,13 @@ impl Race {
     ) -> Result<(PublicKey, Multiaddr, Stream), DialRpcError> {
         loop {
             let (peer, key, address) = self.first(expect).await?;
+            self.opening = Some(address.clone());
             // A connection that the node took back may have a twin that it kept.
             while self.swarm.is_connected(&peer) {
                 match self.open(peer).await {
                     Ok(stream) => return Ok((key, address, stream)),
                     Err(OpenError::Connect(reason)) => {
-                        self.attempts.push(format!("{address}: {reason}"));
+                        self.attempts.push(Attempt::new(&address, reason));
                     }
                     Err(error) => {
                         let reason = error.to_string();
@@ -261,7 +294,7 @@ impl Race {
                         return Ok((peer_id, key, target));
                     }
                     self.attempts
-                        .push(format!("{target}: another node answers there"));
+                        .push(Attempt::new(&target, "another node answers there"));
                     self.swarm.close_connection(connection_id);
                 }
                 SwarmEvent::OutgoingConnectionError {
@@ -272,6 +305,22 @@ impl Race {
                 _ => {}
             }
         }
+    }
+
+    /// The time is over: what failed before says more than that.
+    fn late(self, deadline: Duration) -> DialRpcError {
+        let mut attempts = self.attempts;
+        if attempts.is_empty() {
+            return DialRpcError::Deadline(deadline);
+        }
+        let silent = self.dials.into_values();
+        for target in silent.chain(self.opening).chain(self.left) {
+            let attempt = Attempt::new(&target, format!("no answer within {deadline:?}"));
+            if attempts.iter().all(|one| one.address != attempt.address) {
+                attempts.push(attempt);
+            }
+        }
+        DialRpcError::Failed { attempts }
     }
 
     /// Dials one more address; false where none is left.
@@ -285,7 +334,7 @@ impl Race {
             Ok(()) => drop(self.dials.insert(connection, target)),
             Err(error) => self
                 .attempts
-                .push(format!("{target}: {}", dial_reason(&error))),
+                .push(Attempt::new(&target, dial_reason(&error))),
         }
         true
     }
@@ -293,7 +342,7 @@ impl Race {
     fn failed(&mut self, connection: ConnectionId, error: &DialError) {
         if let Some(target) = self.dials.remove(&connection) {
             self.attempts
-                .push(format!("{target}: {}", dial_reason(error)));
+                .push(Attempt::new(&target, dial_reason(error)));
         }
     }
 

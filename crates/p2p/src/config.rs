@@ -105,7 +105,7 @@ impl Default for NetLimits {
         Self {
             stranger_in: 128,
             stranger_out: 64,
-            approved: 512,
+            approved: 1024,
             pending_out: 32,
             pending_in: 512,
             per_peer: 2,

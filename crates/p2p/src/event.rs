@@ -60,6 +60,12 @@ pub enum NetworkEvent {
         version: String,
         tags: Vec<String>,
     },
+    /// A connection of the peer goes to this start of it, by its own word: each tells another
+    /// [`Config::run`](crate::Config::run).
+    Started {
+        key: PublicKey,
+        run: u64,
+    },
     /// Seen on the local network, not dialled yet, and not to be believed in anything else.
     Discovered {
         key: PublicKey,

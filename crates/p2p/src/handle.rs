@@ -143,6 +143,9 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Stream, ConnectError>>,
     },
     Shutdown,
+    /// As a defect of the network would.
+    #[cfg(test)]
+    Panic,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -340,6 +343,12 @@ impl NetworkHandle {
         {
             tracing::error!("waiting for the network's thread panicked");
         }
+    }
+
+    /// Has the network's task panic.
+    #[cfg(test)]
+    pub(crate) async fn panic(&self) -> Result<(), Closed> {
+        self.send(Command::Panic).await
     }
 
     async fn send(&self, command: Command) -> Result<(), Closed> {

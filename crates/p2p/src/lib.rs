@@ -38,7 +38,7 @@ pub use address::{
     AddressError, check_address, check_dial_address, check_listen_address, is_here_only, relay_of,
 };
 pub use blob::{BlobSource, FetchError};
-pub use client::{DialRpcError, RpcConnection, dial_rpc, discover_mdns};
+pub use client::{Attempt, DialRpcError, RpcConnection, dial_rpc, discover_mdns};
 pub use config::{Config, NetLimits, Services, StartError};
 pub use event::{GossipId, Link, NetworkEvent, PeerInfo, Reachability, Stats, Topic, Verdict};
 pub use handle::{Closed, ConnectError, NetworkHandle, PublishError};

@@ -393,7 +393,7 @@ mod tests {
         // What was a stranger is counted as approved from now on.
         limits.set_approved((0..2000).map(peer).collect());
         limits.open.clear();
-        let expected = (512, Refused::Approved { max: 512 });
+        let expected = (1024, Refused::Approved { max: 1024 });
         assert_eq!(fill(&mut limits, false, &["192.0.2.1"]), expected);
         assert_eq!(
             limits.check_established(&peer(5000), false, source("192.0.2.1")),

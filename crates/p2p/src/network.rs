@@ -262,3 +262,39 @@ fn cause(error: &TransportError<io::Error>) -> io::Error {
         None => io::Error::other(deepest.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use realm_identity::SecretKey;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::handle::Closed;
+
+    /// Far more than it takes: the bound is for what never comes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_panic_of_the_network_ends_it_and_everybody_hears_of_it() {
+        let mut config = Config::new(SecretKey::from_seed(&[1; 32]));
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+        let (handle, mut events) = Network::start(config, Services::default()).await.unwrap();
+        // As an agent's core: it waits for events, and stops in order once there are none any more.
+        let (told, stopped) = oneshot::channel();
+        let stays = handle.clone();
+        let beside = handle.spawn(async move {
+            while events.recv().await.is_some() {}
+            // What it asks meanwhile is answered, and not waited for.
+            told.send(stays.peers().await).is_ok()
+        });
+        assert!(handle.peers().await.is_ok());
+        handle.panic().await.unwrap();
+        let asked = timeout(PATIENCE, stopped).await.unwrap().unwrap();
+        assert!(matches!(asked, Err(Closed)));
+        assert!(timeout(PATIENCE, beside).await.unwrap().unwrap());
+        assert!(matches!(handle.peers().await, Err(Closed)));
+        timeout(PATIENCE, handle.shutdown()).await.unwrap();
+    }
+}

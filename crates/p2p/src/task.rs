@@ -7,7 +7,7 @@ mod reason;
 mod silence;
 mod swarm;
 
-pub(crate) use reason::chain as dial_reason;
+pub(crate) use reason::of_one as dial_reason;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

@@ -65,6 +65,8 @@ impl Task {
             Command::Fetch { request, reply } => self.fetch(request, reply),
             Command::OpenRpc { to, reply } => self.open_rpc(to, reply),
             Command::Shutdown => return Flow::Stop,
+            #[cfg(test)]
+            Command::Panic => panic!("a panic on purpose"),
         }
         Flow::Go
     }

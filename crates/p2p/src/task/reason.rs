@@ -45,6 +45,17 @@ pub(crate) fn chain(error: &DialError) -> String {
     }
 }
 
+/// What went wrong where one address was dialled, which whoever dialled it names.
+pub(crate) fn of_one(error: &DialError) -> String {
+    match error {
+        DialError::Transport(attempts) => {
+            let reasons: Vec<_> = attempts.iter().map(|(_, error)| innermost(error)).collect();
+            reasons.join("; ")
+        }
+        error => chain(error),
+    }
+}
+
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {

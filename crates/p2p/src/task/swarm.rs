@@ -236,12 +236,16 @@ impl Task {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
-        if peer.is_restarted(connection, run) {
+        let is_restarted = peer.is_restarted(connection, run);
+        if let Some(run) = run {
+            self.tell(NetworkEvent::Started { key, run });
+        }
+        let Some(peer) = self.peers.get_mut(&key).filter(|_| !is_restarted) else {
             // What connections were told at their beginning is told once for each peer. So with
             // the dead ones the live one goes too, and everything begins anew.
             tracing::debug!(%id, "it was started anew");
             return self.disconnect(key);
-        }
+        };
         peer.version = Some(version.clone());
         peer.tags.clone_from(&tags);
         let local = peer

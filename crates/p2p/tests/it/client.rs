@@ -72,9 +72,37 @@ async fn every_failure_is_listed() {
     assert_eq!(attempts.len(), 2, "{attempts:?}");
     let wrong = attempts
         .iter()
-        .find(|attempt| attempt.contains(&plain))
+        .find(|attempt| attempt.address.contains(&plain))
         .unwrap();
-    assert!(wrong.contains(&server.key().to_string()), "{wrong}");
+    assert!(wrong.reason.contains(&server.key().to_string()), "{wrong}");
+    let refused = attempts.iter().find(|one| one != &wrong).unwrap();
+    assert!(!refused.reason.contains("/ip4/"), "named once: {refused}");
+}
+
+#[tokio::test]
+async fn what_failed_is_told_when_another_address_is_silent() {
+    // Accepts in the kernel and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!(
+        "/ip4/127.0.0.1/tcp/{}",
+        listener.local_addr().unwrap().port()
+    );
+    let closed = "/ip4/127.0.0.1/tcp/9".to_owned();
+    let wait = Duration::from_millis(500);
+    let addresses = [silent.clone(), closed.clone()];
+    let error = dial_rpc(&addresses, None, &secret(7), wait)
+        .await
+        .unwrap_err();
+    let DialRpcError::Failed { attempts } = error else {
+        panic!("{error}")
+    };
+    let reason = |address: &str| {
+        let found = attempts.iter().filter(|one| one.address == address);
+        let reasons: Vec<&str> = found.map(|one| one.reason.as_str()).collect();
+        reasons.join(", ")
+    };
+    assert_eq!(reason(&silent), "no answer within 500ms");
+    assert!(reason(&closed).contains("refused"), "{attempts:?}");
 }
 
 #[tokio::test]
