@@ -102,16 +102,35 @@ pub fn apply_merge(
             "the entries are not those it reapplies",
         ));
     }
-    let mut next = state.clone();
-    next.revision = merge.seq;
     for (entry, payload) in reapplied {
         signed_payload(entry, payload)?;
-        let mut tried = next.clone();
-        if reapply(&mut tried, entry, payload).is_ok() {
-            next = tried;
+    }
+    let mut next = state.clone();
+    next.revision = merge.seq;
+    // Whoever signed the merge could know what is left out: see `left_out`.
+    reapply_in_order(&mut next, reapplied);
+    Ok(next)
+}
+
+/// What a merge with number `seq` on `state` leaves out of the entries that it applies again: which, by
+/// its place in the list, and why.
+pub fn left_out(state: &State, seq: u64, reapplied: &[(&Entry, &[u8])]) -> Vec<(usize, FoldError)> {
+    let mut next = state.clone();
+    next.revision = seq;
+    reapply_in_order(&mut next, reapplied)
+}
+
+/// Each on what those before it made; one that is refused changes nothing.
+fn reapply_in_order(state: &mut State, reapplied: &[(&Entry, &[u8])]) -> Vec<(usize, FoldError)> {
+    let mut left_out = Vec::new();
+    for (index, (entry, payload)) in reapplied.iter().enumerate() {
+        let mut tried = state.clone();
+        match reapply(&mut tried, entry, payload) {
+            Ok(()) => *state = tried,
+            Err(error) => left_out.push((index, error)),
         }
     }
-    Ok(next)
+    left_out
 }
 
 fn check_merge(

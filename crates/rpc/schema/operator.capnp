@@ -126,6 +126,8 @@ struct Sighting {
   # The signed report as on the wire; empty when there is none.
   claims @11 :List(Data);
   # The witnessed claims of this node.
+  twin @12 :Bool;
+  # Two agents take turns with its key.
 
   enum Link {
     none @0;

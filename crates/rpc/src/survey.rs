@@ -51,6 +51,8 @@ pub struct View {
     pub present: bool,
     /// Present for long enough to be given work that runs elsewhere.
     pub settled: bool,
+    /// Two agents take turns with its key.
+    pub twin: bool,
     /// The newest boot that it was heard of.
     pub boot_id: Option<u64>,
     pub link: Option<Link>,
@@ -166,6 +168,7 @@ impl<'s> Changed<'s> {
         to.set_key(self.key.as_bytes());
         to.set_present(view.present);
         to.set_settled(view.settled);
+        to.set_twin(view.twin);
         to.set_boot_id(view.boot_id.unwrap_or(UNKNOWN));
         to.set_link(match view.link {
             Some(Link::Itself) => sighting::Link::Itself,
@@ -269,6 +272,7 @@ fn read(from: sighting::Reader<'_>, before: Option<Sighting>) -> Result<Sighting
     let view = View {
         present: from.get_present(),
         settled: from.get_settled(),
+        twin: from.get_twin(),
         boot_id: known(from.get_boot_id()),
         link: match from.get_link() {
             Ok(sighting::Link::None) => None,

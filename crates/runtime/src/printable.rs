@@ -30,7 +30,10 @@ fn shown(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
 
 /// Control characters of both sets, and what turns the direction of a line around.
 fn is_harmful(letter: char) -> bool {
-    let turns = matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = matches!(
+        letter,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
     turns || (letter.is_control() && letter != '\t')
 }
 
@@ -45,6 +48,11 @@ mod tests {
             "a\\u{1b}[31mred\\u{7}\\u{9b}2J"
         );
         assert_eq!(printable("evil\u{202e}txt.exe"), "evil\\u{202e}txt.exe");
+        for turns in [
+            "\u{61c}", "\u{200e}", "\u{200f}", "\u{202a}", "\u{2066}", "\u{2069}",
+        ] {
+            assert!(printable(turns).is_ascii(), "{turns:?}");
+        }
         assert!(matches!(printable("grün\t✓ 日本"), Cow::Borrowed(_)));
     }
 

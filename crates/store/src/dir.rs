@@ -24,6 +24,10 @@ pub enum DirError {
     #[error("cannot open the data directory {path}")]
     Open { path: PathBuf, source: io::Error },
     #[error(
+        "{path} is no data directory of an agent, and is not empty: it has {found}; choose another directory, or an empty one"
+    )]
+    Foreign { path: PathBuf, found: String },
+    #[error(
         "another agent{} uses the data directory {path}: stop it, or choose another directory",
         pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default()
     )]
@@ -43,6 +47,29 @@ pub enum DirError {
     State(#[from] StateFileError),
 }
 
+/// What an agent leaves in its data directory: one of these is in each that was ever used, also in one that
+/// was put back from a backup of the key alone.
+const OURS: [&str; 14] = [
+    "lock",
+    "node.key",
+    "owner.pin",
+    "ledger.redb",
+    "ledger.mark",
+    "claim",
+    "boot",
+    "floor",
+    "peers",
+    "ended",
+    "trial",
+    "sealing.key",
+    "cache.key",
+    "agent.json",
+];
+/// The same of directories; one for volumes may be anybody's.
+const OUR_DIRS: [&str; 3] = ["blobs", "partial", "compiled"];
+/// What the root of an empty file system has.
+const OF_A_DISK: &str = "lost+found";
+
 /// What only a node with a key leaves behind.
 const TRACES: [&str; 3] = ["ledger.redb", "ledger.mark", "claim"];
 
@@ -53,6 +80,12 @@ impl DataDir {
             path: path.into(),
             source,
         };
+        if let Some(found) = foreign(path).map_err(open_error)? {
+            return Err(DirError::Foreign {
+                path: path.into(),
+                found,
+            });
+        }
         create_private(path).map_err(open_error)?;
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
@@ -176,6 +209,37 @@ impl DataDir {
             <[u8; N]>::try_from(bytes).map_err(|_| file.damaged())?,
         ))
     }
+}
+
+/// Something in a directory that is not an agent's, such as /etc, whose mode nobody may change; None where it is
+/// one, is empty or is not there.
+fn foreign(path: &Path) -> io::Result<Option<String>> {
+    let found = |name: &&str| fs::symlink_metadata(path.join(name));
+    let is_file = |name: &&str| found(name).is_ok_and(|found| found.is_file());
+    let is_dir = |name: &&str| found(name).is_ok_and(|found| found.is_dir());
+    if OURS.iter().any(is_file) || OUR_DIRS.iter().any(is_dir) {
+        return Ok(None);
+    }
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        // A file in its place is refused by who opens it.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        if name != OF_A_DISK {
+            return Ok(Some(format!("{}", name.display())));
+        }
+    }
+    Ok(None)
 }
 
 /// Makes the data directory for the owner alone, and those above it. Whoever named it may have named a

@@ -91,6 +91,17 @@ fn not_a_directory() -> io::Error {
     )
 }
 
+/// An error of a file, said with what to do where a directory has its place.
+pub(crate) fn not_a_file(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => io::Error::new(
+            io::ErrorKind::IsADirectory,
+            "it is a directory where a file belongs: move it away, and put the file back from a backup where it is needed",
+        ),
+        _ => error,
+    }
+}
+
 fn open_with(options: &mut OpenOptions, more: OFlags, path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | more).bits().cast_signed();
     options.custom_flags(flags).open(path).map_err(|error| {

@@ -99,7 +99,7 @@ impl StateFile {
     pub fn read(&self) -> Result<Option<Vec<u8>>, StateFileError> {
         let read_error = |source| StateFileError::Read {
             path: self.path.clone(),
-            source,
+            source: own::not_a_file(source),
         };
         let opened = own::open(OpenOptions::new().read(true), &self.path);
         let file = match opened {
@@ -201,7 +201,7 @@ impl StateFile {
         };
         write().map_err(|source| StateFileError::Write {
             path: self.path.clone(),
-            source,
+            source: own::not_a_file(source),
         })
     }
 }

@@ -274,10 +274,10 @@ impl Cluster {
 
     /// Starts a node's agent, and waits for nothing.
     pub fn spawn(&mut self, name: &str) {
-        self.spawn_at(name, None);
+        self.spawn_as(name, |plain| plain);
     }
 
-    fn spawn_at(&mut self, name: &str, point: Option<&strace::Point<'_>>) {
+    fn spawn_as(&mut self, name: &str, make: impl FnOnce(Command) -> Command) {
         let data = self.data(name);
         // What a killed agent left would be taken for the new one's.
         let _ = fs::remove_file(data.join("agent.json"));
@@ -287,10 +287,7 @@ impl Cluster {
             .open(self.path().join(format!("{name}.log")))
             .unwrap();
         let node = self.node(name);
-        let mut command = self.command_on(node.host.as_ref());
-        if let Some(point) = point {
-            command = below(&command, point);
-        }
+        let mut command = make(self.command_on(node.host.as_ref()));
         command.args(["agent", "--data"]).arg(&data);
         if node.host.is_none() {
             command.args(["--no-mdns", "--http", "127.0.0.1:0"]);
@@ -329,7 +326,15 @@ impl Cluster {
     /// Starts a node's agent where it ran before, below strace, which kills it or lets its disk fail at
     /// one call. Whether it comes so far as to listen is the test's business.
     pub fn start_at(&mut self, name: &str, point: &strace::Point<'_>) {
-        self.spawn_at(name, Some(point));
+        self.spawn_as(name, |plain| below(&plain, point));
+    }
+
+    /// Starts a node's agent where it ran before, below strace, which writes what it does to the disk to `trace`.
+    pub fn start_traced(&mut self, name: &str, trace: &Path) {
+        let below =
+            |plain: Command| with_env(&plain, synced::traced_child(plain.get_program(), trace));
+        self.spawn_as(name, below);
+        self.wait_listens(name);
     }
 
     /// Whether the process of a node that was started has ended by itself.
@@ -411,7 +416,17 @@ impl Cluster {
 
 /// `plain` with its environment below strace; its arguments are added by the caller.
 pub fn below(plain: &Command, point: &strace::Point<'_>) -> Command {
-    let mut command = strace::strace(plain.get_program(), point);
+    with_env(plain, strace::strace(plain.get_program(), point))
+}
+
+/// `plain` with its environment below strace, which writes what it does on the disk to `trace`; its
+/// arguments are added by the caller.
+pub fn traced(plain: &Command, trace: &Path) -> Command {
+    with_env(plain, synced::traced(plain.get_program(), trace))
+}
+
+/// `command` with the environment of `plain`.
+fn with_env(plain: &Command, mut command: Command) -> Command {
     for (key, value) in plain.get_envs() {
         match value {
             Some(value) => command.env(key, value),

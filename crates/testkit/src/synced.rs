@@ -9,16 +9,39 @@ use std::{
 };
 
 /// Calls that change what is on disk, and those that make it last.
-const CALLS: &str = "write,pwrite64,ftruncate,fsync,fdatasync,rename,renameat2,link,linkat,mkdir";
+const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file_range,sendfile,ftruncate,fallocate,\
+     fsync,fdatasync,openat,rename,renameat,renameat2,link,linkat,symlink,symlinkat,mkdir,mkdirat,\
+     unlink,unlinkat,rmdir";
 
 /// `program` below strace, which writes to `trace`; arguments are added by the caller.
 pub fn traced(program: impl AsRef<OsStr>, trace: &Path) -> Command {
+    tracing(&[], program, trace)
+}
+
+/// The same where the program is the caller's own child, to be waited for and ended as ever. Its trace is
+/// there a little later: see [`whole`].
+pub fn traced_child(program: impl AsRef<OsStr>, trace: &Path) -> Command {
+    tracing(&["-D"], program, trace)
+}
+
+fn tracing(how: &[&str], program: impl AsRef<OsStr>, trace: &Path) -> Command {
     let mut command = Command::new("strace");
     command
+        .args(how)
         .args(["-f", "-y", "-s", "1", "-e", &format!("trace={CALLS}"), "-o"])
         .arg(trace)
         .arg(program);
     command
+}
+
+/// The trace of a process that has ended, once strace has written all of it.
+pub fn whole(trace: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(trace).ok()?;
+    let first = text.split_whitespace().next()?;
+    let end = format!("{first} +++ ");
+    text.lines()
+        .any(|line| line.starts_with(&end))
+        .then_some(text)
 }
 
 /// What was not safe below `dir` when the process ended, or had its name too early. `exempt` names
@@ -67,28 +90,50 @@ impl Disk {
             return;
         }
         match name {
-            "write" | "pwrite64" | "ftruncate" => {
-                let path = open_file(args).filter(|path| self.counts(path));
-                self.dirty.extend(path);
-            }
+            "write" | "pwrite64" | "writev" | "pwritev" | "pwritev2" | "sendfile" | "ftruncate"
+            | "fallocate" => self.written(open_files(args).next()),
+            "copy_file_range" => self.written(open_files(args).nth(1)),
             "fsync" | "fdatasync" => {
-                if let Some(path) = open_file(args) {
+                if let Some(path) = open_files(args).next() {
                     self.dirty.remove(&path);
                     self.unnamed.remove(&path);
                 }
             }
-            "rename" | "renameat2" | "link" | "linkat" => {
-                let mut quoted = args.split('"').skip(1).step_by(2).map(PathBuf::from);
+            "rename" | "renameat" | "renameat2" | "link" | "linkat" => {
+                let mut quoted = quoted(args);
                 if let (Some(from), Some(to)) = (quoted.next(), quoted.next()) {
                     if self.dirty.remove(&from) {
                         let early = format!("{} had its name before its bytes", to.display());
                         self.early.push(early);
                     }
+                    if name.starts_with("rename") {
+                        self.gone(&from);
+                    }
                     self.named(to);
                 }
             }
-            "mkdir" => self.named(args.split('"').nth(1).unwrap_or_default().into()),
+            // Another way of opening it may have found the name there.
+            "openat" if !args.contains("O_EXCL") => {}
+            "mkdir" | "mkdirat" | "openat" => {
+                quoted(args).take(1).for_each(|path| self.named(path))
+            }
+            "symlink" | "symlinkat" => quoted(args).skip(1).for_each(|path| self.named(path)),
+            "unlink" | "unlinkat" | "rmdir" => quoted(args).for_each(|path| self.gone(&path)),
             _ => {}
+        }
+    }
+
+    fn written(&mut self, path: Option<PathBuf>) {
+        let path = path.filter(|path| self.counts(path));
+        self.dirty.extend(path);
+    }
+
+    /// What has no name any more needs no sync; that the name is gone may be lost: it is cleared up again.
+    fn gone(&mut self, path: &Path) {
+        self.dirty.remove(path);
+        self.unnamed.remove(path);
+        for names in self.unnamed.values_mut() {
+            names.remove(path);
         }
     }
 
@@ -109,8 +154,81 @@ impl Disk {
     }
 }
 
-/// The file behind the descriptor that the arguments begin with.
-fn open_file(args: &str) -> Option<PathBuf> {
-    let path = args.split_once('<')?.1.split('>').next()?;
-    Some(path.into())
+/// The files behind the descriptors among the arguments, which strace shows in brackets.
+fn open_files(args: &str) -> impl Iterator<Item = PathBuf> {
+    let shown = args.split('<').skip(1);
+    shown.filter_map(|rest| rest.split_once('>').map(|(path, _)| path.into()))
+}
+
+/// The names among the arguments, which the process gives in full.
+fn quoted(args: &str) -> impl Iterator<Item = PathBuf> {
+    args.split('"').skip(1).step_by(2).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unsafe_after(calls: &[&str]) -> Vec<String> {
+        let trace: Vec<_> = calls.iter().map(|call| format!("77 {call}")).collect();
+        unsafe_names(&trace.join("\n"), Path::new("/d"), &["log"])
+    }
+
+    #[test]
+    fn what_is_synced_is_safe() {
+        let calls = [
+            r#"openat(AT_FDCWD</>, "/d/a.new", O_WRONLY|O_CREAT|O_EXCL|O_CLOEXEC, 0600) = 5</d/a.new>"#,
+            r#"write(5</d/a.new>, "a"..., 9) = 9"#,
+            r#"fsync(5</d/a.new>) = 0"#,
+            r#"rename("/d/a.new", "/d/a") = 0"#,
+            r#"fsync(6</d>) = 0"#,
+            r#"write(7</d/log/x>, "a"..., 9) = 9"#,
+            r#"write(1</elsewhere>, "a"..., 9) = 9"#,
+            r#"mkdir("/d", 0700) = -1 EEXIST (File exists)"#,
+            r#"openat(AT_FDCWD</>, "/d/b", O_RDWR|O_CREAT|O_EXCL, 0600) = 5</d/b>"#,
+            r#"pwritev(5</d/b>, [{iov_base="a"..., iov_len=9}], 1, 0) = 9"#,
+            r#"unlink("/d/b") = 0"#,
+        ];
+        assert_eq!(unsafe_after(&calls), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_not_synced_is_told() {
+        for (call, of) in [
+            (
+                r#"writev(5</d/a>, [{iov_base="a"..., iov_len=9}], 1) = 9"#,
+                "bytes of /d/a",
+            ),
+            (
+                r#"copy_file_range(5</e/a>, NULL, 6</d/a>, NULL, 9, 0) = 9"#,
+                "bytes of /d/a",
+            ),
+            (
+                r#"sendfile(6</d/a>, 5</e/a>, NULL, 9) = 9"#,
+                "bytes of /d/a",
+            ),
+            (
+                r#"renameat(AT_FDCWD</>, "/d/a", AT_FDCWD</>, "/d/b") = 0"#,
+                "name of /d/b",
+            ),
+            (
+                r#"openat(AT_FDCWD</>, "/d/a", O_RDWR|O_CREAT|O_EXCL, 0600) = 5</d/a>"#,
+                "name of /d/a",
+            ),
+            (r#"symlink("/e/a", "/d/a") = 0"#, "name of /d/a"),
+            (r#"mkdirat(AT_FDCWD</>, "/d/a", 0700) = 0"#, "name of /d/a"),
+        ] {
+            assert_eq!(
+                unsafe_after(&[call]),
+                [format!("the {of} not synced")],
+                "{call}"
+            );
+        }
+        let early = unsafe_after(&[
+            r#"write(5</d/a>, "a"..., 9) = 9"#,
+            r#"rename("/d/a", "/d/b") = 0"#,
+            r#"fsync(6</d>) = 0"#,
+        ]);
+        assert_eq!(early, ["/d/b had its name before its bytes"]);
+    }
 }

@@ -92,6 +92,7 @@ pub(crate) fn survey(revision: u64) -> Survey {
     let view = View {
         present: true,
         settled: true,
+        twin: true,
         boot_id: Some(3),
         link: Some(Link::Quic),
         rtt_micros: Some(700),

@@ -24,6 +24,7 @@ mod outbound;
 mod outbound_addresses;
 mod scene;
 mod sockets_p3;
+mod stack;
 mod text;
 mod time_bombs;
 mod turns;

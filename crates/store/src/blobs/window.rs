@@ -51,3 +51,35 @@ impl WriteAt for Window {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_out_of_order_or_beyond_the_range_is_refused_and_changes_nothing() {
+        let mut window = Window::new(100..110);
+        let mut write = |at: u64, bytes: &[u8]| window.write_at(at, bytes).ok();
+        for (at, bytes) in [(0, "x"), (99, "x"), (101, "x"), (110, "x"), (u64::MAX, "x")] {
+            assert_eq!(write(at, bytes.as_bytes()), None, "first at {at}");
+        }
+        assert_eq!(write(100, b"01234"), Some(5));
+        // Again, over what is there, with a gap, and longer than the rest.
+        for (at, bytes) in [(100, "01234"), (104, "4"), (106, "6"), (105, "567890")] {
+            assert_eq!(write(at, bytes.as_bytes()), None, "{bytes} at {at}");
+        }
+        assert_eq!(write(105, b"56789"), Some(5));
+        assert_eq!(write(110, b"x"), None, "it is full");
+        assert_eq!(write(110, b""), Some(0));
+
+        let mut file = tempfile::tempfile().unwrap();
+        window.write_to(&file).unwrap();
+        let mut written = Vec::new();
+        file.read_to_end(&mut written).unwrap();
+        assert_eq!(written, [&[0; 100][..], b"0123456789"].concat());
+    }
+}

@@ -1,6 +1,6 @@
 //! One directory, one agent, and small files that notice damage.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+use std::{error::Error as _, fs::Permissions, os::unix::fs::PermissionsExt as _};
 
 use realm_store::{DataDir, DirError, Kept, StateFileError};
 
@@ -105,6 +105,31 @@ fn an_open_directory_is_closed_and_a_shared_one_refused() {
 }
 
 #[test]
+fn a_directory_of_somebody_else_is_refused_and_left_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("etc");
+    std::fs::create_dir_all(path.join("boot")).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let error = DataDir::open(&path).unwrap_err();
+    assert!(matches!(error, DirError::Foreign { .. }), "{error:?}");
+    assert!(error.to_string().contains("it has boot"), "{error}");
+    let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o755, "nobody's /etc is closed");
+    assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
+
+    // An empty one is taken, also one that is a disk of its own, and so is a backup of the key alone.
+    for name in ["lost+found", "node.key"] {
+        let path = temp.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        match name {
+            "node.key" => std::fs::write(path.join(name), "a key").unwrap(),
+            _ => std::fs::create_dir(path.join(name)).unwrap(),
+        }
+        DataDir::open(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_file_in_the_place_of_a_directory_is_named_and_left_as_it_is() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("data");
@@ -119,6 +144,18 @@ fn a_file_in_the_place_of_a_directory_is_named_and_left_as_it_is() {
     assert!(source.to_string().contains("move it away"), "{source}");
     let mode = blobs.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o644);
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_file_is_said_with_what_to_do() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = DataDir::open(temp.path()).unwrap();
+    std::fs::create_dir(temp.path().join("floor")).unwrap();
+    let file = dir.state_file("floor");
+    for error in [file.read().unwrap_err(), file.write(b"1").unwrap_err()] {
+        let cause = error.source().expect("why").to_string();
+        assert!(cause.contains("move it away"), "{error}: {cause}");
+    }
 }
 
 #[test]

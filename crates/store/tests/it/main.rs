@@ -16,6 +16,7 @@ mod room;
 mod skipped;
 #[path = "../../../testkit/src/strace.rs"]
 mod strace;
+#[allow(dead_code, reason = "tests of agents need more of it")]
 #[path = "../../../testkit/src/synced.rs"]
 mod synced;
 mod upload;
