@@ -28,6 +28,9 @@ pub struct AgentInfo {
 #[derive(Debug)]
 pub struct AgentFile {
     key: PublicKey,
+    /// Made where it is missing. The data directory is not: another one in its place would keep the node's own from
+    /// being moved back.
+    runtime_dir: Option<PathBuf>,
     paths: Vec<PathBuf>,
     /// What was written last.
     written: Option<AgentInfo>,
@@ -40,6 +43,7 @@ impl AgentFile {
         paths.extend(runtime_dir.map(|dir| dir.join(format!("{}.json", key.short()))));
         Self {
             key,
+            runtime_dir: runtime_dir.map(Path::to_owned),
             paths,
             written: None,
         }
@@ -57,6 +61,11 @@ impl AgentFile {
         let there = self.paths.iter().all(|path| path.exists());
         if there && self.written.as_ref() == Some(&info) {
             return;
+        }
+        if let Some(dir) = &self.runtime_dir
+            && let Err(error) = fs::create_dir_all(dir)
+        {
+            tracing::debug!(dir = %dir.display(), %error, "the runtime directory cannot be made");
         }
         let mut all = true;
         for path in &self.paths {
@@ -77,9 +86,6 @@ impl AgentFile {
 }
 
 fn write(path: &Path, info: &AgentInfo) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
     let new = path.with_extension("json.new");
     let text = serde_json::to_vec_pretty(info).map_err(io::Error::other)?;
     own::make(&new, 0o644)?.write_all(&text)?;
@@ -119,6 +125,7 @@ mod tests {
     fn commands_find_an_agent_in_both_places_once() {
         let temp = tempfile::tempdir().unwrap();
         let (data, run) = (temp.path().join("data"), temp.path().join("run"));
+        fs::create_dir(&data).unwrap();
         let key = SecretKey::from_seed(&[1; 32]).public();
         let mut file = AgentFile::new(key, &data, Some(&run));
         file.write(vec!["/ip4/127.0.0.1/tcp/1".into()], None);
@@ -126,5 +133,10 @@ mod tests {
         assert_eq!(find(Path::new("/nonexistent"), Some(&run))[0].key, key);
         file.remove();
         assert!(find(&data, Some(&run)).is_empty());
+
+        fs::remove_dir(&data).unwrap();
+        file.write(vec!["/ip4/127.0.0.1/tcp/1".into()], None);
+        assert_eq!(find(&data, Some(&run)).len(), 1);
+        assert!(!data.exists(), "what was taken away is not made anew");
     }
 }

@@ -8,12 +8,13 @@ use realm_rpc::status::Alarm;
 
 /// Alarms of one kind in a status; more than these say nothing new.
 const MAX_OF_A_KIND: usize = 16;
+const MINUTE_MS: u64 = 60 * 1000;
 /// Clocks may differ by this much, in milliseconds; a report may be a minute old when it comes, in a
 /// realm of a thousand nodes.
-const CLOCKS_DIFFER_MS: u64 = 2 * 60 * 1000;
+const CLOCKS_DIFFER_MS: u64 = 2 * MINUTE_MS;
 
 /// In a realm of a thousand nodes reports come once a minute, and may be lost once.
-pub const REPORTS_COME_MS: u64 = 3 * 60 * 1000;
+pub const REPORTS_COME_MS: u64 = 3 * MINUTE_MS;
 
 /// Nodes that wait for the owner because each has used an invite that another one used as well.
 /// `decided` says of a node whether the owner has let it in or kept it out.
@@ -127,10 +128,31 @@ pub fn unheard(nodes: impl Iterator<Item = ((PublicKey, String), u64)>) -> Vec<A
     alarms.take(MAX_OF_A_KIND).collect()
 }
 
-/// A time in its largest two units, at least a minute.
+/// One alarm for each node whose key two agents have.
+pub fn twins(nodes: impl Iterator<Item = (PublicKey, String)>) -> Vec<Alarm> {
+    let alarms = nodes.map(|(node, name)| Alarm {
+        code: "twin".into(),
+        message: format!(
+            "two agents run with the key of {name}, as where its data directory was copied: others hear now one of them, now the other"
+        ),
+        help: format!(
+            "stop one of the two; the copy may join as a node of its own: realm leave there, then realm enroll with a new invite. Where nobody made a copy, the key was stolen: realm nodes revoke {name}"
+        ),
+        nodes: vec![node],
+    });
+    alarms.take(MAX_OF_A_KIND).collect()
+}
+
+/// A time in its largest two units, to the nearest; at least a minute.
 fn rough(millis: u64) -> String {
-    let minutes = millis / 60_000;
-    let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
+    let nearest = |unit: u64| millis.saturating_add(unit / 2) / unit;
+    let minutes = nearest(MINUTE_MS);
+    // From a day on the smaller unit is the hour; what rounds up to a day is one.
+    let hours = match minutes < 24 * 60 {
+        true => minutes / 60,
+        false => nearest(60 * MINUTE_MS),
+    };
+    let (days, hours, minutes) = (hours / 24, hours % 24, minutes % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes}min"),
         (0, _) => format!("{hours}h {minutes}min"),
@@ -147,6 +169,23 @@ fn list(nodes: &BTreeSet<PublicKey>) -> String {
 mod tests {
     use super::*;
     use crate::approvals::tests::{NOW, claim, key};
+
+    #[test]
+    fn a_time_is_told_to_the_nearest_of_its_smaller_unit() {
+        for (seconds, told) in [
+            (598, "10min"),
+            (569, "9min"),
+            (3569, "59min"),
+            (3570, "1h 0min"),
+            (86_369, "23h 59min"),
+            (86_370, "1d 0h"),
+            (86_400 + 1_799, "1d 0h"),
+            (86_400 + 1_800, "1d 1h"),
+        ] {
+            assert_eq!(rough(seconds * 1000), told, "{seconds}s");
+        }
+        assert!(rough(u64::MAX).ends_with('h'), "no time is too long");
+    }
 
     #[test]
     fn an_invite_used_twice_alarms_until_each_node_is_decided_on() {
@@ -201,6 +240,16 @@ mod tests {
             alarms[0].message
         );
         assert!(alarms[0].help.contains("on two again"));
+    }
+
+    #[test]
+    fn two_agents_with_one_key_are_named_with_what_to_do() {
+        assert_eq!(twins(std::iter::empty()), []);
+        let alarms = twins(std::iter::once((key(1).public(), "two".into())));
+        assert_eq!(alarms[0].code, "twin");
+        assert_eq!(alarms[0].nodes, [key(1).public()]);
+        assert!(alarms[0].message.contains("with the key of two"));
+        assert!(alarms[0].help.starts_with("stop one of the two; "));
     }
 
     #[test]

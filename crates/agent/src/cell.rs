@@ -27,8 +27,8 @@ use crate::{
     fold::chain,
     logs::Logs,
     reason::{
-        compiling_reason, doubtful_reason, ended_reason, is_compiling, library_reason, pull_reason,
-        reason,
+        compiling_reason, doubtful_reason, ended_reason, is_preparing, library_reason, pull_reason,
+        pulling_reason, reason,
     },
     supervisor::{STOP_GRACE, Tools, lock},
 };
@@ -164,7 +164,12 @@ impl CellTask {
             return Err(Outcome::Final);
         }
         self.state(CellState::Pulling);
-        let path = match self.tools.fetcher.ensure(self.spec.artifact).await {
+        let artifact = self.spec.artifact;
+        let told = |here| {
+            let reason = pulling_reason(here, artifact.size);
+            self.set(CellState::Pulling, Some(reason));
+        };
+        let path = match self.tools.fetcher.ensure(artifact, told).await {
             Ok(path) => path,
             Err(error) => {
                 self.hold_back(pull_reason(&error));
@@ -406,7 +411,7 @@ impl CellTask {
             let mut report = lock(&self.shared);
             report.state = CellState::Starting;
             let reason = report.reason.take();
-            report.reason = reason.filter(|reason| !is_compiling(reason));
+            report.reason = reason.filter(|reason| !is_preparing(reason));
         }
         self.tools.changed.send_modify(|count| *count += 1);
     }

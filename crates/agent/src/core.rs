@@ -33,6 +33,7 @@ use crate::{
     report::Reporter,
     supervisor::Supervisor,
     trust::Trust,
+    twins::Twins,
 };
 
 mod changes;
@@ -117,6 +118,7 @@ pub(crate) struct Core {
     pub pending_since: BTreeMap<PublicKey, Timestamp>,
     pub offenders: Offenders,
     pub presence: Presence,
+    pub twins: Twins,
     /// As they were last told.
     pub alarms_told: Vec<realm_rpc::status::Alarm>,
     /// Nodes whose claim was refused: told once.

@@ -1,6 +1,7 @@
 //! What happened on this node: a bounded, ordered list for people who ask why.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -47,11 +48,14 @@ impl Default for Events {
 
 impl Events {
     pub fn record(&self, at: Timestamp, kind: &'static str, subject: String, message: String) {
+        // A line of the log is one event: no word of a person or a program begins another one.
+        // The subject is a field, which is quoted.
+        let line = escaped(&message);
         match kind {
             "alarm" | "banned" | "forked" | "refused" | "revoked" | "incompatible" => {
-                tracing::warn!(kind, subject, "{message}");
+                tracing::warn!(kind, subject, "{line}");
             }
-            _ => tracing::info!(kind, subject, "{message}"),
+            _ => tracing::info!(kind, subject, "{line}"),
         }
         let seq = {
             let mut list = self.lock();
@@ -98,9 +102,30 @@ impl Events {
     }
 }
 
+/// Text without control characters: each is written as Rust would, such as `\n`.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let letters = text.chars().map(|letter| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    });
+    letters.collect::<String>().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_word_begins_a_line_of_the_log() {
+        assert_eq!(escaped("as it is: ü"), "as it is: ü");
+        assert_eq!(
+            escaped("one\nWARN two\r\u{1b}[2J\u{9b}"),
+            "one\\nWARN two\\r\\u{1b}[2J\\u{9b}"
+        );
+    }
 
     #[test]
     fn keeps_order_and_drops_the_oldest() {

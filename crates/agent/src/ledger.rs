@@ -99,15 +99,13 @@ fn run(
     while let Some(job) = queue.blocking_recv() {
         match job {
             Job::Commit(token, ops) => {
-                let result = ledger.commit(&ops);
-                if let Err(error) = &result {
-                    watch.failed(error);
-                }
+                let durable = watch.is_there()
+                    && ledger
+                        .commit(&ops)
+                        .inspect_err(|error| watch.failed(error))
+                        .is_ok();
                 // The core may be gone already: what was queued is still written.
-                let _ = written.blocking_send(Written {
-                    token,
-                    durable: result.is_ok(),
-                });
+                let _ = written.blocking_send(Written { token, durable });
             }
             Job::Look(ops) => watch.look(|| ledger.commit(&ops)),
         }

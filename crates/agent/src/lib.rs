@@ -41,6 +41,7 @@ pub mod status;
 mod supervisor;
 mod survey;
 pub mod trust;
+mod twins;
 mod volumes;
 mod whereabouts;
 

@@ -12,10 +12,13 @@ pub(crate) const MAX_REASON_CHARS: usize = 240;
 /// The codes of what ails a node itself.
 pub(crate) const DISK_FULL: &str = "disk-full";
 pub(crate) const DISK_FAILED: &str = "disk-failed";
+pub(crate) const DATA_GONE: &str = "data-gone";
 
 /// The codes of the reasons of a cell whose program is not compiled yet. A report is sent when a code changes.
 const QUEUED: &str = "queued";
 const COMPILING: &str = "compiling";
+/// And of one whose program comes.
+const PULLING: &str = "pulling";
 
 /// Every limit that a program met and went on with, and how often.
 pub fn met_reason(hits: &[(LimitHit, u64)]) -> Option<Reason> {
@@ -107,6 +110,9 @@ pub fn pull_reason(error: &PullError) -> Reason {
         PullError::NoSource(_) => {
             "start a node that has it, or push it again from a machine that has the file"
         }
+        PullError::Stuck { .. } => {
+            "what has come is kept, and it goes on by itself; see the line between the two: realm network"
+        }
         PullError::Store(_) | PullError::Interrupted => {
             "it is tried again; if that does not help, see the agent's log on the node"
         }
@@ -144,6 +150,12 @@ pub fn doubtful_reason(name: &ComponentName) -> Reason {
     reason("maybe-again", message.into(), Some(&help))
 }
 
+/// How far a pull is that takes a while.
+pub fn pulling_reason(here: u64, size: u64) -> Reason {
+    let message = format!("{} of {} are here", size_text(here), size_text(size));
+    reason(PULLING, message, None)
+}
+
 /// What a cell waits for before it can start for the first time.
 pub fn compiling_reason(stage: Stage) -> Reason {
     match stage {
@@ -165,9 +177,9 @@ pub fn compiling_reason(stage: Stage) -> Reason {
     }
 }
 
-/// Whether a reason was one of those.
-pub fn is_compiling(reason: &Reason) -> bool {
-    reason.code == QUEUED || reason.code == COMPILING
+/// Whether a reason was one of those, and is over when the program is there.
+pub fn is_preparing(reason: &Reason) -> bool {
+    [PULLING, QUEUED, COMPILING].contains(&&*reason.code)
 }
 
 /// What a report says about a cell. Programs have a hand in some messages: those are cut, and have

@@ -43,6 +43,7 @@ use crate::{
     sealing::Sealing,
     supervisor::{Supervisor, Tools},
     trust::{self, Trust, TrustError},
+    twins::Twins,
     volumes::Volumes,
 };
 
@@ -245,6 +246,7 @@ impl Agent {
             pending_since: BTreeMap::new(),
             offenders: Offenders::default(),
             presence: Presence::default(),
+            twins: Twins::default(),
             alarms_told: Vec::new(),
             refused_claims: BTreeSet::new(),
             forked: false,

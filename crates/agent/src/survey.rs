@@ -50,6 +50,7 @@ fn view(core: &Core, key: PublicKey, peer: Option<&PeerInfo>) -> View {
     let view = View {
         present,
         settled: core.sight(&key, core.clock.now()).settled,
+        twin: core.twins.has(&key, core.clock.now().mono),
         boot_id: core.node.boot_id(key),
         link: peer.map(|peer| match peer.link {
             realm_p2p::Link::Quic => Link::Quic,

@@ -34,6 +34,23 @@ pub(crate) fn of_link(
     Some(fitting.cloned().unwrap_or(address))
 }
 
+/// Whether an address leads to the node that listens at `own`, by its own machine.
+pub(crate) fn is_one_of(address: &str, own: &[String]) -> bool {
+    let (wanted, key) = split(address);
+    // Others are reached through the same relay.
+    let direct = own.iter().filter(|at| kind(at) != Link::Relay);
+    let mut direct = direct.map(|at| split(at));
+    direct.any(|(at, own_key)| at == wanted && (key.is_none() || key == own_key))
+}
+
+/// A direct address, and whose it is where that is said.
+fn split(address: &str) -> (&str, Option<&str>) {
+    match address.split_once("/p2p/") {
+        Some((at, key)) => (at, Some(key)),
+        None => (address, None),
+    }
+}
+
 /// In the order in which a node tells where it listens: what other machines can dial first, and of that
 /// what they dial first.
 pub(crate) fn sort(addresses: &mut [String]) {
@@ -84,9 +101,11 @@ mod tests {
     const OTHER: &str =
         "/ip4/192.0.2.8/tcp/2020/p2p/12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK";
 
+    const OWN: &str = "12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK";
+
     /// An address through this relay.
     fn through(relay: &str) -> String {
-        format!("{relay}/p2p-circuit/p2p/12D3KooWRBy97UB99e3J6hiPesre1MZeuNQvfan4gBziswrRJsNK")
+        format!("{relay}/p2p-circuit/p2p/{OWN}")
     }
 
     #[test]
@@ -118,6 +137,28 @@ mod tests {
         let other = of_link(at(quic), Some(Link::Tcp), &all[..1]);
         assert_eq!(other, at(quic), "that machine may be out of reach");
         assert_eq!(of_link(None, Some(Link::Tcp), &all), None);
+    }
+
+    #[test]
+    fn a_node_knows_its_own_addresses() {
+        let own = [
+            format!("/ip4/192.0.2.1/udp/2020/quic-v1/p2p/{OWN}"),
+            format!("/ip4/127.0.0.1/tcp/2020/p2p/{OWN}"),
+            through(RELAY),
+        ];
+        for (address, is_own) in [
+            ("/ip4/192.0.2.1/udp/2020/quic-v1", true),
+            ("/ip4/127.0.0.1/tcp/2020", true),
+            (&*own[0], true),
+            ("/ip4/192.0.2.1/tcp/2020", false),
+            ("/ip4/192.0.2.2/udp/2020/quic-v1", false),
+            (RELAY, false),
+            (&*through(RELAY), false),
+        ] {
+            assert_eq!(is_one_of(address, &own), is_own, "{address}");
+        }
+        let other = own[0].replace(OWN, "12D3KooWQcskD8qa4ytdwXG3GLco5kSds4XtAmpepbjSwfy4ErRt");
+        assert!(!is_one_of(&other, &own), "another one is meant");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::Core;
 use crate::{
     approvals::{Approval, ByChain, expulsions},
     fold::chain,
+    whereabouts,
 };
 
 /// Nodes of the local network are found within this; then a first node begins the realm.
@@ -57,7 +58,7 @@ impl Core {
     }
 
     /// The first node of a realm has nobody who could vouch for it, and does so itself: where its
-    /// invite knows no address to ask, and nobody of the local network answered for a while. Of
+    /// invite knows no address but this node's own, and nobody of the local network answered for a while. Of
     /// several that begin at once the one with the lowest key goes first.
     pub(super) fn begin_realm(&mut self, now: Now) {
         if self.begun || self.state.is_none() || !self.approved.is_empty() {
@@ -75,11 +76,12 @@ impl Core {
         if waited < patience {
             return;
         }
-        // An invite that is refused now will not be better in a second.
-        self.begun = true;
+        let is_own = |at: &String| whereabouts::is_one_of(at, &self.addresses);
         if let Some((claim, invite)) = self.invite()
-            && invite.addresses.is_empty()
+            && invite.addresses.iter().all(is_own)
         {
+            // An invite that is refused now will not be better in a second.
+            self.begun = true;
             self.witness(claim, now);
         }
     }
@@ -194,6 +196,7 @@ impl Core {
         self.presence
             .set_members(self.approved.keys().copied().collect());
         let nodes = self.approved.keys().copied().collect();
+        self.twins.retain(&nodes);
         self.node.handle(Event::Approved { nodes }, now);
         self.node.handle(Event::Expelled { nodes: expelled }, now);
         let keys = self.approved.keys().copied().collect();

@@ -56,6 +56,10 @@ impl Core {
             (*key != me).then_some((of, seen.report.at, seen.at))
         });
         alarms.extend(alarms::clocks(&self.node_name(&me), clocks));
+        let mono = self.clock.now().mono;
+        let twins = self.approved.keys();
+        let twins = twins.filter(|key| self.twins.has(key, mono));
+        alarms.extend(alarms::twins(twins.map(|key| (*key, self.node_name(key)))));
         alarms
     }
 

@@ -142,6 +142,11 @@ impl Core {
             NetworkEvent::FramesDropped { to, count, reason } => {
                 tracing::debug!(peer = %to, count, reason, "frames dropped");
             }
+            NetworkEvent::Started { key, run } => {
+                if self.approved.contains_key(&key) {
+                    self.twins.saw(key, run, now.mono);
+                }
+            }
             NetworkEvent::Rtt { .. }
             | NetworkEvent::Identified { .. }
             | NetworkEvent::Reachability(_) => {}

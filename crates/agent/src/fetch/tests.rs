@@ -30,7 +30,14 @@ enum Manner {
     Slow,
     /// Answers at once, with a bit turned.
     Lying,
+    /// One answer after the other, each as late as a line of so many bytes a second brings it.
+    Narrow(u64),
 }
+
+/// Over this line a range of 1 MiB, or a few smaller ones at once, take longer than anybody waits for a first byte.
+const NARROW: Manner = Manner::Narrow(192 * 1024);
+/// And over this one a few pulls at once are nothing but slow.
+const STEADY: Manner = Manner::Narrow(MIB);
 
 /// A node that has the artifact, and counts what it sent.
 struct Source {
@@ -38,8 +45,11 @@ struct Source {
     manner: Manner,
     gate: Gate,
     asked: AtomicU64,
-    /// Ranges that left.
+    /// Ranges that left, and their bytes.
     answers: AtomicU64,
+    bytes: AtomicU64,
+    /// Held by the answer that is on its way.
+    line: Mutex<()>,
 }
 
 /// Closed until the test opens it.
@@ -55,6 +65,14 @@ impl Gate {
                 .wait_while(open, |open| !*open)
                 .expect("no panic holds it"),
         );
+    }
+
+    /// After this long at the latest.
+    fn pass_within(&self, time: Duration) {
+        let (open, changed) = &*self.0;
+        let open = open.lock().expect("no panic holds it");
+        let passed = changed.wait_timeout_while(open, time, |open| !*open);
+        drop(passed.expect("no panic holds it"));
     }
 
     fn open(&self) {
@@ -80,7 +98,13 @@ impl BlobSource for Source {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         }
+        if let Manner::Narrow(line) = self.manner {
+            let _one = self.line.lock().expect("no panic holds it");
+            let takes = Duration::from_millis(u64::from(len) * 1_000 / line);
+            self.gate.pass_within(takes);
+        }
         self.answers.fetch_add(1, Ordering::SeqCst);
+        self.bytes.fetch_add(u64::from(len), Ordering::SeqCst);
         Ok(encoded)
     }
 }
@@ -111,7 +135,12 @@ fn config(seed: u8) -> Config {
 }
 
 async fn scene(manners: &[Manner]) -> Scene {
-    let content: Vec<u8> = (0..SIZE).map(|at| ((at * at) >> 7) as u8).collect();
+    scene_of(SIZE, manners).await
+}
+
+/// The artifact is of so many bytes.
+async fn scene_of(size: u64, manners: &[Manner]) -> Scene {
+    let content: Vec<u8> = (0..size).map(|at| ((at * at) >> 7) as u8).collect();
     let gate = Gate::default();
     let dir = || tempfile::tempdir().expect("a directory");
     let own_dir = dir();
@@ -131,6 +160,8 @@ async fn scene(manners: &[Manner]) -> Scene {
             gate: gate.clone(),
             asked: AtomicU64::new(0),
             answers: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            line: Mutex::new(()),
         });
         let services = Services {
             blobs: Some(source.clone()),
@@ -161,12 +192,23 @@ async fn scene(manners: &[Manner]) -> Scene {
 
 impl Scene {
     async fn pull(&self) -> Result<std::path::PathBuf, PullError> {
-        let pull = self.fetcher.ensure(self.artifact);
+        let pull = self.fetcher.ensure(self.artifact, |_| ());
         tokio::time::timeout(PATIENCE, pull).await.expect("in time")
+    }
+
+    /// Something else that the first source has, of so many bytes.
+    fn another(&self, size: u64, nth: u64) -> Artifact {
+        let content: Vec<u8> = (0..size).map(|at| ((at * (at + nth)) >> 7) as u8).collect();
+        let imported = self.sources[0].0.blobs.import(content.as_slice(), size);
+        imported.expect("imports")
     }
 
     fn answers(&self, of: usize) -> u64 {
         self.sources[of].0.answers.load(Ordering::SeqCst)
+    }
+
+    fn bytes(&self, of: usize) -> u64 {
+        self.sources[of].0.bytes.load(Ordering::SeqCst)
     }
 }
 
@@ -193,12 +235,24 @@ async fn a_slow_source_and_a_liar_do_not_hold_up_a_pull() {
     };
     let liar = scene.sources[1].1.key().to_string();
     assert!(told.message.starts_with(&liar), "{told:?}");
-    let ranges = SIZE.div_ceil(MIB);
-    assert!(
-        (ranges - 1..=ranges).contains(&scene.answers(2)),
-        "{}",
-        scene.answers(2)
-    );
+    let honest = scene.bytes(2);
+    assert!((SIZE - MIB..=SIZE).contains(&honest), "{honest}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_behind_a_narrow_line_gives_all_and_little_twice() {
+    let size = 2 * MIB;
+    let scene = scene_of(size, &[NARROW]).await;
+    let told = Mutex::new(Vec::new());
+    let here = |bytes| told.lock().expect("no panic holds it").push(bytes);
+    let pull = scene.fetcher.ensure(scene.artifact, here);
+    let path = tokio::time::timeout(3 * PATIENCE, pull).await;
+    let path = path.expect("in time").expect("pulled");
+    assert_eq!(std::fs::metadata(path).expect("is there").len(), size);
+    let sent = scene.bytes(0);
+    assert!(sent < size + size / 2, "{sent} bytes for {size}");
+    let told = told.into_inner().expect("no panic holds it");
+    assert!(told.len() > 2 && told.is_sorted(), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,6 +261,36 @@ async fn honest_sources_share_the_work() {
     scene.pull().await.expect("pulled");
     for of in 0..3 {
         assert!(scene.answers(of) >= 2, "source {of}: {}", scene.answers(of));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_programs_come_over_a_narrow_line() {
+    const COUNT: u64 = 3 * super::PULLS as u64;
+    let each = MIB / 8;
+    let scene = scene_of(each, &[NARROW]).await;
+    let pulls = (0..COUNT).map(|nth| scene.fetcher.ensure(scene.another(each, nth), |_| ()));
+    let all = futures::future::try_join_all(pulls);
+    let pulled = tokio::time::timeout(3 * PATIENCE, all).await;
+    assert_eq!(
+        pulled.expect("in time").expect("pulled").len() as u64,
+        COUNT
+    );
+    let sent = scene.bytes(0);
+    assert!(sent < 2 * COUNT * each, "{sent} bytes for {}", COUNT * each);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_programs_hold_up_no_small_one() {
+    let small = MIB / 64;
+    let scene = scene_of(small, &[STEADY]).await;
+    let large = (0..super::PULLS as u64)
+        .map(|nth| scene.fetcher.ensure(scene.another(8 * MIB, nth), |_| ()));
+    let large = futures::future::select_all(large.map(Box::pin));
+    tokio::select! {
+        biased;
+        (done, ..) = large => panic!("a large one came first: {done:?}"),
+        path = scene.pull() => drop(path.expect("pulled")),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Whether the ledger's disk takes writes, and when that is said.
 
 use std::{
-    path::PathBuf,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -11,13 +13,16 @@ use tokio::sync::watch;
 
 use crate::{
     fold::chain,
-    reason::{DISK_FAILED, DISK_FULL, reason},
+    reason::{DATA_GONE, DISK_FAILED, DISK_FULL, reason},
 };
 
 /// With less room than this a disk counts as full: the largest intent must fit.
 const ROOM_BYTES: usize = 1024 * 1024;
 /// While nothing is written, between two tries.
 const TRY_EVERY: Duration = Duration::from_secs(2);
+/// The file by which the directory is known: it is open for as long as the agent runs, so that no other file
+/// is taken for it.
+const LEDGER: &str = "ledger.redb";
 /// Between two lines of the agent's log about the same trouble.
 const TELL_EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -25,6 +30,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub(super) struct Watch {
     dir: PathBuf,
+    /// Which file the ledger was at the start; None where there was none.
+    ledger: Option<FileId>,
     trouble: watch::Sender<Option<Reason>>,
     /// When the log last said so.
     told: Option<Instant>,
@@ -35,6 +42,7 @@ pub(super) struct Watch {
 impl Watch {
     pub fn new(dir: PathBuf, trouble: watch::Sender<Option<Reason>>) -> Self {
         Self {
+            ledger: FileId::of(&dir.join(LEDGER)).ok(),
             dir,
             trouble,
             told: None,
@@ -74,8 +82,32 @@ impl Watch {
         self.begins(why, &chain(error));
     }
 
-    /// Looks whether there is room, and after trouble whether `write` works again.
+    /// Whether what is written now lasts: not where the directory was taken away or replaced under the agent,
+    /// which still holds its files open.
+    pub fn is_there(&mut self) -> bool {
+        let Some(ledger) = &self.ledger else {
+            return true;
+        };
+        let found = match FileId::of(&self.dir.join(LEDGER)) {
+            Ok(found) if found == *ledger => return true,
+            Ok(_) => "another file is there".to_owned(),
+            Err(error) if is_absence(&error) => error.to_string(),
+            // A disk that fails shows in what is written.
+            Err(error) => {
+                tracing::debug!(%error, "whether the data directory is there is not known");
+                return true;
+            }
+        };
+        let path = self.dir.join(LEDGER);
+        self.begins(gone(), &format!("{}: {found}", path.display()));
+        false
+    }
+
+    /// Looks whether the directory is there and has room, and after trouble whether `write` works again.
     pub fn look(&mut self, write: impl FnOnce() -> Result<(), LedgerError>) {
+        if !self.is_there() {
+            return;
+        }
         let free = free_bytes(&self.dir);
         let no_room = free.is_some_and(|free| free < ROOM_BYTES as u64);
         if no_room {
@@ -117,6 +149,30 @@ impl Watch {
     }
 }
 
+/// Which file it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
 /// Batches that the ledger does not take. What was not written before is asked for again and again,
 /// so that the same refusal may come many times a second.
 #[derive(Debug, Default)]
@@ -143,6 +199,12 @@ fn full() -> Reason {
     let message = "its disk is full: new intents and programs may not reach it";
     let help = "free space where its data directory lies; writing goes on by itself";
     reason(DISK_FULL, message.to_owned(), Some(help))
+}
+
+fn gone() -> Reason {
+    let message = "its data directory was taken away while it runs: nothing that it takes would last, so it takes no intents";
+    let help = "move the directory back, and it goes on by itself; where it is lost, stop the agent and put a backup there, or enroll the machine anew and take the old node out: realm nodes rm";
+    reason(DATA_GONE, message.to_owned(), Some(help))
 }
 
 fn failed(help: &str) -> Reason {
@@ -174,6 +236,35 @@ mod tests {
         assert_eq!(code().as_deref(), Some("disk-failed"));
         watch.look(|| panic!("not again at once"));
         watch.tried = None;
+        watch.look(|| Ok(()));
+        assert_eq!(code(), None);
+    }
+
+    #[test]
+    fn a_directory_that_was_taken_away_is_trouble_until_it_is_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, away) = (temp.path().join("data"), temp.path().join("away"));
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join(LEDGER), "the ledger").unwrap();
+        let (tell, told) = watch::channel(None);
+        let mut watch = Watch::new(dir.clone(), tell);
+        let code = || told.borrow().as_ref().map(|why: &Reason| why.code.clone());
+        assert!(watch.is_there());
+
+        fs::rename(&dir, &away).unwrap();
+        assert!(!watch.is_there());
+        watch.look(|| panic!("nothing is tried"));
+        assert_eq!(code().as_deref(), Some("data-gone"));
+        // Another directory in its place is none of this agent's.
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join(LEDGER), "the ledger").unwrap();
+        assert!(!watch.is_there());
+        fs::remove_dir_all(&dir).unwrap();
+        fs::write(&dir, "a file").unwrap();
+        assert!(!watch.is_there());
+
+        fs::remove_file(&dir).unwrap();
+        fs::rename(&away, &dir).unwrap();
         watch.look(|| Ok(()));
         assert_eq!(code(), None);
     }

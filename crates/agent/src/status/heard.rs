@@ -2,10 +2,10 @@
 
 use realm_manifest::report::{self, NodeReport, Reason};
 
-use crate::reason::{DISK_FAILED, DISK_FULL, plain};
+use crate::reason::{DATA_GONE, DISK_FAILED, DISK_FULL, plain};
 
 /// What a node may say of itself. Other alarms are the realm's own findings, and no node's to raise.
-const PROBLEMS: [&str; 2] = [DISK_FULL, DISK_FAILED];
+const PROBLEMS: [&str; 3] = [DISK_FULL, DISK_FAILED, DATA_GONE];
 
 /// The report with every text of it made one short line, and without problems that are none.
 pub(super) fn heard(mut report: NodeReport) -> NodeReport {

@@ -27,6 +27,8 @@ impl Scene<'_> {
         });
         alarms.extend(alarms::clocks(&self.name(&self.asked), clocks));
         alarms.extend(alarms::unheard(self.silent()));
+        let twins = self.approved.keys().filter(|key| self.view(key).twin);
+        alarms.extend(alarms::twins(twins.map(|key| (*key, self.name(key)))));
         alarms
     }
 
