@@ -243,6 +243,20 @@ impl Forked {
     }
 }
 
+/// What a merge with number `seq` on `state` would leave out of `links`, applied again in this order: which,
+/// by its place, and why.
+pub fn left_out(state: &State, seq: u64, links: &[&Link]) -> Result<Vec<(usize, String)>> {
+    let entries = links
+        .iter()
+        .map(|link| Ok((&*link.entry, link.payload_bytes()?)))
+        .collect::<Result<Vec<(&Entry, &[u8])>>>()?;
+    let refused = fold::left_out(state, seq, &entries);
+    Ok(refused
+        .into_iter()
+        .map(|(index, error)| (index, error.to_string()))
+        .collect())
+}
+
 pub fn by_hash<'l>(links: impl IntoIterator<Item = &'l Link>) -> HashMap<Hash, &'l Link> {
     links
         .into_iter()

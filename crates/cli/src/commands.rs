@@ -276,7 +276,7 @@ pub fn run(cli: &Cli, log: Log) -> Result<u8> {
                 format: Format::Text,
                 quiet: false,
             };
-            output.line(script.trim_end())?;
+            output.text(script.trim_end())?;
             return Ok(ExitCode::Ok as u8);
         }
         Command::Man(args) => {
@@ -374,7 +374,7 @@ fn help(topic: &[String], format: Format) -> Result<()> {
         return output.table(&["CODE", "MEANING"], rows);
     }
     if topic.first().is_some_and(|topic| topic == "all") {
-        return output.line(man::reference().trim_end());
+        return output.text(man::reference().trim_end());
     }
     let mut command = Cli::command();
     // Usage names the whole command, as its own --help does.

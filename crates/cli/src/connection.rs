@@ -349,10 +349,8 @@ pub async fn dial_via(via: &str) -> Result<RpcConnection> {
             match &error {
                 // The one address was named already.
                 DialRpcError::Failed { attempts } if attempts.len() == 1 => {
-                    let named = format!("{via}: ");
                     let why = attempts.iter();
-                    let why = why.map(|why| why.trim_start_matches(&named).to_owned());
-                    failed.causes.extend(why);
+                    failed.causes.extend(why.map(|attempt| attempt.reason.clone()));
                 }
                 error => failed = failed.because(error),
             }

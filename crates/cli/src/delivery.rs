@@ -28,7 +28,7 @@ pub async fn hand_in(
     realm.outbox().put(intent)?;
     match submit(connection, intent).await {
         Ok(submitted) => {
-            settle(connection, realm, lock, submitted).await?;
+            settle(connection, realm, lock, (submitted, intent)).await?;
             Ok(Some(submitted))
         }
         // Refused, not lost.
@@ -52,13 +52,8 @@ pub async fn resend(
     let Some(revision) = offer(connection, realm, lock, output).await? else {
         return Ok(());
     };
-    let node = connection.node();
-    Err(CliError::failed(format!(
-        "the node {} has another revision {revision} than the one that you signed and another node took",
-        node.short()
-    ))
-    .named("forked")
-    .help("two sides went on alone: bring back the node that has yours, and end the fork with realm history merge; where it is gone for good: realm history accept-loss"))
+    let known = "you signed and another node took";
+    Err(head::another(connection, revision, known))
 }
 
 /// As [`resend`]. Some where the node has gone on without this revision, which another node took.
@@ -99,7 +94,7 @@ pub async fn offer(
     if let Some(intent) = unacknowledged {
         output.say("sending an intent again that was signed and not acknowledged");
         match submit(connection, &intent).await {
-            Ok(submitted) => settle(connection, realm, lock, submitted).await?,
+            Ok(submitted) => settle(connection, realm, lock, (submitted, &intent)).await?,
             Err(error) if is_overtaken(&error) => {
                 output.say(format!(
                     "warning: the earlier intent was overtaken and is dropped: {error}"
@@ -124,7 +119,9 @@ async fn again(
         connection.node().short()
     ));
     match submit(connection, intent).await {
-        Ok(submitted) => realm.raise_mark(submitted.seq).map(|()| true),
+        Ok(submitted) => realm
+            .raise_mark(submitted.seq, intent.hash()?)
+            .map(|()| true),
         Err(error) if is_overtaken(&error) => Ok(false),
         Err(error) => Err(rpc_failed(
             format!(
@@ -141,9 +138,9 @@ async fn settle(
     connection: &Connection,
     realm: &Realm,
     _lock: &SigningLock,
-    submitted: Submitted,
+    (submitted, intent): (Submitted, &Sealed),
 ) -> Result<()> {
-    realm.raise_mark(submitted.seq)?;
+    realm.raise_mark(submitted.seq, intent.hash()?)?;
     let outbox = realm.outbox();
     if submitted.durable_on >= 2 {
         outbox.forget_kept()?;

@@ -14,8 +14,21 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = parent(path)?;
     create_dir(dir)?;
     let beside = Beside::write(path, bytes)?;
-    fs::rename(&beside.path, path).or_else(|error| beside.discard(error))?;
+    fs::rename(&beside.path, path)
+        .map_err(not_a_file)
+        .or_else(|error| beside.discard(error))?;
     sync_dir(dir)
+}
+
+/// An error of a file, said with what to do where a directory has its place.
+pub fn not_a_file(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => io::Error::new(
+            io::ErrorKind::IsADirectory,
+            "it is a directory where a file belongs: move it away, and run the command again",
+        ),
+        _ => error,
+    }
 }
 
 /// Renames durably.
@@ -24,6 +37,14 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     // The new name first: after a crash in between both are there, and not neither.
     sync_dir(parent(to)?)?;
     sync_dir(parent(from)?)
+}
+
+/// Removes a file; none is as good.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a file that must not exist yet; never overwrites.
@@ -94,7 +115,7 @@ impl Beside {
                     fs::remove_file(path)?;
                     continue;
                 }
-                opened => opened?,
+                opened => opened.map_err(not_a_file)?,
             };
             let ours = file.metadata()?;
             // In a directory of several people another one may have made it, to read what comes.
@@ -161,7 +182,9 @@ pub fn read(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes)?;
+    file.take(max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(not_a_file)?;
     if bytes.len() as u64 > max {
         return Err(io::Error::other(format!("larger than {max} bytes")));
     }
@@ -223,6 +246,23 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"again");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_a_file_is_said_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mark");
+        fs::create_dir(&path).unwrap();
+        let beside = dir.path().join("owner");
+        fs::create_dir(Beside::name(&beside).unwrap()).unwrap();
+        for error in [
+            read(&path, 9).unwrap_err(),
+            replace(&path, b"1").unwrap_err(),
+            replace(&beside, b"1").unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("move it away"), "{error}");
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     }
 
     #[test]

@@ -48,9 +48,9 @@ pub fn state(dir: &Path) {
 fn realm_files(realm: &crate::realms::Realm) {
     if let Ok(mark) = realm.mark() {
         let raised = mark.saturating_add(1);
-        written(realm.raise_mark(raised));
+        written(realm.raise_mark(raised, realm.id));
         assert_eq!(realm.mark().ok(), Some(raised.max(mark)), "the mark fell");
-        written(realm.raise_mark(mark));
+        written(realm.raise_mark(mark, realm.id));
         assert_eq!(realm.mark().ok(), Some(raised.max(mark)), "the mark fell");
     }
     let owner = realm.owner().unwrap_or_else(|_| realm.genesis.owner());

@@ -41,7 +41,12 @@ pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
     let reached = async {
         loop {
             let base = agreed(connection, realm).await?;
-            if base.state.revision >= mark {
+            let revision = base.state.revision;
+            if realm.contradicts(revision, base.head)? {
+                check_fork(connection, revision).await?;
+                return Err(another(connection, revision, "you have seen"));
+            }
+            if revision >= mark {
                 return Ok(base);
             }
             check_fork(connection, base.state.revision).await?;
@@ -51,7 +56,7 @@ pub async fn base(connection: &Connection, realm: &Realm) -> Result<Base> {
     match tokio::time::timeout(CATCH_UP, reached).await {
         Ok(base) => {
             let base = base?;
-            realm.raise_mark(base.state.revision)?;
+            realm.raise_mark(base.state.revision, base.head)?;
             realm.remember_owner(base.state.owner)?;
             Ok(base)
         }
@@ -353,6 +358,16 @@ async fn read(head: &Head, connection: &Connection, realm: &Realm) -> Result<New
         base,
         before: Some(before),
     })
+}
+
+/// Refuses a node that went on without a revision that this person knows as another one.
+pub fn another(connection: &Connection, revision: u64, known: &str) -> CliError {
+    CliError::failed(format!(
+        "the node {} has another revision {revision} than the one that {known}",
+        connection.node().short()
+    ))
+    .named("forked")
+    .help("two sides went on alone: bring back the node that has yours, and end the fork with realm history merge; where it is gone for good: realm history accept-loss")
 }
 
 pub fn forked(seq: u64) -> CliError {

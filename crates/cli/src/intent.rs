@@ -59,16 +59,30 @@ pub enum Outcome {
 pub struct DurableOn {
     /// Nodes that are known to have it.
     pub nodes: u32,
-    /// Approved nodes that are here; None where the node that was asked was gone before it told.
-    pub of: Option<u32>,
+    /// None where the node that was asked was gone before it told.
+    pub of: Option<Members>,
+}
+
+/// The approved nodes of a realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Members {
+    pub here: u32,
+    /// They get an intent when they come back, and are not waited for.
+    pub away: u32,
 }
 
 impl std::fmt::Display for DurableOn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "durable on {}", self.nodes)?;
+        let Some(Members { here, away }) = self.of else {
+            return Ok(());
+        };
         // A node that is on its way in may have it, and counts for itself.
-        self.of
-            .map_or(Ok(()), |of| write!(f, " of {}", of.max(self.nodes)))
+        write!(f, " of {}", here.max(self.nodes).saturating_add(away))?;
+        match away {
+            0 => Ok(()),
+            _ => write!(f, " ({away} away)"),
+        }
     }
 }
 
@@ -76,6 +90,14 @@ impl Outcome {
     pub const fn revision(self) -> u64 {
         match self {
             Self::Unchanged { revision } | Self::Done { revision, .. } => revision,
+        }
+    }
+
+    /// Where it is on disk; None where nothing was signed.
+    pub const fn durable(self) -> Option<DurableOn> {
+        match self {
+            Self::Unchanged { .. } => None,
+            Self::Done { durable, .. } => Some(durable),
         }
     }
 }
@@ -145,8 +167,8 @@ async fn back_off(tried: u32) -> Result<()> {
 pub struct Sent {
     intent: Sealed,
     submitted: Submitted,
-    /// How many nodes were here before, where nobody can be asked afterwards.
-    counted: Option<u32>,
+    /// The nodes that there were before, where nobody can be asked afterwards.
+    counted: Option<Members>,
 }
 
 /// Signs and submits one entry. None where the node has another head, so that a new one
@@ -187,18 +209,18 @@ impl Sent {
         } = self.submitted;
         let of = match self.counted {
             Some(count) => Some(count),
-            None => match nodes_here(connection, realm, None).await {
+            None => match members(connection, realm, None).await {
                 Ok(count) => Some(count),
                 // The intent is on disk, whatever became of the node since.
                 Err(error) => {
-                    tracing::debug!(%error, "how many nodes are here is not known");
+                    tracing::debug!(%error, "which nodes there are is not known");
                     None
                 }
             },
         };
         if let Durable::OnTwo(time) = durable
             && nodes < 2
-            && of.is_some_and(|of| of > 1)
+            && of.is_some_and(|of| of.here > 1)
         {
             let again = on_two(connection, &self.intent);
             nodes = match tokio::time::timeout(time, again).await {
@@ -243,33 +265,37 @@ async fn on_two(connection: &Connection, intent: &Sealed) -> Result<u32> {
 }
 
 /// Who takes a node out, or hands the realm on, ends what the nodes gave out before, this connection
-/// among it: who is here has to be counted first.
+/// among it: which nodes there are has to be counted first.
 async fn counted_before(
     connection: &Connection,
     realm: &Realm,
     target: &Target,
     payload: &Payload,
-) -> Result<Option<u32>> {
+) -> Result<Option<Members>> {
     let leaves = match (target, payload) {
         (Target::Node(key), Payload::NodeRevoke(_) | Payload::NodeRemove(_)) => Some(*key),
         (_, Payload::OwnerRotate(_)) => None,
         _ => return Ok(None),
     };
-    nodes_here(connection, realm, leaves).await.map(Some)
+    members(connection, realm, leaves).await.map(Some)
 }
 
-/// How many approved nodes answer, beside one that leaves.
-async fn nodes_here(
+/// The approved nodes, beside one that leaves.
+async fn members(
     connection: &Connection,
     realm: &Realm,
     leaves: Option<PublicKey>,
-) -> Result<u32> {
+) -> Result<Members> {
     let status = survey::picture(connection, realm).await?.status;
-    let here = |state| matches!(state, NodeState::Ready | NodeState::Draining);
-    let nodes = status.nodes.iter();
-    let stays = |node: &&Node| here(node.state) && leaves != Some(node.key);
-    let count = nodes.filter(stays).count();
-    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    let count = |is: fn(NodeState) -> bool| {
+        let nodes = status.nodes.iter();
+        let stays = |node: &&Node| is(node.state) && leaves != Some(node.key);
+        u32::try_from(nodes.filter(stays).count()).unwrap_or(u32::MAX)
+    };
+    Ok(Members {
+        here: count(|state| matches!(state, NodeState::Ready | NodeState::Draining)),
+        away: count(|state| state == NodeState::Lost),
+    })
 }
 
 fn only_one(revision: u64, time: Duration) -> CliError {
@@ -316,4 +342,19 @@ fn check_owner(base: &Base, connection: &Connection) -> Result<()> {
         format!("the realm belongs to {owner} now, your key is {mine}"),
     )
     .help("use that key: --key FILE"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_away_is_said_and_counted() {
+        let said = |nodes, of| DurableOn { nodes, of }.to_string();
+        let of = |here, away| Some(Members { here, away });
+        assert_eq!(said(1, of(1, 2)), "durable on 1 of 3 (2 away)");
+        assert_eq!(said(2, of(3, 0)), "durable on 2 of 3");
+        assert_eq!(said(2, of(1, 1)), "durable on 2 of 3 (1 away)");
+        assert_eq!(said(1, None), "durable on 1");
+    }
 }

@@ -19,6 +19,8 @@ mod keystore;
 mod log;
 mod outbox;
 mod output;
+#[cfg(test)]
+mod printed;
 mod realms;
 mod search;
 mod settings;

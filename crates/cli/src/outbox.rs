@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteVec;
-use realm_identity::{Artifact, Entry, Signed};
+use realm_identity::{Artifact, Entry, Hash, Signed};
 
 use crate::{
     error::{CliError, Context as _, Result},
@@ -30,6 +30,14 @@ pub struct Outbox<'a> {
 pub struct Sealed {
     pub entry: Vec<u8>,
     pub payload: Vec<u8>,
+}
+
+impl Sealed {
+    /// The hash that the entry has in the log.
+    pub fn hash(&self) -> Result<Hash> {
+        let entry = Signed::<Entry>::from_wire(&self.entry);
+        Ok(entry.context("the signed intent is damaged")?.hash())
+    }
 }
 
 impl<'a> Outbox<'a> {
@@ -161,12 +169,7 @@ enum Damage {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    file::remove(path).context(format!("cannot remove {}", path.display()))
 }
 
 #[cfg(test)]

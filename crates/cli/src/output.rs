@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
 };
 
-use realm_runtime::printable_json;
+use realm_runtime::{printable, printable_json};
 use rustix::{stdio, termios::tcgetwinsize};
 
 mod page;
@@ -43,9 +43,14 @@ impl Output {
         !self.quiet && !self.json() && io::stderr().is_terminal()
     }
 
-    /// Data, on standard output.
+    /// Data, on standard output: one line, so that no name in it passes for another one of ours.
     pub fn line(&self, text: &str) -> Result<()> {
-        self.painted(&style::line(&plain(text)))
+        self.painted(&style::line(&printable(text)))
+    }
+
+    /// Several lines whose ends are ours, as those of a page or of a key.
+    pub fn text(&self, text: &str) -> Result<()> {
+        self.painted(&plain(text))
     }
 
     /// A line whose words are plain already, and which has its colours.
@@ -77,7 +82,7 @@ impl Output {
     /// One JSON object, indented, on standard output.
     pub fn object<T: serde::Serialize>(&self, value: &T) -> Result<()> {
         let json = serde_json::to_string_pretty(value).context("cannot write JSON")?;
-        self.line(&harmless(&json))
+        self.text(&harmless(&json))
     }
 
     /// One JSON object on one line, for streams.
@@ -136,13 +141,13 @@ pub fn harmless(json: &str) -> String {
     lines.join("\n")
 }
 
-/// Text that cannot drive a terminal: names in a program, and messages about it, are its author's words.
+/// Text that cannot drive a terminal, nor turn its lines around: names in a program, and messages about it,
+/// are its author's words. What ends a line stays.
 pub fn plain(text: &str) -> Cow<'_, str> {
-    let obeyed = |letter: char| letter.is_control() && letter != '\n' && letter != '\t';
-    if text.contains(obeyed) {
-        text.replace(obeyed, "\u{fffd}").into()
-    } else {
-        text.into()
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    match lines.iter().all(|line| matches!(line, Cow::Borrowed(_))) {
+        true => text.into(),
+        false => lines.join("\n").into(),
     }
 }
 
@@ -185,6 +190,16 @@ pub async fn confirm(yes: bool, act: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_others_neither_drive_a_terminal_nor_turn_a_line_around() {
+        assert_eq!(
+            plain("a\u{1b}[2J\n\u{202e}b\u{200f}"),
+            "a\\u{1b}[2J\n\\u{202e}b\\u{200f}"
+        );
+        let unchanged = "grün\t✓\n日本\n";
+        assert_eq!(plain(unchanged), unchanged);
+    }
 
     #[test]
     fn json_loses_no_letter_and_drives_no_terminal() {

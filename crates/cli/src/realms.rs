@@ -1,15 +1,11 @@
 //! The realms this person owns or uses, as the command line remembers them.
 //!
 //! `STATE/realms/<id>/genesis` holds the signed genesis, `mark` the highest revision seen
-//! or signed, `owner` who owns it after a change and who did before, `peers` addresses that answered, `outbox` and `kept`
+//! or signed, `head` which entry that is, `owner` who owns it after a change and who did before, `peers` addresses that answered, `outbox` and `kept`
 //! signed intents (see `outbox.rs`), `lock` and `mark.lock` the turns of commands that run at once,
 //! `invites` what the nodes will be called that were invited here, and what `realms/remembered.rs` says. `STATE/current` names the realm in use.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use realm_identity::{Genesis, PublicKey, RealmId, Signed, Timestamp};
 
@@ -21,6 +17,7 @@ use crate::{
     signing_lock::SigningLock,
 };
 
+mod mark;
 mod remembered;
 
 /// No file of a realm's state is larger: an intent with its payload stays below this.
@@ -237,67 +234,6 @@ impl Realm {
     /// Intents that were signed and are not safe with the nodes yet. Used by who holds the lock.
     pub fn outbox(&self) -> Outbox<'_> {
         Outbox::new(&self.dir)
-    }
-
-    /// The highest revision this person saw or signed; 0 before the first.
-    pub fn mark(&self) -> Result<u64> {
-        let path = self.dir.join("mark");
-        let described = || {
-            format!(
-                "cannot read the newest revision you have seen, {}",
-                path.display()
-            )
-        };
-        let help = format!(
-            "if the file is damaged, remove it: the next command takes the revision that a node has; compare it with the one you remember: rm {}",
-            path.display()
-        );
-        let Some(bytes) = file::read(&path, MAX_BYTES)
-            .context(described())
-            .map_err(|error| error.help(&help))?
-        else {
-            return Ok(0);
-        };
-        let mark = checked::unseal(&bytes).and_then(|mark| mark.parse().ok());
-        mark.ok_or_else(|| CliError::failed(format!("{}: it is damaged", described())).help(help))
-    }
-
-    /// Raises the mark, durably; never lowers it.
-    pub fn raise_mark(&self, revision: u64) -> Result<()> {
-        if revision <= self.mark()? {
-            return Ok(());
-        }
-        let _turn = self.mark_turn()?;
-        // Another command may have raised it meanwhile.
-        if revision > self.mark()? {
-            self.write_mark(revision)?;
-        }
-        Ok(())
-    }
-
-    /// Gives up what was seen above `revision`.
-    pub fn lower_mark(&self, revision: u64) -> Result<()> {
-        let _turn = self.mark_turn()?;
-        self.write_mark(revision)
-    }
-
-    fn write_mark(&self, revision: u64) -> Result<()> {
-        let path = self.dir.join("mark");
-        file::replace(&path, checked::seal(&revision.to_string()).as_bytes())
-            .context(format!("cannot write {}", path.display()))
-    }
-
-    /// Held for the moment between reading the mark and writing it, so the wait for it is as short.
-    fn mark_turn(&self) -> Result<File> {
-        let path = self.dir.join("mark.lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|file| file.lock().map(|()| file));
-        file.context(format!("cannot lock {}", path.display()))
     }
 
     /// Who owns the realm, as far as this person has seen; its founder at first.

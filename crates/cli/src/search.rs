@@ -1,7 +1,11 @@
 //! Finds a node of the realm: among the agents of this machine and the saved addresses, else on the
 //! local network. The first that accepts the owner's key, is approved and is as far as was seen.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use futures::{FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered};
 use realm_identity::{PublicKey, SecretKey};
@@ -20,15 +24,22 @@ use crate::{
 const HEAD_START: Duration = Duration::from_millis(300);
 /// Nodes of the local network answer within this.
 const DISCOVERY: Duration = Duration::from_secs(2);
+/// Addresses that are named where nobody answered.
+const MAX_NAMED: usize = 4;
 /// A better node than one that is at hand is waited for no longer.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// What a part of the search found.
 enum Found {
-    Dialled(std::result::Result<RpcConnection, DialRpcError>),
+    Dialled(RpcConnection),
+    /// One address or more, with what went wrong there.
+    Failed(Vec<Unanswered>),
     /// Addresses to dial besides, each with the key of its node where that is known.
     More(Vec<(Vec<String>, Option<PublicKey>)>),
 }
+
+/// An address, and why nobody answered there.
+type Unanswered = (String, String);
 
 type Searches<'a> = FuturesUnordered<LocalBoxFuture<'a, Found>>;
 
@@ -68,7 +79,7 @@ async fn choose(
     secret: &SecretKey,
 ) -> Result<Connection> {
     let mark = realm.mark()?;
-    let (mut second, mut refused, mut unanswered) = (None, None, None);
+    let (mut second, mut refused, mut unanswered) = (None, None, Vec::new());
     let mut strangers = 0;
     loop {
         let found = if second.is_some() {
@@ -85,11 +96,8 @@ async fn choose(
                     searches.push(dial(addresses, key, secret.clone()));
                 }
             }
-            Some(Found::Dialled(Err(error))) => {
-                tracing::debug!(%error, "not connected");
-                unanswered = unanswered.or(Some(error));
-            }
-            Some(Found::Dialled(Ok(transport))) => {
+            Some(Found::Failed(failed)) => unanswered.extend(failed),
+            Some(Found::Dialled(transport)) => {
                 match connection::prove_ours(owner.clone(), realm, transport).await {
                     Ok(connection) if fits(&connection, realm, mark).await => {
                         return Ok(connection);
@@ -119,7 +127,9 @@ async fn fits(connection: &Connection, realm: &Realm, mark: u64) -> bool {
     let fits = async {
         let base = head::agreed(connection, realm).await?;
         Ok::<_, CliError>(
-            base.state.revision >= mark && head::is_approved(connection, &base.state).await?,
+            base.state.revision >= mark
+                && !realm.contradicts(base.state.revision, base.head)?
+                && head::is_approved(connection, &base.state).await?,
         )
     };
     fits.await.unwrap_or_else(|error| {
@@ -133,8 +143,30 @@ fn dial<'a>(
     expect: Option<PublicKey>,
     secret: SecretKey,
 ) -> LocalBoxFuture<'a, Found> {
-    async move { Found::Dialled(connection::dial_all(&addresses, expect, &secret).await) }
-        .boxed_local()
+    async move {
+        match connection::dial_all(&addresses, expect, &secret).await {
+            Ok(transport) => Found::Dialled(transport),
+            Err(error) => {
+                tracing::debug!(%error, "not connected");
+                Found::Failed(unanswered(addresses, &error))
+            }
+        }
+    }
+    .boxed_local()
+}
+
+/// Each address with its own reason; one that holds for all of them is said of each.
+fn unanswered(addresses: Vec<String>, error: &DialRpcError) -> Vec<Unanswered> {
+    match error {
+        DialRpcError::Failed { attempts } => {
+            let attempts = attempts.iter().cloned();
+            attempts.map(|one| (one.address, one.reason)).collect()
+        }
+        error => {
+            let addresses = addresses.into_iter();
+            addresses.map(|at| (at, error.to_string())).collect()
+        }
+    }
 }
 
 async fn lan(wait: Duration) -> Found {
@@ -176,7 +208,7 @@ fn known(session: &Session, realm: &Realm) -> Result<Vec<Vec<String>>> {
 }
 
 /// `strangers` is how many nodes of other realms answered.
-fn nobody(realm: &Realm, strangers: usize, error: Option<DialRpcError>) -> CliError {
+fn nobody(realm: &Realm, strangers: usize, unanswered: Vec<Unanswered>) -> CliError {
     let start = "realm agent; or name one's address: --via /ip4/HOST/udp/2020/quic-v1";
     let mut failed = CliError::new(ExitCode::NoAgent, "no agent could be reached")
         .help(format!("start one here: {start}"));
@@ -196,8 +228,46 @@ fn nobody(realm: &Realm, strangers: usize, error: Option<DialRpcError>) -> CliEr
         };
         failed.causes.push(format!("{belong} to another realm"));
     }
-    match error {
-        None | Some(DialRpcError::NoAddress) => failed,
-        Some(error) => failed.because(&error),
+    failed.causes.extend(named(unanswered));
+    failed
+}
+
+/// Some of the addresses, each once, and how many more there are.
+fn named(unanswered: Vec<Unanswered>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let mut tried = unanswered;
+    // The network may tell of an address that was known, too.
+    tried.retain(|(address, _)| seen.insert(address.clone()));
+    let more = tried.len().saturating_sub(MAX_NAMED);
+    let mut causes: Vec<String> = tried
+        .into_iter()
+        .take(MAX_NAMED)
+        .map(|(address, reason)| format!("{address}: {reason}"))
+        .collect();
+    if more > 0 {
+        causes.push(format!("and {more} more"));
+    }
+    causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_named_once_with_its_own_reason() {
+        let at = |port: u16| format!("/ip4/192.0.2.1/tcp/{port}");
+        let late = DialRpcError::Deadline(Duration::from_secs(5));
+        let mut tried = unanswered(vec![at(1), at(2)], &late);
+        tried.push((at(1), "refused".to_owned()));
+        let within = "no node answered within 5s";
+        let two = [1, 2].map(|port| format!("{}: {within}", at(port)));
+        assert_eq!(named(tried.clone()), two);
+        tried.extend((3..=9).map(|port| (at(port), "refused".to_owned())));
+        let causes = named(tried);
+        assert_eq!(causes.len(), MAX_NAMED + 1);
+        assert_eq!(causes[..2], two);
+        assert_eq!(causes[2], format!("{}: refused", at(3)));
+        assert_eq!(causes[MAX_NAMED], "and 5 more");
     }
 }

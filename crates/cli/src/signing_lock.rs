@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::error::{CliError, Context as _, ExitCode, Result};
+use crate::{
+    error::{CliError, Context as _, ExitCode, Result},
+    file,
+};
 
 /// Who signs is done within seconds; a person who confirms each signature takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +41,7 @@ impl SigningLock {
             .truncate(false)
             .mode(0o600)
             .open(path)
+            .map_err(file::not_a_file)
             .context(described())?;
         if !try_lock(&file).context(described())? {
             tracing::info!("waiting for {}, which signs for this realm", holder(path));

@@ -43,10 +43,20 @@ pub async fn status(connection: &Connection, realm: &Realm, output: &Output) -> 
     Ok(picture.status)
 }
 
-/// The keys of nodes, as [`node_key`].
-pub fn node_keys(status: &Status, wanted: &[String]) -> Result<Vec<PublicKey>> {
-    let keys = wanted.iter().map(|wanted| node_key(status, wanted));
-    keys.collect()
+/// The keys of nodes, as [`node_key`], and the status that they are found in; None where none is wanted.
+pub async fn named(
+    wanted: &[String],
+    connection: &Connection,
+    realm: &Realm,
+    output: &Output,
+) -> Result<Option<(Vec<PublicKey>, Status)>> {
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let status = status(connection, realm, output).await?;
+    let keys = wanted.iter().map(|wanted| node_key(&status, wanted));
+    let keys = keys.collect::<Result<_>>()?;
+    Ok(Some((keys, status)))
 }
 
 /// The key of the node called `wanted`, which may be a key itself.

@@ -105,7 +105,7 @@ pub fn run(scene: &Scene) -> Result<Measured> {
             "![As the realm grows](benchmarks/growth.svg)".into(),
             "Every node is the real protocol code with the real signatures; the network between them is modelled, with a gossip mesh \
              of 6 and links of some milliseconds, so that bytes are those of messages without the network's own framing and encryption. \
-             Times are simulated, processor time is real. 1,000 nodes take more than half an hour of a processor: `make bench ONLY=\"--long growth\"`. Above that the memory of every node's view of every other one does not \
+             Times are simulated, processor time is real. 1,000 nodes take some half an hour of a processor: `make bench ONLY=\"--long growth\"`. Above that the memory of every node's view of every other one does not \
              fit into one machine, and a realm has at most 4,096 nodes: 10,000 are not simulated."
                 .into(),
         ],

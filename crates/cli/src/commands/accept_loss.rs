@@ -1,5 +1,7 @@
 //! `realm history accept-loss`: goes on without intents that no node has any more.
 
+use serde::Serialize;
+
 use crate::{
     commands::Session,
     connection::Connection,
@@ -29,17 +31,32 @@ pub async fn run(
     let lock = realm.lock().await?;
     // What is still here is sent before anything is given up.
     let contradicted = delivery::offer(connection, realm, &lock, &session.output).await?;
-    let here = head::agreed(connection, realm).await?.state.revision;
+    let base = head::agreed(connection, realm).await?;
+    let here = base.state.revision;
     let others = head::elsewhere(connection, realm).await?;
     let elsewhere = others.iter().map(|other| other.base.state.revision).max();
     let newest = here.max(elsewhere.unwrap_or_default());
     let mark = realm.mark()?;
     let asked = others.len() + 1;
-    if newest >= mark && contradicted.is_none() {
-        session.output.say(format!(
-            "✓ nothing is lost: revision {newest} is here, you have seen {mark}"
-        ));
-        return Ok(ExitCode::Ok);
+    // Another entry than the one that was seen, which none of them has.
+    let mut heads = others
+        .iter()
+        .map(|other| other.base.head)
+        .chain([base.head]);
+    let is_gone = match realm.seen_head()? {
+        Some(seen) => newest == mark && heads.all(|head| head != seen),
+        None => false,
+    };
+    let done = Done {
+        changed: newest < mark || contradicted.is_some() || is_gone,
+        seen: mark,
+        newest,
+        next: newest.saturating_add(1),
+        asked,
+    };
+    if !done.changed {
+        let said = format!("✓ nothing is lost: revision {newest} is here, you have seen {mark}");
+        return done.report(&said, session);
     }
     let (seen, lost) = match contradicted {
         Some(revision) => (
@@ -48,6 +65,13 @@ pub async fn run(
                 connection.node().short()
             ),
             format!("revision {revision} as you signed it"),
+        ),
+        None if is_gone => (
+            format!(
+                "Of {asked} nodes that answer none has revision {mark} as you have seen it; {} has another one.",
+                connection.node().short()
+            ),
+            format!("revision {mark} as you have seen it"),
         ),
         None => (
             format!(
@@ -66,8 +90,32 @@ pub async fn run(
     confirm(args.yes, &format!("go on from revision {newest}")).await?;
     realm.lower_mark(newest)?;
     realm.outbox().forget_kept()?;
-    session
-        .output
-        .say(format!("✓ the next intent is revision {}", newest + 1));
-    Ok(ExitCode::Ok)
+    let said = format!("✓ the next intent is revision {}", done.next);
+    done.report(&said, session)
+}
+
+/// What was given up, for programs.
+#[derive(Debug, Serialize)]
+struct Done {
+    /// Whether anything was.
+    changed: bool,
+    /// The newest revision that this person had seen.
+    seen: u64,
+    /// The newest one that a node has.
+    newest: u64,
+    /// The revision of the next intent.
+    next: u64,
+    /// Nodes that told what they have.
+    asked: usize,
+}
+
+impl Done {
+    fn report(&self, said: &str, session: &Session) -> Result<ExitCode> {
+        if session.output.json() {
+            session.output.object(self)?;
+        } else {
+            session.output.say(said);
+        }
+        Ok(ExitCode::Ok)
+    }
 }

@@ -10,7 +10,8 @@ use crate::{
     commands::Session,
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
-    head, keystore,
+    head::{self, Base},
+    keystore,
     realms::{Realm, Realms},
 };
 
@@ -21,13 +22,14 @@ pub fn run(session: &Session) -> Result<()> {
             connection::first_contact(Rc::new(owner), dial(session).await?).await?;
         let realms = Realms::new(&session.settings.state_dir());
         let realm = realms.unsaved(genesis(&connection, id).await?);
-        let (revision, owners) = check_owner(&connection, &realm).await?;
+        let (base, owners) = check_owner(&connection, &realm).await?;
 
         let realm = realms.add(realm.genesis)?;
         for owner in owners {
             realm.remember_owner(owner)?;
         }
-        realm.raise_mark(revision)?;
+        let revision = base.state.revision;
+        realm.raise_mark(revision, base.head)?;
         realm.save_peers(&[connection.address().to_owned()]);
         let name = &realm.genesis.name;
         if session.output.json() {
@@ -99,8 +101,8 @@ async fn genesis(connection: &Connection, id: RealmId) -> Result<Signed<Genesis>
 }
 
 /// Walks the log from its first entry to the head: the key must own the realm today. Gives the
-/// head's revision, and whom the realm was handed to on the way.
-async fn check_owner(connection: &Connection, realm: &Realm) -> Result<(u64, Vec<PublicKey>)> {
+/// head, and whom the realm was handed to on the way.
+async fn check_owner(connection: &Connection, realm: &Realm) -> Result<(Base, Vec<PublicKey>)> {
     let base = head::agreed(connection, realm).await?;
     let mut owners = Vec::new();
     let collect = |link: &Link| owners.extend(link.new_owner());
@@ -108,7 +110,7 @@ async fn check_owner(connection: &Connection, realm: &Realm) -> Result<(u64, Vec
     let owner = end.owner;
     let mine = connection.owner_key();
     if owner == mine && base.state.owner == mine {
-        return Ok((base.state.revision, owners));
+        return Ok((base, owners));
     }
     Err(CliError::new(
         ExitCode::NotAuthorised,

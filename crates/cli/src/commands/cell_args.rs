@@ -47,7 +47,8 @@ pub struct GrantArgs {
     /// A value it reads through wasi:config; repeatable.
     #[arg(long = "var", value_name = "KEY=VALUE", value_parser = units::pair)]
     pub vars: Vec<(String, String)>,
-    /// A volume: a name or a host directory, as SRC:GUEST[:ro|rw]; repeatable.
+    /// A volume: a name or a host directory, as SRC:GUEST[:ro|rw]; read-only unless rw is
+    /// said; repeatable.
     #[arg(long = "volume", value_name = "SRC:GUEST[:ro|rw]", value_parser = volume)]
     pub volumes: Vec<Volume>,
     /// An address it may connect to: scheme://host[:port], such as tcp://192.0.2.7:5432, with a name,

@@ -14,6 +14,8 @@ mod machine;
 mod places;
 mod realm;
 
+pub use places::not_kept;
+
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "No intent is signed: a few files are read, a tiny program is compiled (its result stays in the cache) and run, and nodes are asked as by any command.\nThe exit code is 0 unless something is a problem; a warning is none."

@@ -119,6 +119,12 @@ const ENTRIES: &[Entry] = &[
         "See that a node which has it is there, and that this node's disk has room: realm nodes ls, realm doctor.",
     ),
     entry(
+        "pulling",
+        Of::Cell,
+        "The program is on its way from another node; the message says how much of it is here.",
+        "Wait. What has come is kept. Where it does not go on, see the line between the two: realm network.",
+    ),
+    entry(
         "queued",
         Of::Cell,
         "The program waits for its turn to be compiled: two are compiled at a time, one of them large.",
@@ -233,6 +239,12 @@ const ENTRIES: &[Entry] = &[
         "Free space there. Writing goes on by itself.",
     ),
     entry(
+        "data-gone",
+        Of::Alarm,
+        "A node's data directory was removed, moved or replaced while its agent runs. The node goes on with what it runs and takes no intents, for nothing that it writes would last.",
+        "Move the directory back: it goes on by itself. Where it is lost, stop the agent and put a backup there, or enroll the machine anew and take the old node out: realm nodes rm NAME.",
+    ),
+    entry(
         "invite-used-twice",
         Of::Alarm,
         "Two keys took up one invite. It counts for neither, and both wait.",
@@ -243,6 +255,12 @@ const ENTRIES: &[Entry] = &[
         Of::Alarm,
         "A node is here, and nothing new is heard of it: others remember a later start of it than the one that speaks, as where an older copy of its data directory was put back.",
         "Start its agent again; it steps over the later start. docs/operating/backup.md has more.",
+    ),
+    entry(
+        "twin",
+        Of::Alarm,
+        "Two agents run with one node's key, as where its data directory was copied. Others hear now one of them, now the other, so the node is lost and joins again and again.",
+        "Stop one of the two. The copy may join as a node of its own: realm leave there, then realm enroll with a new invite. Where nobody made a copy, the key was stolen: realm nodes revoke NAME.",
     ),
     entry(
         "name-used-twice",
@@ -378,7 +396,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         return output.object(&first);
     }
     for entry in found {
-        output.line(&format!(
+        output.text(&format!(
             "{} ({})\n  {}\n  {}",
             entry.code,
             entry.of.name(),

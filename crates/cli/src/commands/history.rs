@@ -10,6 +10,7 @@ use crate::{
     commands::{Session, accept_loss, merge},
     connection::{self, Connection, rpc_failed},
     error::{CliError, ExitCode, Result},
+    head,
     realms::Realm,
 };
 
@@ -88,15 +89,16 @@ async fn list(
     let Some(fork) = fork else {
         return Ok(ExitCode::Ok);
     };
+    session.output.line("")?;
     session.output.line(&format!(
-        "\nFORKED at revision {}: {} branches; nothing new is taken until one is kept: realm history merge",
+        "FORKED at revision {}: {} branches; nothing new is taken until one is kept: realm history merge",
         fork.seq,
         fork.branches.len()
     ))?;
     for branch in &fork.branches {
-        session
-            .output
-            .line(&format!("\nbranch {}", branch.tip.short()))?;
+        session.output.line("")?;
+        let tip = branch.tip.short();
+        session.output.line(&format!("branch {tip}"))?;
         table(&branch.links, session)?;
     }
     Ok(ExitCode::Ok)
@@ -149,7 +151,11 @@ async fn show(
             Value::String(text) => text,
             other => other.to_string(),
         };
-        session.output.line(&format!("{name:<18}{text}"))?;
+        // A message may have several lines: the others are indented.
+        let names = std::iter::once(name.as_str()).chain(std::iter::repeat(""));
+        for (name, line) in names.zip(text.split('\n')) {
+            session.output.line(&format!("{name:<18}{line}"))?;
+        }
     }
     Ok(ExitCode::Ok)
 }
@@ -195,6 +201,9 @@ async fn verify(connection: &Connection, realm: &Realm, session: &Session) -> Re
             "the node's log ends at revision {last}, you have seen {mark}"
         ))
         .help("ask another node: --via ADDR"));
+    }
+    if fork.is_none() && realm.contradicts(last, end.head)? {
+        return Err(head::another(connection, last, "you have seen"));
     }
     if session.output.json() {
         let forks: Vec<_> = fork.iter().map(|fork| fork.seq).collect();

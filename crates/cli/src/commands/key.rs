@@ -63,7 +63,7 @@ fn show(format: Format, session: &Session) -> Result<()> {
     }
     let text = format::write_public(&public, format, "realm-owner")
         .context("cannot write the key as text")?;
-    session.output.line(text.trim_end())
+    session.output.text(text.trim_end())
 }
 
 fn export(target: &std::path::Path, format: Format, session: &Session) -> Result<()> {
@@ -77,7 +77,7 @@ fn export(target: &std::path::Path, format: Format, session: &Session) -> Result
     let text = format::write_secret(secret, format, "realm-owner")
         .context("cannot write the key as text")?;
     if target.as_os_str() == "-" {
-        return session.output.line(text.trim_end());
+        return session.output.text(text.trim_end());
     }
     file::create(target, text.as_bytes())
         .context(format!("cannot write {}", target.display()))

@@ -128,11 +128,11 @@ async fn having(
     (connection, realm): (&Connection, &Realm),
     session: &Session,
 ) -> Result<Vec<PublicKey>> {
-    if wanted.is_empty() {
+    let found = survey::named(wanted, connection, realm, &session.output).await?;
+    let Some((nodes, status)) = found else {
         return Ok(Vec::new());
-    }
-    let status = survey::status(connection, realm, &session.output).await?;
-    let nodes: BTreeSet<_> = survey::node_keys(&status, wanted)?.into_iter().collect();
+    };
+    let nodes: BTreeSet<_> = nodes.into_iter().collect();
     let mut components = status.components.iter();
     if let Some(component) = components.find(|one| one.name == name.as_str()) {
         let cells = component.cells.iter().map(|cell| &cell.node);
@@ -201,14 +201,22 @@ pub fn check_known(name: &ComponentName, state: &State) -> Result<()> {
     )
 }
 
+/// What became of an intent about `subject`, for programs.
+pub fn as_json(outcome: Outcome, subject: &str) -> serde_json::Value {
+    let durable = outcome.durable();
+    let of = durable.and_then(|durable| durable.of);
+    serde_json::json!({
+        "subject": subject, "revision": outcome.revision(), "changed": durable.is_some(),
+        "durable_on": durable.map(|durable| durable.nodes),
+        "durable_of": of.map(|of| of.here), "durable_away": of.map(|of| of.away),
+    })
+}
+
 /// Says what became of an intent about `subject`.
 pub fn report(outcome: Outcome, subject: &str, session: &Session) -> Result<()> {
     let revision = outcome.revision();
     if session.output.json() {
-        let changed = matches!(outcome, Outcome::Done { .. });
-        return session.output.json_line(
-            &serde_json::json!({ "subject": subject, "revision": revision, "changed": changed }),
-        );
+        return session.output.json_line(&as_json(outcome, subject));
     }
     match outcome {
         Outcome::Unchanged { .. } => {

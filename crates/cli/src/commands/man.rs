@@ -31,7 +31,7 @@ pub fn run(args: &Args, output: &Output) -> Result<()> {
         let mut page = Vec::new();
         let written = Man::new(command).render(&mut page);
         written.context("cannot make the manual page")?;
-        return output.line(String::from_utf8_lossy(&page).trim_end());
+        return output.text(String::from_utf8_lossy(&page).trim_end());
     };
     let described = || format!("cannot write manual pages to {}", dir.display());
     std::fs::create_dir_all(dir).context(described())?;

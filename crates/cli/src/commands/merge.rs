@@ -1,13 +1,14 @@
 //! `realm history merge`: ends a fork with an entry that names every branch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use realm_identity::{Hash, Kind, Target};
 use realm_manifest::payload::{Merge, Payload};
-use realm_planner::next_entry;
+use realm_planner::{State, next_entry};
+use serde_json::json;
 
 use crate::{
-    chain::{Branch, Forked, Link},
+    chain::{self, Branch, Forked, Link},
     clock,
     commands::{Session, history, lifecycle},
     connection::{Connection, rpc_failed},
@@ -60,24 +61,26 @@ pub async fn run(
     let Some(fork) = forks.first() else {
         realm.remember_branches(&[]);
         let revision = base.state.revision;
-        return report(Outcome::Unchanged { revision }, session);
+        return report(Outcome::Unchanged { revision }, &Again::default(), session);
     };
     let forked = Forked::read(fork, realm, base.head, base.state.owner)?;
     let tips = forked.branches.iter().map(|branch| branch.tip.short());
     realm.remember_branches(&tips.collect::<Vec<_>>());
     let kept = choose(&forked, args.keep.as_deref())?;
-    let reapply = reapplied(&forked, kept, args.reapply);
-    tell(&forked, kept, &reapply, session);
+    let state = forked.fold(&base.state, kept)?;
+    // The number after every branch, so that no revision exists twice again.
+    let seq = newest(&forked).saturating_add(1);
+    let again = Again::sorted(&state, seq, reapplied(&forked, kept, args.reapply))?;
+    tell(&forked, kept, &again, session);
     confirm(args.yes, "end the fork like this").await?;
     let lock = realm.lock().await?;
 
-    let state = forked.fold(&base.state, kept)?;
     let mut heads: Vec<Hash> = forked.branches.iter().map(|branch| branch.tip).collect();
     heads.sort();
     let payload = Payload::Merge(Merge {
         heads,
         keep: kept.tip,
-        reapply: reapply.iter().map(|link| link.entry.hash()).collect(),
+        reapply: again.applied.iter().map(|link| link.entry.hash()).collect(),
         note: args.note.clone(),
     });
     let author = connection.owner_key();
@@ -99,8 +102,7 @@ pub async fn run(
         &payload,
         clock::now()?,
     );
-    // The number after every branch, so that no revision exists twice again.
-    entry.seq = newest(&forked).saturating_add(1);
+    entry.seq = seq;
     let sent = intent::send(connection, realm, &lock, entry, &payload).await?;
     let Some(sent) = sent else {
         return Err(
@@ -110,13 +112,59 @@ pub async fn run(
     drop(lock);
     let outcome = sent.outcome(connection, realm, Durable::OnOne).await?;
     realm.remember_branches(&[]);
-    report(outcome, session)
+    report(outcome, &again, session)
 }
 
-fn report(outcome: Outcome, session: &Session) -> Result<ExitCode> {
+/// Intents of the branches that are not kept.
+#[derive(Debug, Default)]
+struct Again<'f> {
+    /// Those that are applied again, oldest first.
+    applied: Vec<&'f Link>,
+    /// Those that were to be and cannot, with why.
+    left_out: Vec<(&'f Link, String)>,
+}
+
+impl<'f> Again<'f> {
+    /// `state` is that of the kept branch, `seq` the number of the merge.
+    fn sorted(state: &State, seq: u64, wanted: Vec<&'f Link>) -> Result<Self> {
+        let mut left_out = BTreeMap::from_iter(chain::left_out(state, seq, &wanted)?);
+        let mut again = Self::default();
+        for (index, link) in wanted.into_iter().enumerate() {
+            match left_out.remove(&index) {
+                Some(why) => again.left_out.push((link, why)),
+                None => again.applied.push(link),
+            }
+        }
+        Ok(again)
+    }
+
+    /// What is said of an intent beside its row.
+    fn mark(&self, link: &Link) -> String {
+        let hash = link.entry.hash();
+        if self.applied.iter().any(|one| one.entry.hash() == hash) {
+            return "  applied again".to_owned();
+        }
+        let mut left_out = self.left_out.iter();
+        match left_out.find(|(one, _)| one.entry.hash() == hash) {
+            Some((_, why)) => format!("  cannot be applied again: {why}"),
+            None => String::new(),
+        }
+    }
+}
+
+fn report(outcome: Outcome, again: &Again<'_>, session: &Session) -> Result<ExitCode> {
     if session.output.json() {
         // One form for all that signs.
-        lifecycle::report(outcome, "realm", session)?;
+        let mut object = lifecycle::as_json(outcome, "realm");
+        let left_out = again.left_out.iter().map(|(link, why)| {
+            json!({
+                "revision": link.entry.seq, "kind": link.kind_name(),
+                "target": link.subject(), "why": why,
+            })
+        });
+        object["applied_again"] = again.applied.len().into();
+        object["left_out"] = left_out.collect();
+        session.output.json_line(&object)?;
         return Ok(ExitCode::Ok);
     }
     session.output.say(match outcome {
@@ -125,6 +173,14 @@ fn report(outcome: Outcome, session: &Session) -> Result<ExitCode> {
         }
         Outcome::Unchanged { .. } => "✓ the log has no fork: there is nothing to merge".to_owned(),
     });
+    let left_out = match again.left_out.len() {
+        0 => return Ok(ExitCode::Ok),
+        1 => "1 intent".to_owned(),
+        count => format!("{count} intents"),
+    };
+    session.output.say(format!(
+        "{left_out} could not be applied again, see above: sign anew what is still wanted"
+    ));
     Ok(ExitCode::Ok)
 }
 
@@ -193,7 +249,7 @@ fn reapplied<'f>(forked: &'f Forked, kept: &Branch, which: Reapply) -> Vec<&'f L
     links
 }
 
-fn tell(forked: &Forked, kept: &Branch, reapply: &[&Link], session: &Session) {
+fn tell(forked: &Forked, kept: &Branch, again: &Again<'_>, session: &Session) {
     session.output.say(format!(
         "The log forked at revision {}: {} branches",
         forked.seq,
@@ -209,10 +265,8 @@ fn tell(forked: &Forked, kept: &Branch, reapply: &[&Link], session: &Session) {
             .output
             .say(format!("branch {}  {what}", branch.tip.short()));
         for link in &branch.links {
-            let hash = link.entry.hash();
-            let again = reapply.iter().any(|other| other.entry.hash() == hash);
-            let mark = if again { "  applied again" } else { "" };
             let row = history::row(link).join("  ");
+            let mark = again.mark(link);
             session.output.say(format!("  {}{mark}", row.trim_end()));
         }
     }

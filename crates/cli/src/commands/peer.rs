@@ -1,9 +1,14 @@
 //! `realm peer`: where nodes are reached.
 
+use std::rc::Rc;
+
 use crate::{
     commands::Session,
-    connection::{self, rpc_failed},
+    connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
+    keystore,
+    realms::Realm,
+    search,
 };
 
 #[derive(Debug, clap::Subcommand)]
@@ -51,7 +56,13 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
                 .map_err(|error| {
                     error.help("for example: realm peer add /ip4/192.0.2.7/udp/2020/quic-v1")
                 })?;
-            let connection = connection::open(session, &realm).await?;
+            let Some(connection) = node_to_ask(address, &realm, session).await? else {
+                realm.save_peers(std::slice::from_ref(address));
+                session.output.say(format!(
+                    "✓ {address} is remembered: it is a node of this realm, and no other one answers"
+                ));
+                return Ok(());
+            };
             let added = connection.operator.peer_add(address).await;
             added.map_err(|error| rpc_failed("the node cannot reach this address", &error))?;
             realm.save_peers(std::slice::from_ref(address));
@@ -60,4 +71,42 @@ pub fn run(command: &Command, session: &Session) -> Result<ExitCode> {
         })?,
     }
     Ok(ExitCode::Ok)
+}
+
+/// A node that is asked to dial `address`. Where none answers at what is remembered, as after all of them moved,
+/// the address itself is tried; None where a node of the realm answers there.
+async fn node_to_ask(
+    address: &str,
+    realm: &Realm,
+    session: &Session,
+) -> Result<Option<Connection>> {
+    if session.settings.value("via").is_some() {
+        return connection::open(session, realm).await.map(Some);
+    }
+    let owner = Rc::new(keystore::load(
+        &session.settings.key_path(),
+        &session.passphrase,
+    )?);
+    let error = match search::any(session, realm, &owner).await {
+        Err(error) if error.code == ExitCode::NoAgent => error,
+        found => return found.map(Some),
+    };
+    let transport = match connection::dial_via(address).await {
+        Ok(transport) => transport,
+        Err(unanswered) => {
+            tracing::debug!(error = %unanswered, "nor does the address answer");
+            let message =
+                format!("no node answers where nodes are remembered, nor does one at {address}");
+            let failed = CliError::new(error.code, message).help(
+                "name a node that answers, and it dials this address: realm peer add ADDRESS --via ADDR; see what is remembered: realm peer ls",
+            );
+            return Err(CliError {
+                causes: error.causes,
+                ..failed
+            });
+        }
+    };
+    connection::prove(owner, realm, transport)
+        .await
+        .map(|_| None)
 }

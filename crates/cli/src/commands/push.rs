@@ -263,11 +263,10 @@ async fn nodes(
     (connection, realm): (&Connection, &Realm),
     session: &Session,
 ) -> Result<Vec<PublicKey>> {
-    if wanted.is_empty() {
+    let found = survey::named(wanted, connection, realm, &session.output).await?;
+    let Some((keys, status)) = found else {
         return Ok(Vec::new());
-    }
-    let status = survey::status(connection, realm, &session.output).await?;
-    let keys = survey::node_keys(&status, wanted)?;
+    };
     for (key, wanted) in keys.iter().zip(wanted) {
         let is_revoked = |node: &Node| node.key == *key && node.state == NodeState::Revoked;
         if status.nodes.iter().any(is_revoked) {
@@ -371,15 +370,13 @@ fn report(
     session: &Session,
 ) -> Result<()> {
     if session.output.json() {
-        let durable = match outcome {
-            Outcome::Unchanged { .. } => None,
-            Outcome::Done { durable, .. } => Some(durable),
-        };
+        let durable = outcome.durable();
+        let of = durable.and_then(|durable| durable.of);
         return session.output.json_line(&serde_json::json!({
             "component": name, "digest": artifact.sha256, "size": artifact.size,
             "revision": outcome.revision(), "changed": durable.is_some(),
             "durable_on": durable.map(|durable| durable.nodes),
-            "durable_of": durable.and_then(|durable| durable.of),
+            "durable_of": of.map(|of| of.here), "durable_away": of.map(|of| of.away),
         }));
     }
     match outcome {

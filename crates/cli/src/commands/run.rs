@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use realm_identity::Artifact;
 use realm_manifest::{ComponentSpec, VolumeSource};
 use realm_runtime::{
-    CellConfig, CompilerConfig, ExitStatus, Flavour, Inspection, LimitHit, Mount, PreparedKind,
-    Runtime, RuntimeConfig, Stdio,
+    CellConfig, CompilerConfig, ExitStatus, Flavour, InspectError, Inspection, LimitHit, Mount,
+    PreparedKind, Runtime, RuntimeConfig, RuntimeError, Stdio,
 };
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     commands::{
         Session,
         cell_args::{GrantArgs, LimitArgs},
+        doctor::not_kept,
     },
     connection,
     error::{CliError, Context as _, ExitCode, Result},
@@ -55,6 +56,11 @@ pub fn run(args: &Args, session: &Session) -> Result<u8> {
         };
         error
     })?;
+    if wasm.is_empty() {
+        // No setting is wrong: said before they are looked at.
+        let refused = CliError::new(ExitCode::NotRunnable, format!("cannot run {name}"));
+        return Err(refused.because(&InspectError::Empty));
+    }
     let cell = cell(args, &wasm)?;
     connection::block_on(async {
         let runtime = runtime(session, args.compiling())?;
@@ -106,7 +112,10 @@ async fn told_when_long<T>(work: impl Future<Output = T>, name: &str, session: &
         done = &mut work => return done,
         () = tokio::time::sleep(LONG) => {}
     }
-    let told = format!("getting {name} ready: what is compiled for it is kept for the next time");
+    // Checking a large one takes long, too; a library is not compiled.
+    let told = format!(
+        "getting {name} ready: it is checked, and compiled if it is to run; both are kept for the next time"
+    );
     session.output.say(told);
     work.await
 }
@@ -212,17 +221,23 @@ pub fn runtime(session: &Session, compiling: Compiling) -> Result<Runtime> {
     let exe = std::env::current_exe().context("cannot find this program itself")?;
     let mut compiler = CompilerConfig::new(exe, vec!["__compile".into()]);
     compiler.allow_unsandboxed = compiling.allow_unsandboxed;
-    let key = cache_key(&state.join("cache.key"))?;
+    let key = cache_key(&state.join("cache.key")).map_err(|error| not_kept(&state, error))?;
     let mut config = RuntimeConfig::new(state.join("compiled"), key, compiler);
     // One program: little address space, and no waiting for the pools.
     config.max_cells = 1;
     config.wasm_debug = compiling.wasm_debug;
-    Runtime::new(config).context("cannot start the runtime")
+    Runtime::new(config).map_err(|error| {
+        let failed = CliError::failed("cannot start the runtime").because(&error);
+        match error {
+            RuntimeError::Cache { .. } => not_kept(&state, failed),
+            _ => failed,
+        }
+    })
 }
 
 fn cache_key(path: &std::path::Path) -> Result<[u8; 32]> {
-    let described = "cannot keep the key of compiled code";
-    let kept = || file::read(path, 32).context(described);
+    let described = || format!("cannot keep the key of compiled code in {}", path.display());
+    let kept = || file::read(path, 32).context(described());
     if let Some(Ok(key)) = kept()?.map(<[u8; 32]>::try_from) {
         return Ok(key);
     }
@@ -232,8 +247,8 @@ fn cache_key(path: &std::path::Path) -> Result<[u8; 32]> {
         // Another run was faster, or the file is damaged and code made under it is not trusted.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match kept()? {
             Some(bytes) if bytes.len() == 32 => Ok(bytes.try_into().unwrap_or(key)),
-            _ => file::replace(path, &key).context(described).map(|()| key),
+            _ => file::replace(path, &key).context(described()).map(|()| key),
         },
-        Err(error) => Err(error).context(described),
+        Err(error) => Err(error).context(described()),
     }
 }

@@ -4,13 +4,15 @@ use std::{collections::BTreeSet, convert::Infallible, ops::ControlFlow, time::Du
 
 use realm_agent::status::Picture;
 use realm_manifest::units::size_text;
-use realm_rpc::status::{Alarm, Component, Drift, Node, Status};
+use realm_rpc::status::{Alarm, CellState, Component, Drift, Node, Status};
 
 use crate::{
     commands::Session,
-    connection,
+    connection::{self, Connection},
     error::{CliError, Context as _, ExitCode, Result},
-    output::{Output, Page, on_terminal},
+    head::{self, Base},
+    output::{self, Output, Page, on_terminal},
+    realms::Realm,
     survey::{self, Follower},
 };
 
@@ -50,6 +52,9 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
                 status.revision
             ));
         }
+        if status.revision == mark && !status.forked {
+            warn_of_another(&connection, &realm, &session.output).await?;
+        }
         let as_asked = |one: &Component| {
             use realm_rpc::status::ComponentState as Is;
             matches!(one.state, Is::Running | Is::Done | Is::Stopped)
@@ -62,6 +67,25 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             ExitCode::Ok
         })
     })
+}
+
+/// Says it where the node's newest entry is another one than the one of that revision that was seen.
+async fn warn_of_another(connection: &Connection, realm: &Realm, output: &Output) -> Result<()> {
+    let Base { state, head } = match head::agreed(connection, realm).await {
+        Ok(base) => base,
+        // What status shows was verified without it.
+        Err(error) => {
+            tracing::warn!("its head is not compared: {}", error.in_one_line());
+            return Ok(());
+        }
+    };
+    if realm.contradicts(state.revision, head)? {
+        output.say(format!(
+            "warning: {}",
+            head::another(connection, state.revision, "you have seen").in_one_line()
+        ));
+    }
+    Ok(())
 }
 
 async fn watch(args: &Args, follower: &mut Follower<'_>, output: &Output) -> Result<ExitCode> {
@@ -98,7 +122,7 @@ fn page(args: &Args, status: &Status, output: &Output) -> Result<Page> {
             true => serde_json::to_string(status),
             false => serde_json::to_string_pretty(status),
         };
-        page.line(&text.context("cannot write JSON")?);
+        page.text(&output::harmless(&text.context("cannot write JSON")?));
         return Ok(page);
     }
     match one {
@@ -164,13 +188,15 @@ fn show_all(status: &Status, page: &mut Page) {
     }
     page.line("");
     let rows = status.components.iter().map(|one| {
+        let running = one.cells.iter();
+        let running = running.filter(|cell| cell.state == Some(CellState::Running));
         vec![
             one.name.clone(),
             one.state.to_string(),
             format!("{}/{}", one.running, one.desired),
             restarts(one).to_string(),
             one.digest.short(),
-            one.desired_nodes.join(","),
+            on_nodes(&one.desired_nodes, running.map(|cell| &cell.node)),
             one.reason
                 .as_ref()
                 .map(|reason| reason.message.clone())
@@ -188,6 +214,17 @@ fn show_all(status: &Status, page: &mut Page) {
     ];
     page.table(&header, rows.collect());
     drifts(&gone, page)
+}
+
+/// The nodes that it is to run on, and then those where more of it runs than is asked.
+fn on_nodes<'s>(desired: &'s [String], running: impl Iterator<Item = &'s String>) -> String {
+    let mut nodes: Vec<&str> = Vec::new();
+    for node in desired.iter().chain(running) {
+        if !nodes.contains(&&**node) {
+            nodes.push(node);
+        }
+    }
+    nodes.join(",")
 }
 
 /// What is not as asked of components that are gone, and so have no row.
@@ -330,5 +367,19 @@ fn memory(used: Option<u64>, max: Option<u64>) -> String {
         (None, _) => "-".into(),
         (Some(used), None) => size_text(used),
         (Some(used), Some(max)) => format!("{}/{}", size_text(used), size_text(max)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::on_nodes;
+
+    #[test]
+    fn where_more_runs_than_is_asked_is_shown_too() {
+        let [one, two, six] = ["one", "two", "six"].map(str::to_owned);
+        let desired = [one, two.clone()];
+        let shown = |running: &[&String]| on_nodes(&desired, running.iter().copied());
+        assert_eq!(shown(&[]), "one,two");
+        assert_eq!(shown(&[&two, &six, &two, &six]), "one,two,six");
     }
 }

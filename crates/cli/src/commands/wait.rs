@@ -145,7 +145,9 @@ impl Progress {
         }
         for (_, cell) in verdict::failing_cells(status, component) {
             let told = self.tries.entry(cell.id.clone()).or_default();
-            let (failed, words) = failed(cell);
+            let Some((failed, words)) = failed(cell) else {
+                continue;
+            };
             if failed > *told {
                 *told = failed;
                 output.say(words);
@@ -158,11 +160,15 @@ impl Progress {
 /// on its way.
 type Try = (bool, u64);
 
-/// What is tried again, and what led to it.
-fn failed(cell: &Cell) -> (Try, String) {
+/// What is tried again, and what led to it. None on its first way up, be it started already: nothing
+/// has failed yet.
+fn failed(cell: &Cell) -> Option<(Try, String)> {
     let waits = cell.state == Some(CellState::Backoff);
     let started = cell.started_at.is_some();
     let restart = cell.restarts + u64::from(waits);
+    if restart == 0 {
+        return None;
+    }
     let what = if cell.crashes > 0 || cell.exit_code.is_some() {
         "crashed"
     } else {
@@ -179,10 +185,8 @@ fn failed(cell: &Cell) -> (Try, String) {
     let wait = wait.map_or(String::new(), |wait| {
         format!(" in {}", humantime::format_duration(wait))
     });
-    (
-        (started, restart),
-        format!("{} {what}{why}, {again}{wait}", cell.id),
-    )
+    let words = format!("{} {what}{why}, {again}{wait}", cell.id);
+    Some(((started, restart), words))
 }
 
 /// How long it is until a time of a node's clock. None where that clock is another one than ours.
@@ -315,5 +319,42 @@ mod tests {
         let error = missing(&status, &status.components[0]);
         assert_eq!(error.causes.len(), MAX_CAUSES + 1);
         assert_eq!(error.causes[MAX_CAUSES], "and 20 more: realm status web");
+    }
+
+    #[test]
+    fn what_failed_is_said_by_whether_it_ever_ran() {
+        let words = |state: &str, crashes: u64, restarts: u64, started: bool, exit: Option<i32>| {
+            let cell: Cell = serde_json::from_value(json!({
+                "id": "one/web#0", "node": "one", "index": 0, "state": state,
+                "reason": { "code": "x", "message": "no such file", "help": null },
+                "restarts": restarts, "crashes": crashes, "memory_bytes": null,
+                "memory_max_bytes": 1, "fuel_used": null, "preemptions": 0,
+                "started_at": started.then_some("2026-01-02T03:04:05Z"), "exit_code": exit,
+            }))
+            .unwrap();
+            failed(&cell).map(|(told, words)| (told.1, words))
+        };
+        let is = |number: u64, words: &str| Some((number, format!("one/web#0 {words}")));
+        // It waits for its first restart, and then is on its way.
+        let crashed = is(1, "crashed (no such file), restart 1");
+        assert_eq!(words("backoff", 1, 0, true, Some(1)), crashed);
+        assert_eq!(
+            words("starting", 1, 1, true, Some(1)),
+            crashed,
+            "nothing new"
+        );
+        assert_eq!(
+            words("backoff", 2, 1, true, Some(1)),
+            is(2, "crashed (no such file), restart 2")
+        );
+        // What could not be pulled or compiled never ran: nothing is restarted.
+        assert_eq!(
+            words("backoff", 0, 0, false, None),
+            is(1, "failed (no such file), tried again")
+        );
+        // On its first way up nothing has failed, neither before it started nor just after.
+        for started in [false, true] {
+            assert_eq!(words("starting", 0, 0, started, None), None);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What a command shows, before it is written: a view that goes on shows it again only where it differs.
 
+use realm_runtime::printable;
+
 use super::{Output, columns, plain, style, table};
 use crate::error::Result;
 
@@ -13,12 +15,17 @@ pub struct Page {
 impl Page {
     /// Data, as `Output::line` writes it.
     pub fn line(&mut self, text: &str) {
-        self.lines.push(style::line(&plain(text)).into_owned());
+        self.lines.push(style::line(&printable(text)).into_owned());
+    }
+
+    /// Several lines whose ends are ours, as `Output::text` writes them.
+    pub fn text(&mut self, text: &str) {
+        self.lines.push(plain(text).into_owned());
     }
 
     /// A name, its state, and what else is said of it.
     pub fn headline(&mut self, name: &str, state: &str, rest: &str) {
-        let [name, state, rest] = [name, state, rest].map(plain);
+        let [name, state, rest] = [name, state, rest].map(printable);
         let state = style::state(&state);
         self.lines.push(format!("{name}  {state}  {rest}"));
     }

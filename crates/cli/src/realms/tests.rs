@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use realm_identity::SecretKey;
+use realm_identity::{Hash, SecretKey};
 
 use super::*;
 
@@ -37,11 +37,51 @@ fn finds_realms_by_name_id_and_use() {
 fn the_mark_falls_only_when_told() {
     let dir = tempfile::tempdir().unwrap();
     let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
-    realm.raise_mark(5).unwrap();
-    realm.raise_mark(3).unwrap();
+    realm.raise_mark(5, realm.id).unwrap();
+    realm.raise_mark(3, realm.id).unwrap();
     assert_eq!(realm.mark().unwrap(), 5);
     realm.lower_mark(2).unwrap();
     assert_eq!(realm.mark().unwrap(), 2);
+}
+
+#[test]
+fn another_entry_of_the_revision_that_was_seen_is_a_contradiction() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+    let (one, other) = (Hash::of(b"one"), Hash::of(b"other"));
+    let contradicts = |revision, head| realm.contradicts(revision, head).unwrap();
+    realm.raise_mark(5, one).unwrap();
+    assert!(!contradicts(5, one) && contradicts(5, other));
+    assert!(!contradicts(4, other) && !contradicts(6, other));
+    // Seeing it does not make it the one.
+    realm.raise_mark(5, other).unwrap();
+    assert_eq!(realm.seen_head().unwrap(), Some(one));
+    realm.raise_mark(6, other).unwrap();
+    assert!(contradicts(6, one));
+    // What is given up contradicts nothing.
+    realm.lower_mark(6).unwrap();
+    assert!(!contradicts(6, one));
+    realm.raise_mark(6, one).unwrap();
+    assert!(contradicts(6, other));
+}
+
+#[test]
+fn a_mark_of_an_earlier_version_has_no_entry_until_one_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+    let (one, other) = (Hash::of(b"one"), Hash::of(b"other"));
+    realm.raise_mark(6, one).unwrap();
+    // That version raises the number and knows of no entry.
+    for number in ["7", &checked::seal("7")] {
+        std::fs::write(realm.dir.join("mark"), number).unwrap();
+        assert_eq!(realm.mark().unwrap(), 7);
+        assert_eq!(realm.seen_head().unwrap(), None);
+        assert!(!realm.contradicts(7, other).unwrap());
+    }
+    realm.raise_mark(7, other).unwrap();
+    assert!(realm.contradicts(7, one).unwrap());
+    std::fs::remove_file(realm.dir.join("head")).unwrap();
+    assert!(!realm.contradicts(7, one).unwrap());
 }
 
 #[test]
@@ -61,7 +101,7 @@ fn damage_names_the_file_and_stays_with_its_realm() {
     );
 
     std::fs::write(shop.dir.join("mark"), "").unwrap();
-    let error = shop.raise_mark(1).unwrap_err();
+    let error = shop.raise_mark(1, shop.id).unwrap_err();
     let path = shop.dir.join("mark").display().to_string();
     assert!(
         error.message.contains(&path) && error.help.is_some(),
@@ -136,7 +176,7 @@ fn a_realm_that_was_never_kept_is_no_damaged_one() {
 fn a_bit_that_turned_over_in_the_mark_or_the_owner_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
-    realm.raise_mark(90).unwrap();
+    realm.raise_mark(90, realm.id).unwrap();
     let handed_to = [8, 9].map(|seed| SecretKey::from_seed(&[seed; 32]).public());
     for owner in handed_to {
         realm.remember_owner(owner).unwrap();
@@ -146,13 +186,14 @@ fn a_bit_that_turned_over_in_the_mark_or_the_owner_is_damage() {
     let damaged = |name: &str| {
         let read = match name {
             "mark" => realm.mark().map(drop),
+            "head" => realm.seen_head().map(drop),
             _ => realm.owner().map(drop),
         };
         let error = read.unwrap_err();
         assert!(error.message.contains(name), "{error}");
         assert!(error.help.unwrap().contains("rm "));
     };
-    for name in ["mark", "owner"] {
+    for name in ["mark", "head", "owner"] {
         let path = realm.dir.join(name);
         let whole = std::fs::read(&path).unwrap();
         for at in 0..whole.len() * 8 {

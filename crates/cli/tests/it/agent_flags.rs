@@ -96,3 +96,34 @@ fn a_number_below_0_is_refused_as_a_number() {
         assert!(!refused.stderr.contains("tip:"), "{}", refused.stderr);
     }
 }
+
+#[test]
+fn a_directory_that_is_not_an_agents_is_refused_before_anything_changes() {
+    let realm = cluster();
+    let etc = realm.path().join("etc");
+    fs::create_dir(&etc).unwrap();
+    fs::write(etc.join("passwd"), "root").unwrap();
+    fs::set_permissions(&etc, fs::Permissions::from_mode(0o755)).unwrap();
+    let data = etc.display().to_string();
+    for args in [
+        &["agent", "--no-mdns", "--data", &data][..],
+        &["leave", "--yes", "--data", &data],
+    ] {
+        let refused = realm.run(args);
+        assert_eq!(refused.code, 1, "{args:?}: {}", refused.stderr);
+        for words in [
+            "is no data directory of an agent",
+            "it has passwd",
+            "choose another",
+        ] {
+            assert!(
+                refused.stderr.contains(words),
+                "{args:?}: {}",
+                refused.stderr
+            );
+        }
+    }
+    let mode = etc.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o755);
+    assert_eq!(fs::read_dir(&etc).unwrap().count(), 1);
+}

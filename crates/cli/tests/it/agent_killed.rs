@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use realm_testkit::{
     Cluster, below,
     strace::{Fault, Point},
+    synced::{unsafe_names, whole},
     wait_for,
 };
 
@@ -167,6 +168,57 @@ fn an_agent_that_was_killed_at_a_write_loses_nothing_that_it_acknowledged() {
 #[test]
 fn an_agent_that_was_killed_at_a_pull_goes_on_with_it() {
     killed_at_work("two", &["fsync", "rename", "pwrite64"]);
+}
+
+/// What would last if the power went when the agent says that it has stopped.
+#[test]
+fn what_an_agent_keeps_is_synced_before_it_ends() {
+    if missing() {
+        return;
+    }
+    let mut realm = cluster();
+    let traces = ["one", "two"].map(|name| (name, realm.path().join(format!("{name}.trace"))));
+    for (name, trace) in &traces {
+        realm.add_node(name, &[]);
+        assert_eq!(realm.stop(name), 0);
+        realm.start_traced(name, trace);
+    }
+    realm.wait_ready("one");
+    let via = realm.address("one");
+    let push = |name: &str, file: &str, more: &[&str]| {
+        let file = if file.contains('/') {
+            file
+        } else {
+            &guest(file)
+        };
+        realm.ok(&[&["push", name, file, "--via", &via, "--wait"], more].concat());
+    };
+    push("hello", &program(&realm, 1), &[]);
+    push(
+        "counter",
+        "counter-volume.wasm",
+        &["--volume", "data:/data:rw"],
+    );
+    realm.ok(&["restart", "hello", "--wait", "--via", &via]);
+    realm.ok(&["key", "rotate", "--yes", "--via", &via]);
+    realm.ok(&["rm", "hello", "--via", &via]);
+    for (name, trace) in &traces {
+        assert_eq!(realm.stop(name), 0, "{name}");
+        let trace = wait_for("strace has written its last", || whole(trace));
+        // Who runs is a courtesy; compiled code that was not kept is compiled again.
+        let exempt = [
+            "lock",
+            "agent.json",
+            "agent.json.new",
+            "compiled",
+            "volumes",
+        ];
+        let found = unsafe_names(&trace, &realm.data(name), &exempt);
+        assert!(found.is_empty(), "{name}: {found:#?}");
+        for name in ["ledger.redb", "/blobs/"] {
+            assert!(trace.contains(name), "the trace has nothing of {name}");
+        }
+    }
 }
 
 /// One call of a file fails: the agent says which, or does without; the next start is as ever.

@@ -307,12 +307,124 @@ fn inspect_says_what_a_file_is_and_what_it_needs() {
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     let library = person.run(&["run", &guest("adder.wasm")]);
     assert_eq!(library.code, 2, "{}", library.stderr);
+    // It was checked only: what is kept is what it is, and no code.
+    let kept = std::fs::read_dir(person.path().join("state/compiled")).unwrap();
+    let kept: Vec<String> = kept
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(kept.iter().any(|name| name.ends_with(".facts")), "{kept:?}");
+    assert!(!kept.iter().any(|name| name.contains(".code")), "{kept:?}");
     let http = person.run(&["run", &guest("hello-http.wasm")]);
     assert!(
         http.code != 0 && http.stderr.contains("http"),
         "{}",
         http.stderr
     );
+}
+
+#[test]
+fn a_program_that_forges_lines_or_turns_them_around_is_shown_as_it_is() {
+    let person = cluster();
+    let file = person.path().join("forged.wasm");
+    let forged = r#"(module
+        (import "env\nruns     yes" "a\u{202e}b\u{200f}\u{61c}\u{2066}\u{1b}[2J" (func))
+        (func (export "_start"))
+        (func (export "x\nmade by  somebody 1 (language)")))"#;
+    std::fs::write(&file, wat::parse_str(forged).unwrap()).unwrap();
+    let file = file.display().to_string();
+    let inspected = person.ok(&["inspect", &file]);
+    let refused = person.run(&["run", &file]);
+    assert_eq!(refused.code, 126, "{}", refused.stderr);
+    for shown in [&inspected, &refused.stderr] {
+        let forged = |line: &str| line.starts_with("runs     yes") || line.starts_with("made by");
+        assert!(!shown.lines().any(forged), "{shown}");
+        let obeyed = |letter: char| {
+            let turns = ['\u{202e}', '\u{200f}', '\u{61c}', '\u{2066}'].contains(&letter);
+            turns || (letter.is_control() && letter != '\n')
+        };
+        assert!(!shown.contains(obeyed), "{shown:?}");
+        assert!(shown.contains(r"a\u{202e}b\u{200f}"), "{shown}");
+    }
+    assert!(inspected.contains(r"env\nruns     yes"), "{inspected}");
+}
+
+#[test]
+fn an_empty_file_is_no_setting_that_is_wrong() {
+    let person = cluster();
+    let file = person.path().join("empty.wasm");
+    std::fs::write(&file, "").unwrap();
+    let file = file.display().to_string();
+    for (command, code) in [("inspect", 2), ("run", 126)] {
+        let refused = person.run(&[command, &file]);
+        assert_eq!(refused.code, code, "{}", refused.stderr);
+        let cause = "cause: the file is empty\n";
+        assert!(refused.stderr.contains(cause), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_program_whose_compiled_code_cannot_be_kept_is_told_where_and_what_helps() {
+    let person = cluster();
+    let blocked = person.path().join("blocked");
+    std::fs::write(&blocked, "no directory").unwrap();
+    let broken = person.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("compiled"), "no directory").unwrap();
+    let below = blocked.join("state");
+    for (state, named) in [
+        (below.clone(), below.join("cache.key")),
+        ("/proc/nope".into(), "/proc/nope/cache.key".into()),
+        (broken.clone(), broken.join("compiled")),
+    ] {
+        let state = state.display().to_string();
+        let failed = person.run(&["--state-dir", &state, "run", &guest("hello.wasm")]);
+        assert_eq!(failed.code, 125, "{}", failed.stderr);
+        for words in [
+            &*named.display().to_string(),
+            "choose another place: --state-dir DIR, or REALM_STATE_DIR",
+        ] {
+            assert!(failed.stderr.contains(words), "{words}: {}", failed.stderr);
+        }
+    }
+    let state = below.display().to_string();
+    let failed = person.run(&["--state-dir", &state, "run", &guest("hello.wasm")]);
+    let why = format!("{} is not a directory", blocked.display());
+    assert!(failed.stderr.contains(&why), "{}", failed.stderr);
+    assert!(
+        failed.stderr.contains("help: move it away; or choose"),
+        "{}",
+        failed.stderr
+    );
+}
+
+#[test]
+fn nodes_that_do_not_answer_are_named_once_each() {
+    let person = cluster();
+    let realms = std::fs::read_dir(person.path().join("state/realms")).unwrap();
+    let realm = realms
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.is_dir())
+        .unwrap();
+    let ports = 1..=6;
+    let peers: Vec<String> = ports
+        .map(|port| format!("/ip4/127.0.0.1/tcp/{port}"))
+        .collect();
+    std::fs::write(realm.join("peers"), peers.join("\n")).unwrap();
+    let failed = person.run(&["status"]);
+    assert_eq!(failed.code, 7, "{}", failed.stderr);
+    let causes: Vec<&str> = failed
+        .stderr
+        .lines()
+        .filter(|line| line.contains("cause: "))
+        .collect();
+    let refused = |line: &&&str| line.matches("/ip4/").count() == 1 && line.contains("refused");
+    assert_eq!(
+        causes.iter().filter(refused).count(),
+        4,
+        "{}",
+        failed.stderr
+    );
+    assert!(causes[4].ends_with("and 2 more"), "{}", failed.stderr);
 }
 
 #[test]

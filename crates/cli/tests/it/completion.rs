@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use realm_testkit::wait_for;
+use realm_testkit::{Cluster, wait_for};
 
 use crate::{cluster, guest};
 
@@ -14,6 +14,28 @@ function=$(complete -p realm | sed 's/.*-F \([^ ]*\) .*/\1/')
 $function realm "${COMP_WORDS[$COMP_CWORD]}" "${COMP_WORDS[$COMP_CWORD - 1]}"
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
+
+/// What bash offers after these words, on the machine of the realm's owner.
+pub fn tab(realm: &Cluster, words: &[&str]) -> Vec<String> {
+    let exe = std::path::Path::new(env!("CARGO_BIN_EXE_realm"));
+    let path = format!(
+        "{}:{}",
+        exe.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "-c", PRESS_TAB, "bash", "realm"])
+        .args(words)
+        .env("PATH", &path);
+    for (key, value) in realm.command().get_envs() {
+        value.map(|value| bash.env(key, value));
+    }
+    let output = bash.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let offered = String::from_utf8_lossy(&output.stdout).into_owned();
+    offered.lines().map(str::to_owned).collect()
+}
 
 #[test]
 fn a_shell_offers_the_names_of_nodes_and_components_without_asking_a_node() {
@@ -40,26 +62,7 @@ fn a_shell_offers_the_names_of_nodes_and_components_without_asking_a_node() {
     });
     realm.kill("edge-1");
 
-    let exe = std::path::Path::new(env!("CARGO_BIN_EXE_realm"));
-    let path = format!(
-        "{}:{}",
-        exe.parent().unwrap().display(),
-        std::env::var("PATH").unwrap()
-    );
-    let tab = |words: &[&str]| -> Vec<String> {
-        let mut bash = Command::new("bash");
-        bash.args(["--norc", "-c", PRESS_TAB, "bash", "realm"])
-            .args(words)
-            .env("PATH", &path);
-        for (key, value) in realm.command().get_envs() {
-            value.map(|value| bash.env(key, value));
-        }
-        let output = bash.output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{errors}");
-        let offered = String::from_utf8_lossy(&output.stdout).into_owned();
-        offered.lines().map(str::to_owned).collect()
-    };
+    let tab = |words: &[&str]| tab(&realm, words);
     assert_eq!(tab(&["logs", "gr"]), ["greeter"]);
     assert_eq!(tab(&["scale", "gr"]), ["greeter="]);
     assert_eq!(tab(&["logs", "greeter", "--node", "e"]), ["edge-1"]);

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use realm_testkit::wait_for;
+use serde_json::Value;
 
-use crate::{cluster, guest};
+use crate::{cluster, guest, http::ask, page::http_address};
 
 #[test]
 fn damaged_files_stop_the_agent_with_words() {
@@ -124,4 +125,40 @@ fn a_damaged_artifact_is_not_run_and_is_pulled_again() {
         let log = realm.log("two");
         (log.matches("kind=\"started\"").count() == 2).then_some(())
     });
+}
+
+#[test]
+fn a_data_directory_that_was_taken_away_is_an_alarm_until_it_is_back() {
+    let mut realm = cluster();
+    for name in ["one", "two"] {
+        realm.add_node(name, &[]);
+    }
+    realm.wait_ready("two");
+    let (via, http) = (realm.address("two"), http_address(&realm, "two"));
+    let ready = || ask(&http, "/readyz", &[], None);
+    assert_eq!(ready().0, 200);
+    let (data, away) = (realm.data("two"), realm.path().join("away"));
+    let code = |one: &Value| one["code"] == "data-gone";
+    let alarmed = |status: &Value| status["alarms"].as_array().unwrap().iter().any(code);
+
+    std::fs::rename(&data, &away).unwrap();
+    realm.wait_status("one", "the alarm of two", alarmed);
+    let (status, why) = ready();
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("was taken away"), "{why}");
+    let push = [
+        "push",
+        "hello",
+        &guest("hello.wasm"),
+        "--no-start",
+        "--via",
+        &via,
+    ];
+    let refused = realm.run(&push);
+    assert_eq!(refused.code, 1, "it would not last: {}", refused.stderr);
+
+    std::fs::rename(&away, &data).unwrap();
+    realm.wait_status("one", "it is over", |status| !alarmed(status));
+    wait_for("two is ready", || (ready().0 == 200).then_some(()));
+    realm.ok(&push);
 }

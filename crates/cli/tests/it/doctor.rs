@@ -2,10 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use realm_testkit::{Printed, wait_for};
+use realm_testkit::{Cluster, Printed, wait_for};
 use serde_json::Value;
 
-use crate::{cluster, faketime, floor::shifted};
+use crate::{cluster, faketime, floor::shifted, guest, history::copy_dir};
 
 /// What was found by a check: its state and its words.
 fn found(printed: &Printed, check: &str) -> (String, String) {
@@ -61,6 +61,23 @@ fn the_doctor_finds_nothing_wrong_with_a_realm_that_is_well_and_names_what_is_no
     assert_eq!(
         (state.as_str(), words.as_str()),
         ("warning", "1 here, 1 away: two")
+    );
+    // What is asked for now is on one of the two, and both are said.
+    let file = guest("hello.wasm");
+    let push = |name: &str, more: &[&str]| {
+        let args = ["push", name, &file, "--no-start", "--via", &via];
+        realm.run(&[&args[..], more].concat())
+    };
+    let said = push("first", &[]).stderr;
+    assert!(said.contains("durable on 1 of 2 (1 away)\n"), "{said}");
+    let told: Value = serde_json::from_str(&push("second", &["-o", "json"]).stdout).unwrap();
+    assert_eq!(
+        (
+            &told["durable_on"],
+            &told["durable_of"],
+            &told["durable_away"]
+        ),
+        (&1.into(), &1.into(), &1.into())
     );
 
     assert_eq!(found(&realm.run(&ask), "ports").0, "ok");
@@ -278,4 +295,70 @@ fn printed(command: &mut std::process::Command) -> Printed {
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+#[test]
+fn a_revision_that_was_seen_and_that_no_node_has_is_a_finding() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let file = guest("hello.wasm");
+    let push = |realm: &Cluster, name: &str| {
+        let via = realm.address("one");
+        realm.ok(&["push", name, &file, "--no-start", "--via", &via]);
+    };
+    push(&realm, "before");
+    assert_eq!(realm.stop("one"), 0);
+    let (data, copy) = (realm.data("one"), realm.path().join("copy"));
+    copy_dir(&data, &copy);
+    realm.start("one");
+    push(&realm, "after");
+    let look = |realm: &Cluster| {
+        let ask = ["doctor", "-o", "json", "--via", &realm.address("one")];
+        realm.run(&ask)
+    };
+    let well = found(&look(&realm), "log");
+    assert_eq!(
+        (well.0.as_str(), well.1.as_str()),
+        ("ok", "one history, at revision 2")
+    );
+
+    assert_eq!(realm.stop("one"), 0);
+    fs::remove_dir_all(&data).unwrap();
+    copy_dir(&copy, &data);
+    realm.start("one");
+    let lost = look(&realm);
+    let (state, words) = found(&lost, "log");
+    assert_eq!((lost.code, state.as_str()), (1, "problem"), "{words}");
+    assert!(
+        words.contains("you have seen revision 2") && words.ends_with("the newest is 1"),
+        "{words}"
+    );
+    assert!(
+        lost.stdout.contains("realm history accept-loss"),
+        "{}",
+        lost.stdout
+    );
+
+    let via = realm.address("one");
+    let accept = [
+        "history",
+        "accept-loss",
+        "--yes",
+        "-o",
+        "json",
+        "--via",
+        &via,
+    ];
+    let given_up: Value = serde_json::from_str(&realm.ok(&accept)).unwrap();
+    assert_eq!(
+        given_up,
+        serde_json::json!({ "changed": true, "seen": 2, "newest": 1, "next": 2, "asked": 1 })
+    );
+    let nothing: Value = serde_json::from_str(&realm.ok(&accept)).unwrap();
+    assert_eq!(
+        (&nothing["changed"], &nothing["seen"]),
+        (&false.into(), &1.into())
+    );
+    assert_eq!(found(&look(&realm), "log").0, "ok");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use realm_testkit::Cluster;
 use serde_json::{Value, json};
 
-use crate::{cluster, guest};
+use crate::{cluster, completion::tab, guest};
 
 pub fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -20,13 +20,13 @@ pub fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-fn push(realm: &Cluster, name: &str, on: &str, more: &[&str]) {
+pub fn push(realm: &Cluster, name: &str, on: &str, more: &[&str]) {
     let (file, via) = (guest("ticker.wasm"), realm.address(on));
     realm.ok(&[&["push", name, &file, "--via", &via], more].concat());
 }
 
-#[test]
-fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
+/// Two nodes with one revision, and the state of a second machine of the owner's, which has seen it too.
+pub fn two_sides() -> (Cluster, String) {
     let mut realm = cluster();
     realm.add_node("one", &[]);
     realm.add_node("two", &[]);
@@ -35,7 +35,14 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
     push(&realm, "before", "one", &["--wait"]);
     let fresh = realm.path().join("other-state");
     copy_dir(&realm.path().join("state"), &fresh);
-    let other = ["--state-dir", fresh.to_str().unwrap()];
+    let fresh = fresh.display().to_string();
+    (realm, fresh)
+}
+
+#[test]
+fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
+    let (mut realm, fresh) = two_sides();
+    let other = ["--state-dir", fresh.as_str()];
 
     // One side goes on alone, then the other.
     realm.stop("two");
@@ -83,11 +90,28 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
     let asked = realm.run(&["history", "merge", "--via", &one]);
     assert_eq!(asked.code, 2, "nobody can confirm: {}", asked.stderr);
     assert!(asked.stderr.contains("2 branches"), "{}", asked.stderr);
+    let branches = tab(&realm, &["history", "merge", "--keep", ""]);
+    assert_eq!(branches.len(), 2, "{branches:?}");
+    // The first digits are enough for the shell as they are for the command.
+    let start = &branches[0][..7];
+    let offered = tab(&realm, &["history", "merge", "--keep", start]);
+    assert_eq!(offered, [branches[0].as_str()]);
+    let keep = ["history", "merge", "--keep", start, "--via", &one];
+    let asked = realm.run(&keep);
+    assert_eq!(asked.code, 2, "it is one to keep: {}", asked.stderr);
     let merge = ["history", "merge", "--yes", "--via", &one];
     let merged = realm.ok(&[&merge[..], &["-m", "both sides", "-o", "json"]].concat());
     let merged: Value = serde_json::from_str(&merged).unwrap();
-    let signed = json!({ "subject": "realm", "revision": 5, "changed": true });
-    assert_eq!(merged, signed);
+    let said = |key: &str| merged[key].clone();
+    assert_eq!(
+        [said("subject"), said("revision")],
+        [json!("realm"), json!(5)]
+    );
+    assert_eq!(
+        [said("changed"), said("left_out")],
+        [json!(true), json!([])]
+    );
+    assert_eq!(merged["applied_again"], 1);
     for name in ["one", "two"] {
         let status = realm.wait_status(name, "the fork is over", |status| {
             status["forked"] == false && status["revision"] == 5
@@ -126,13 +150,18 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
         .filter_map(|line| line.split_whitespace().nth(2))
         .collect();
     assert_eq!(verbs, ["start", "stop"], "{listed}");
+    let offered = tab(&realm, &["history", "merge", "--keep", ""]);
+    assert!(!offered.contains(&branches[0]), "{offered:?}");
     let nothing = realm.run(&["history", "merge", "--via", &one]);
     assert_eq!(nothing.code, 0);
     assert!(nothing.stderr.contains("no fork"), "{}", nothing.stderr);
     let nothing = realm.ok(&["history", "merge", "-o", "json", "--via", &one]);
     let nothing: Value = serde_json::from_str(&nothing).unwrap();
-    let unchanged = json!({ "subject": "realm", "revision": 7, "changed": false });
-    assert_eq!(nothing, unchanged);
+    assert_eq!(nothing["subject"], "realm");
+    assert_eq!(
+        (&nothing["revision"], &nothing["changed"]),
+        (&json!(7), &json!(false))
+    );
 }
 
 /// What `realm history` says while revision 2 exists twice, with one more intent on one side and two on
@@ -196,15 +225,8 @@ fn lines(realm: &Cluster, via: &str) -> Vec<Value> {
 
 #[test]
 fn a_merge_passes_over_the_revisions_of_a_longer_branch() {
-    let mut realm = cluster();
-    realm.add_node("one", &[]);
-    realm.add_node("two", &[]);
-    realm.wait_ready("one");
-    realm.wait_ready("two");
-    push(&realm, "before", "one", &["--wait"]);
-    let fresh = realm.path().join("other-state");
-    copy_dir(&realm.path().join("state"), &fresh);
-    let other = ["--state-dir", fresh.to_str().unwrap()];
+    let (mut realm, fresh) = two_sides();
+    let other = ["--state-dir", fresh.as_str()];
     realm.stop("two");
     push(&realm, "left", "one", &[]);
     realm.stop("one");
@@ -270,6 +292,46 @@ fn a_merge_passes_over_the_revisions_of_a_longer_branch() {
     assert_eq!(
         verified,
         json!({ "revision": 4, "verified": 3, "forks": [] })
+    );
+}
+
+#[test]
+fn a_merge_says_what_it_cannot_apply_again() {
+    let (mut realm, fresh) = two_sides();
+    let other = ["--state-dir", fresh.as_str()];
+    realm.stop("two");
+    realm.ok(&["rm", "before", "--via", &realm.address("one")]);
+    push(&realm, "left", "one", &[]);
+    realm.stop("one");
+    realm.start("two");
+    let two = realm.address("two");
+    realm.ok(&[&["scale", "before=1", "--via", &two][..], &other].concat());
+    realm.start("one");
+    realm.wait_status("one", "the fork shows", |status| status["forked"] == true);
+    let via = realm.address("one");
+    let merge = ["history", "merge", "--reapply", "all", "--via", &via];
+    let asked = realm.run(&merge).stderr;
+    let why = "cannot be applied again: no component before";
+    assert!(
+        asked.contains(why) && !asked.contains("  applied again"),
+        "{asked}"
+    );
+    let merged = realm.run(&[&merge[..], &["--yes", "-o", "json"]].concat());
+    let merged: Value = serde_json::from_str(&merged.stdout).unwrap();
+    assert_eq!(
+        (&merged["changed"], &merged["applied_again"]),
+        (&json!(true), &json!(0))
+    );
+    let left_out = json!([
+        { "revision": 2, "kind": "scale", "target": "before", "why": "no component before" }
+    ]);
+    assert_eq!(merged["left_out"], left_out);
+    let shown = realm.ok(&["history", "show", "4", "-o", "json", "--via", &via]);
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        shown["applied_again"],
+        json!([]),
+        "it claims nothing that did not happen"
     );
 }
 

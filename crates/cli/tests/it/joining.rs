@@ -1,6 +1,6 @@
 //! Who comes in by which invite and name, and what the owner is told of those that should not.
 
-use crate::{cluster, faketime};
+use crate::{cluster, faketime, free_port};
 
 /// The key of a node that was started.
 fn key_of(realm: &realm_testkit::Cluster, name: &str) -> String {
@@ -48,6 +48,18 @@ fn who_let_a_node_in_is_shown_also_when_that_one_is_revoked() {
     assert_eq!(show("two", &two)["state"], "ready");
     let text = realm.ok(&["nodes", "show", "one", "--via", &two]);
     assert!(text.contains("has let in   two"), "{text}");
+}
+
+#[test]
+fn a_first_node_whose_invite_names_itself_begins_the_realm() {
+    let mut realm = cluster();
+    let at = format!("/ip4/127.0.0.1/tcp/{}", free_port());
+    let token = realm.ok(&["invite", "--quiet", "--name", "one", "--bootstrap", &at]);
+    let file = realm.path().join("one.token");
+    std::fs::write(&file, token).unwrap();
+    let file = file.display().to_string();
+    realm.add_agent("one", &["--enroll-file", &file, "--listen", &at]);
+    realm.wait_ready("one");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 use realm_testkit::{
     Cluster, Printed, below,
     strace::{Fault, Point, has_strace},
-    synced::{traced, unsafe_names},
+    synced::unsafe_names,
+    traced,
 };
 
 use crate::{cluster, guest};
@@ -290,14 +291,7 @@ fn what_a_command_keeps_is_synced_before_it_ends() {
         (&["key", "rotate", "--yes", "--via", &via], &[]),
     ] {
         let trace = realm.path().join("trace");
-        let plain = realm.command();
-        let mut command = traced(plain.get_program(), &trace);
-        for (key, value) in plain.get_envs() {
-            match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
-        }
+        let mut command = traced(&realm.command(), &trace);
         let done = printed(command.args(args).envs(fresh.iter().copied()));
         assert_eq!(done.code, 0, "{args:?}: {}", done.stderr);
         let trace = fs::read_to_string(trace).unwrap();

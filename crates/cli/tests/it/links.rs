@@ -105,6 +105,8 @@ fn what_is_written_for_the_moment_replaces_a_link_and_not_what_it_leads_to() {
     let mut realm = cluster();
     let data = realm.data("one");
     fs::create_dir(&data).unwrap();
+    // An agent was here before.
+    fs::write(data.join("lock"), "").unwrap();
     let theirs = realm.path().join("theirs");
     fs::write(&theirs, "kept").unwrap();
     for name in [

@@ -122,3 +122,22 @@ fn network_shows_every_way_with_its_link_and_speed() {
         "{text}"
     );
 }
+
+#[test]
+fn a_message_with_several_lines_is_one_line_of_the_agents_log() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let (file, via) = (guest("hello.wasm"), realm.address("one"));
+    let note = "first\n2026-01-01T00:00:00Z  WARN realm: forged";
+    let push = ["push", "hello", &file, "--no-start", "--via", &via];
+    realm.ok(&[&push[..], &["-m", note]].concat());
+    let line = wait_for("the line", || {
+        let log = realm.log("one");
+        log.lines()
+            .find(|line| line.contains("(first"))
+            .map(str::to_owned)
+    });
+    assert!(line.contains("first\\n2026-01-01"), "{line}");
+    assert!(!realm.log("one").contains("\n2026-01-01"));
+}

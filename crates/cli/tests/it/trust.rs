@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     KilledAtTheEnd, cluster, guest,
+    history::copy_dir,
     page::{get, http_address},
 };
 
@@ -223,6 +224,38 @@ fn a_peer_that_is_added_brings_a_node_into_the_realm() {
     realm.wait_ready("one");
     let bad = realm.run(&["peer", "add", "not-an-address", "--via", &two]);
     assert_eq!(bad.code, 2, "{}", bad.stderr);
+}
+
+#[test]
+fn an_address_that_is_added_is_tried_where_those_that_are_remembered_do_not_answer() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let one = realm.address("one");
+    // A machine of the owner's that was away while all nodes moved.
+    let state = realm.path().join("moved");
+    copy_dir(&realm.path().join("state"), &state);
+    let gone = "/ip4/127.0.0.1/tcp/1";
+    for known in std::fs::read_dir(state.join("realms")).unwrap() {
+        std::fs::write(known.unwrap().path().join("peers"), gone).unwrap();
+    }
+    let (state, run) = (state.display().to_string(), realm.path().join("none"));
+    let there = |args: &[&str]| {
+        let run = run.display().to_string();
+        let env = [("REALM_STATE_DIR", &*state), ("XDG_RUNTIME_DIR", &*run)];
+        realm.run_with(args, &env)
+    };
+    let nowhere = there(&["peer", "add", "/ip4/127.0.0.1/tcp/2"]);
+    assert_eq!(nowhere.code, 7, "{}", nowhere.stderr);
+    assert!(
+        nowhere.stderr.contains("realm peer add ADDRESS --via ADDR"),
+        "{}",
+        nowhere.stderr
+    );
+    let added = there(&["peer", "add", &one]);
+    assert_eq!(added.code, 0, "{}", added.stderr);
+    assert!(added.stderr.contains("is remembered"), "{}", added.stderr);
+    assert_eq!(there(&["status"]).code, 0, "nodes are found by it");
 }
 
 #[test]

@@ -83,6 +83,7 @@ fn a_wait_outlives_the_node_that_was_asked() {
     let pushed: serde_json::Value = serde_json::from_str(&pushed).unwrap();
     assert_eq!(pushed["durable_on"], 2, "a wait wants two nodes to have it");
     assert_eq!(pushed["durable_of"], 2);
+    assert_eq!(pushed["durable_away"], 0);
     let scaled = realm.run(&["scale", "other=1", "--via", &one]);
     assert!(scaled.stderr.contains(" of 2\n"), "{}", scaled.stderr);
     let mut waiting = Following::push(&realm, "60s");
@@ -129,6 +130,23 @@ fn the_wait_for_a_node_goes_on_with_another_one() {
     realm.kill("one");
     waiting.hears("does not answer any more");
     waiting.hears("going on with");
+}
+
+#[test]
+fn a_healthy_program_is_not_said_to_fail() {
+    let mut realm = cluster();
+    realm.add_node("one", &[]);
+    realm.wait_ready("one");
+    let (ticker, one) = (guest("ticker.wasm"), realm.address("one"));
+    let push = ["push", "ticker", &ticker, "--wait", "--via", &one];
+    // Whether a picture falls between start and run is chance: each of these is one more.
+    let restart = ["restart", "ticker", "--wait", "--via", &one];
+    for command in [&push[..], &restart, &restart, &restart] {
+        let done = realm.run(command);
+        assert!(done.stderr.contains("is as asked"), "{}", done.stderr);
+        assert!(!done.stderr.contains("failed"), "{}", done.stderr);
+        assert!(!done.stderr.contains("restart 0"), "{}", done.stderr);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{error::Error, fs, io, os::unix::fs::PermissionsExt as _, path::Path, t
 
 use realm_agent::{Config, Local, StartError};
 use realm_manifest::{ComponentSpec, Limits};
+use realm_store::DirError;
 
 use super::Args;
 use crate::{
@@ -80,6 +81,9 @@ pub fn not_started(error: &StartError, data: &Path) -> CliError {
         return token::not_taken_up(refused);
     }
     let said = CliError::failed("the agent cannot start").because(error);
+    if let StartError::Dir(DirError::Foreign { .. }) = error {
+        return said.help("name the agent's own: --data DIR; it is made where it is missing");
+    }
     match no_room(error, data) {
         Some(help) => said.help(help),
         None => explained(said, data),

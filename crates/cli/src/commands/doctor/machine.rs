@@ -18,7 +18,7 @@ use crate::{
     error::{CliError, Context as _, Result},
 };
 
-/// An agent holds a file or two for each peer, artifact and cell: 512 peers and 1,000 cells fit.
+/// An agent holds a file or two for each peer, artifact and cell: 1,024 peers and 1,000 cells fit.
 const FILES: u64 = 4096;
 const PORT: u16 = 2020;
 const HTTP_PORT: u16 = 9920;

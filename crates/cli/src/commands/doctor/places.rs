@@ -16,6 +16,7 @@ use rustix::{
 };
 
 use super::{Finding, State};
+use crate::error::CliError;
 
 /// Less is too little for one large program and its compiled code.
 const ROOM_BYTES: u64 = 1 << 30;
@@ -65,14 +66,27 @@ struct Obstacle {
     of_another: bool,
 }
 
+/// Another place for what commands keep.
+const CHOOSE_STATE: &str = "--state-dir DIR, or REALM_STATE_DIR";
+
 /// Where commands remember their realms.
 pub(super) fn state(path: &Path) -> Finding {
     directory(&Place {
         check: "state",
         path,
-        choose: "--state-dir DIR, or REALM_STATE_DIR",
+        choose: CHOOSE_STATE,
         may_be_closed: false,
     })
+}
+
+/// An error of a command that could not keep something in this directory, or below it, with what helps.
+pub fn not_kept(path: &Path, mut error: CliError) -> CliError {
+    let remedy = obstacle(path).map(|obstacle| {
+        error.causes.insert(0, obstacle.found);
+        format!("{}; or ", obstacle.remedy)
+    });
+    let remedy = remedy.unwrap_or_default();
+    error.help(format!("{remedy}choose another place: {CHOOSE_STATE}"))
 }
 
 /// Where an agent of this person keeps all that it has.

@@ -18,6 +18,7 @@ use crate::{
     commands::Session,
     connection::{self, Connection, rpc_failed},
     error::{ExitCode, Result},
+    head,
     keystore::{self, Protection},
     realms::Realm,
     survey,
@@ -72,7 +73,10 @@ pub(super) async fn look(session: &Session) -> Vec<Finding> {
             findings.push(nodes(&status));
             findings.push(clocks(&status, &survey));
             findings.push(versions(&status));
-            findings.push(agreement(&status));
+            findings.push(match unseen(&connection, &realm, &status).await {
+                Ok(unseen) => agreement(&status, unseen),
+                Err(error) => Finding::failed("log", &error, NODES_HELP),
+            });
             findings.extend(alarms(&status));
         }
         Err(error) => findings.push(Finding::failed("nodes", &error, NODES_HELP)),
@@ -113,24 +117,35 @@ fn key(session: &Session) -> Finding {
 
 fn nodes(status: &Status) -> Finding {
     let mut away: Vec<&str> = Vec::new();
+    let mut pending: Vec<&str> = Vec::new();
     let mut here = 0;
     for node in &status.nodes {
         match node.state {
             NodeState::Ready | NodeState::Draining | NodeState::Incompatible => here += 1,
             NodeState::Lost => away.push(&node.name),
+            NodeState::Pending => pending.push(&node.name),
             _ => {}
         }
     }
-    let found = format!("{here} here, {} away", away.len());
-    if away.is_empty() {
-        return Finding::new("nodes", State::Ok, found);
+    let mut found = format!("{here} here, {} away", away.len());
+    let mut remedies = Vec::new();
+    if !away.is_empty() {
+        found.push_str(&format!(": {}", away.join(", ")));
+        remedies.push(
+            "see why: realm nodes show NAME; take one out that is gone for good: realm nodes rm NAME",
+        );
     }
-    Finding::new(
-        "nodes",
-        State::Warning,
-        format!("{found}: {}", away.join(", ")),
-    )
-    .help("see why: realm nodes show NAME; take one out that is gone for good: realm nodes rm NAME")
+    if !pending.is_empty() {
+        found.push_str(&format!(
+            "; not approved, so nothing runs there: {}",
+            pending.join(", ")
+        ));
+        remedies.push("let one in: realm nodes approve NODE");
+    }
+    match remedies.is_empty() {
+        true => Finding::new("nodes", State::Ok, found),
+        false => Finding::new("nodes", State::Warning, found).help(remedies.join("; ")),
+    }
 }
 
 /// Compares the time in each node's newest report with the clock here.
@@ -222,7 +237,29 @@ fn versions(status: &Status) -> Finding {
     .help("upgrade the nodes before the command line: docs/operating/upgrade.md")
 }
 
-fn agreement(status: &Status) -> Finding {
+/// What this person has seen, where no node that answers has it.
+struct Unseen {
+    mark: u64,
+    newest: u64,
+    asked: usize,
+}
+
+async fn unseen(connection: &Connection, realm: &Realm, status: &Status) -> Result<Option<Unseen>> {
+    let mark = realm.mark()?;
+    if status.revision >= mark {
+        return Ok(None);
+    }
+    let others = head::elsewhere(connection, realm).await?;
+    let revisions = others.iter().map(|other| other.base.state.revision);
+    let newest = revisions.fold(status.revision, u64::max);
+    Ok((newest < mark).then(|| Unseen {
+        mark,
+        newest,
+        asked: others.len() + 1,
+    }))
+}
+
+fn agreement(status: &Status, unseen: Option<Unseen>) -> Finding {
     if status.forked {
         return Finding::new(
             "log",
@@ -230,6 +267,19 @@ fn agreement(status: &Status) -> Finding {
             format!("forked after revision {}", status.revision),
         )
         .help("see the branches and end it: realm history merge");
+    }
+    if let Some(Unseen {
+        mark,
+        newest,
+        asked,
+    }) = unseen
+    {
+        let found = format!(
+            "you have seen revision {mark}, and no node that answers has it: {asked} asked, the newest is {newest}"
+        );
+        return Finding::new("log", State::Problem, found).help(
+            "nothing is signed below what you have seen: bring back the node that has it; where it is gone for good: realm history accept-loss",
+        );
     }
     let behind: Vec<&str> = status
         .nodes

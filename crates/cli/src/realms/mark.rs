@@ -1,0 +1,130 @@
+//! The newest revision that this person saw or signed, and which entry it was. In the realm's directory `mark` has
+//! the number and `head` the number and the entry's hash: earlier versions know `mark` alone, and one that raises it
+//! leaves a `head` of another number, which says nothing.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt as _,
+};
+
+use realm_identity::Hash;
+
+use super::{MAX_BYTES, Realm};
+use crate::{
+    checked,
+    error::{CliError, Context as _, Result},
+    file,
+};
+
+impl Realm {
+    /// The highest revision this person saw or signed; 0 before the first.
+    pub fn mark(&self) -> Result<u64> {
+        let path = self.dir.join("mark");
+        let described = || {
+            format!(
+                "cannot read the newest revision you have seen, {}",
+                path.display()
+            )
+        };
+        let help = format!(
+            "if the file is damaged, remove it: the next command takes the revision that a node has; compare it with the one you remember: rm {}",
+            path.display()
+        );
+        let Some(bytes) = file::read(&path, MAX_BYTES)
+            .context(described())
+            .map_err(|error| error.help(&help))?
+        else {
+            return Ok(0);
+        };
+        let mark = checked::unseal(&bytes).and_then(|mark| mark.parse().ok());
+        mark.ok_or_else(|| CliError::failed(format!("{}: it is damaged", described())).help(help))
+    }
+
+    /// The entry that is the newest revision, where it is known: an earlier version kept the number alone.
+    pub fn seen_head(&self) -> Result<Option<Hash>> {
+        let path = self.dir.join("head");
+        let described = || {
+            format!(
+                "cannot read which entry you have seen last, {}",
+                path.display()
+            )
+        };
+        let bytes = file::read(&path, MAX_BYTES).context(described())?;
+        let Some(bytes) = bytes else {
+            return Ok(None);
+        };
+        let head = checked::unseal(&bytes).and_then(|word| {
+            let (revision, head) = word.split_once(' ')?;
+            Some((revision.parse::<u64>().ok()?, head.parse::<Hash>().ok()?))
+        });
+        let (revision, head) = head.ok_or_else(|| {
+            CliError::failed(format!("{}: it is damaged", described())).help(format!(
+                "remove it; the next command takes the entry that a node has: rm {}",
+                path.display()
+            ))
+        })?;
+        Ok((revision == self.mark()?).then_some(head))
+    }
+
+    /// Whether `head` contradicts what this person has seen: another entry of the same revision.
+    pub fn contradicts(&self, revision: u64, head: Hash) -> Result<bool> {
+        let same = revision == self.mark()?;
+        Ok(same && self.seen_head()?.is_some_and(|seen| seen != head))
+    }
+
+    /// Raises the mark to an entry, durably; never lowers it, nor takes another entry of the same revision.
+    pub fn raise_mark(&self, revision: u64, head: Hash) -> Result<()> {
+        let is_news = || {
+            let mark = self.mark()?;
+            Ok::<_, CliError>(revision > mark || (revision == mark && self.seen_head()?.is_none()))
+        };
+        if !is_news()? {
+            return Ok(());
+        }
+        let _turn = self.mark_turn()?;
+        // Another command may have raised it meanwhile.
+        if is_news()? {
+            // The entry first: alone it says nothing.
+            self.write_head(revision, head)?;
+            self.write_mark(revision)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up what was seen above `revision`, and which entry that was.
+    pub fn lower_mark(&self, revision: u64) -> Result<()> {
+        let _turn = self.mark_turn()?;
+        self.write_mark(revision)?;
+        let path = self.dir.join("head");
+        file::remove(&path).context(format!("cannot remove {}", path.display()))
+    }
+
+    fn write_head(&self, revision: u64, head: Hash) -> Result<()> {
+        let path = self.dir.join("head");
+        file::replace(
+            &path,
+            checked::seal(&format!("{revision} {head}")).as_bytes(),
+        )
+        .context(format!("cannot write {}", path.display()))
+    }
+
+    fn write_mark(&self, revision: u64) -> Result<()> {
+        let path = self.dir.join("mark");
+        file::replace(&path, checked::seal(&revision.to_string()).as_bytes())
+            .context(format!("cannot write {}", path.display()))
+    }
+
+    /// Held for the moment between reading the mark and writing it, so the wait for it is as short.
+    fn mark_turn(&self) -> Result<File> {
+        let path = self.dir.join("mark.lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(file::not_a_file);
+        file.context(format!("cannot lock {}", path.display()))
+    }
+}
