@@ -38,9 +38,9 @@ fn tracing(how: &[&str], program: impl AsRef<OsStr>, trace: &Path) -> Command {
 pub fn whole(trace: &Path) -> Option<String> {
     let text = std::fs::read_to_string(trace).ok()?;
     let first = text.split_whitespace().next()?;
-    let end = format!("{first} +++ ");
-    text.lines()
-        .any(|line| line.starts_with(&end))
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .any(|(process, call)| process == first && call.trim_start().starts_with("+++ "))
         .then_some(text)
 }
 
@@ -52,9 +52,33 @@ pub fn unsafe_names(trace: &str, dir: &Path, exempt: &[&str]) -> Vec<String> {
         exempt: exempt.iter().map(ToString::to_string).collect(),
         ..Disk::default()
     };
+    // Calls that other threads' came between, by thread.
+    let mut begun = BTreeMap::new();
     for line in trace.lines() {
-        disk.call(line);
+        let Some((thread, call)) = line.split_once(' ') else {
+            continue;
+        };
+        let call = call.trim_start();
+        if let Some(call) = call.strip_suffix(" <unfinished ...>") {
+            // What is written after it began it may not cover.
+            if is_sync(call) {
+                disk.call(call);
+            }
+            begun.insert(thread, call);
+        } else if call.starts_with("<... ") {
+            let end = call.split_once(" resumed>").map_or("", |(_, end)| end);
+            match begun.remove(thread) {
+                Some(call) if !is_sync(call) => disk.call(&format!("{call}{end}")),
+                Some(call) if has_failed(end) => disk.early.push(format!("{call}{end}")),
+                _ => {}
+            }
+        } else {
+            disk.call(call);
+        }
     }
+    // The process ended in the middle of these.
+    let cut = begun.into_values().filter(|call| !is_sync(call));
+    cut.for_each(|call| disk.call(call));
     let dirty = disk.dirty.iter().map(|path| ("bytes", path));
     let names = disk.unnamed.values().flatten().map(|path| ("name", path));
     let left = dirty.chain(names);
@@ -74,19 +98,12 @@ struct Disk {
 }
 
 impl Disk {
-    fn call(&mut self, line: &str) {
-        // A call that failed changed nothing; one that goes on in a later line has begun.
-        let failed = line
-            .rsplit(" = ")
-            .next()
-            .is_some_and(|end| end.starts_with('-'));
-        let call = line
-            .split_once(' ')
-            .map_or(line, |(_, call)| call.trim_start());
+    fn call(&mut self, call: &str) {
         let Some((name, args)) = call.split_once('(') else {
             return;
         };
-        if failed {
+        // It changed nothing.
+        if has_failed(call) {
             return;
         }
         match name {
@@ -154,6 +171,15 @@ impl Disk {
     }
 }
 
+fn is_sync(call: &str) -> bool {
+    call.starts_with("fsync(") || call.starts_with("fdatasync(")
+}
+
+fn has_failed(call: &str) -> bool {
+    let result = call.rsplit(" = ").next();
+    result.is_some_and(|result| result.starts_with('-'))
+}
+
 /// The files behind the descriptors among the arguments, which strace shows in brackets.
 fn open_files(args: &str) -> impl Iterator<Item = PathBuf> {
     let shown = args.split('<').skip(1);
@@ -190,6 +216,43 @@ mod tests {
             r#"unlink("/d/b") = 0"#,
         ];
         assert_eq!(unsafe_after(&calls), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_trace_is_whole_when_its_first_process_has_ended() {
+        let trace = tempfile::NamedTempFile::new().unwrap();
+        // Numbers are padded to five places.
+        let begin = "7     execve(\"/d/a\") = 0\n70    +++ exited with 0 +++\n";
+        std::fs::write(&trace, begin).unwrap();
+        assert_eq!(whole(trace.path()), None);
+        let all = format!("{begin}7     +++ exited with 0 +++\n");
+        std::fs::write(&trace, &all).unwrap();
+        assert_eq!(whole(trace.path()), Some(all));
+    }
+
+    #[test]
+    fn calls_of_several_threads_are_told_apart() {
+        let told = |calls: &[&str]| unsafe_names(&calls.join("\n"), Path::new("/d"), &[]);
+        let made_before = [
+            r#"78 mkdir("/d/a", 0700 <unfinished ...>"#,
+            r#"77 write(1</elsewhere>, "a"..., 9) = 9"#,
+            r#"78 <... mkdir resumed>) = -1 EEXIST (File exists)"#,
+        ];
+        assert_eq!(told(&made_before), Vec::<String>::new());
+        let meanwhile = [
+            r#"78 write(5</d/a>, "a"..., 9 <unfinished ...>"#,
+            r#"77 fsync(5</d/a> <unfinished ...>"#,
+            r#"78 <... write resumed>) = 9"#,
+            r#"77 <... fsync resumed>) = 0"#,
+        ];
+        assert_eq!(told(&meanwhile), ["the bytes of /d/a not synced"]);
+        let cut = [r#"78 mkdir("/d/a", 0700 <unfinished ...>"#];
+        assert_eq!(told(&cut), ["the name of /d/a not synced"]);
+        let failed = [
+            r#"78 fsync(5</d/a> <unfinished ...>"#,
+            r#"78 <... fsync resumed>) = -1 EIO (Input/output error)"#,
+        ];
+        assert_eq!(told(&failed).len(), 1);
     }
 
     #[test]
