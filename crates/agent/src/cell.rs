@@ -165,8 +165,8 @@ impl CellTask {
         }
         self.state(CellState::Pulling);
         let artifact = self.spec.artifact;
-        let told = |here| {
-            let reason = pulling_reason(here, artifact.size);
+        let told = |progress| {
+            let reason = pulling_reason(progress, artifact.size);
             self.set(CellState::Pulling, Some(reason));
         };
         let path = match self.tools.fetcher.ensure(artifact, told).await {

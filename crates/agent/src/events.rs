@@ -1,12 +1,12 @@
 //! What happened on this node: a bounded, ordered list for people who ask why.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use realm_manifest::identity::Timestamp;
+use realm_runtime::printable;
 use tokio::sync::watch;
 
 /// Enough for a day of a calm node and a minute of a wild one.
@@ -50,7 +50,7 @@ impl Events {
     pub fn record(&self, at: Timestamp, kind: &'static str, subject: String, message: String) {
         // A line of the log is one event: no word of a person or a program begins another one.
         // The subject is a field, which is quoted.
-        let line = escaped(&message);
+        let line = printable(&message);
         match kind {
             "alarm" | "banned" | "forked" | "refused" | "revoked" | "incompatible" => {
                 tracing::warn!(kind, subject, "{line}");
@@ -102,30 +102,9 @@ impl Events {
     }
 }
 
-/// Text without control characters: each is written as Rust would, such as `\n`.
-fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return text.into();
-    }
-    let letters = text.chars().map(|letter| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    });
-    letters.collect::<String>().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_word_begins_a_line_of_the_log() {
-        assert_eq!(escaped("as it is: ü"), "as it is: ü");
-        assert_eq!(
-            escaped("one\nWARN two\r\u{1b}[2J\u{9b}"),
-            "one\\nWARN two\\r\\u{1b}[2J\\u{9b}"
-        );
-    }
 
     #[test]
     fn keeps_order_and_drops_the_oldest() {

@@ -39,7 +39,7 @@ const EMPTY_ROUNDS: u32 = 20;
 const ROUND_WAIT: Duration = Duration::from_millis(500);
 /// Pulls that receive at the same time; others wait their turn. Each asks for some bytes at once, and a slow line
 /// carries few; two ranges of each are as many as a source gives one peer.
-const PULLS: usize = 4;
+pub(crate) const PULLS: usize = 4;
 /// How long a turn lasts where it takes that long: then what was asked for is waited for, and another pull has its own.
 const TURN: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// A pull that takes longer says how far it is, so often.
@@ -59,6 +59,15 @@ pub enum PullError {
     Store(#[from] BlobError),
     #[error("the pull was interrupted")]
     Interrupted,
+}
+
+/// What a pull that takes a while says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// As many as may receive at a time do.
+    Waiting,
+    /// So many bytes are here.
+    Here(u64),
 }
 
 /// Shared by every cell that waits for bytes.
@@ -93,12 +102,11 @@ impl Fetcher {
     }
 
     /// The verified file of `artifact`, pulled if it is not here. May be dropped midway: what
-    /// was verified stays, and the next pull goes on from there. One that takes a while says to `told` how many bytes
-    /// are here.
+    /// was verified stays, and the next pull goes on from there. One that takes a while says to `told` how far it is.
     pub async fn ensure(
         &self,
         artifact: Artifact,
-        told: impl Fn(u64),
+        told: impl Fn(Progress),
     ) -> Result<PathBuf, PullError> {
         let pull = {
             let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,13 +117,7 @@ impl Fetcher {
         if let Some(path) = self.local(artifact).await? {
             return Ok(path);
         }
-        let began = Instant::now();
-        let path = self.pull(artifact, told).await?;
-        let size = size_text(artifact.size);
-        let took = began.elapsed().as_secs_f64();
-        let (digest, message) = (artifact.sha256.short(), format!("{size} in {took:.3} s"));
-        self.events.record(clock::wall(), "pulled", digest, message);
-        Ok(path)
+        self.pull(artifact, told).await
     }
 
     async fn local(&self, artifact: Artifact) -> Result<Option<PathBuf>, PullError> {
@@ -140,7 +142,12 @@ impl Fetcher {
         .await
     }
 
-    async fn pull(&self, artifact: Artifact, told: impl Fn(u64)) -> Result<PathBuf, PullError> {
+    async fn pull(
+        &self,
+        artifact: Artifact,
+        told: impl Fn(Progress),
+    ) -> Result<PathBuf, PullError> {
+        let mut began = Instant::now();
         let blobs = self.blobs.clone();
         let partial = blocking(move || Ok(blobs.begin(artifact)?)).await?;
         let mut pull = Pull {
@@ -157,8 +164,16 @@ impl Fetcher {
         while !pull.partial.missing().is_empty() {
             let before = pull.partial.received();
             // Given back between rounds: one that finds no source keeps nobody waiting.
-            let turn = self.turns.acquire().await;
-            let turn = turn.map_err(|_| PullError::Interrupted)?;
+            let turn = match self.turns.try_acquire() {
+                Ok(turn) => turn,
+                Err(_) => {
+                    (pull.told)(Progress::Waiting);
+                    let since = Instant::now();
+                    let turn = self.turns.acquire().await;
+                    began += since.elapsed();
+                    turn.map_err(|_| PullError::Interrupted)?
+                }
+            };
             self.round(&mut pull).await?;
             drop(turn);
             if pull.partial.received() > before {
@@ -174,13 +189,18 @@ impl Fetcher {
             let _ = tokio::time::timeout(ROUND_WAIT, sources.changed()).await;
         }
         let (blobs, partial) = (self.blobs.clone(), pull.partial);
-        blocking(move || Ok(blobs.complete(partial)?)).await
+        let path = blocking(move || Ok(blobs.complete(partial)?)).await?;
+        let size = size_text(artifact.size);
+        let took = began.elapsed().as_secs_f64();
+        let (digest, message) = (artifact.sha256.short(), format!("{size} in {took:.3} s"));
+        self.events.record(clock::wall(), "pulled", digest, message);
+        Ok(path)
     }
 
     /// Asks every source, for a turn, for a share of what is missing, the least busy one first; a source that
     /// fails is left out, and one that lied in all rounds that follow. What a slow one still owes at
     /// the end is asked of another too.
-    async fn round(&self, pull: &mut Pull<impl Fn(u64)>) -> Result<(), PullError> {
+    async fn round(&self, pull: &mut Pull<impl Fn(Progress)>) -> Result<(), PullError> {
         let mut sources = self.sources.borrow().clone();
         sources.retain(|source| !pull.liars.contains(source));
         let mut shares = Shares::new(sources, &mut pull.paces, pull.partial.missing());
@@ -218,7 +238,7 @@ impl Fetcher {
                 Ok(()) => {
                     shares.done(&asked.range);
                     if pull.told_at.elapsed() >= TELL_EVERY {
-                        (pull.told)(pull.partial.received());
+                        (pull.told)(Progress::Here(pull.partial.received()));
                         pull.told_at = Instant::now();
                     }
                     // One at a time, beside what is received.

@@ -4,9 +4,12 @@ use std::{fs, io, path::PathBuf};
 
 use realm_store::DataDir;
 
+use crate::{http::host::TOKEN_FILE, ledger::LEDGER};
+
 /// What belongs to the membership, in the order in which it goes. Whom the node trusts and who it
 /// is go last, so that leaving that was cut short is noticed, and can be done again.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
+    TOKEN_FILE,
     "trial",
     "ended",
     "boot",
@@ -15,7 +18,7 @@ const FILES: [&str; 12] = [
     "sealing.key",
     "claim",
     "peers",
-    "ledger.redb",
+    LEDGER,
     "ledger.mark",
     "owner.pin",
     "node.key",

@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use trouble::Watch;
 
+/// The file in the data directory.
+pub(crate) const LEDGER: &str = "ledger.redb";
 /// Batches waiting for the disk. The core waits when it is full, and peers with it.
 const QUEUE: usize = 256;
 

@@ -1,10 +1,14 @@
 //! Why a cell is as it is, in words that fit a report.
 
 use realm_manifest::{ComponentName, report::Reason, units::size_text};
+use realm_p2p::FetchError;
 use realm_runtime::{ExitStatus, LimitHit, Stage};
 use realm_store::BlobError;
 
-use crate::{fetch::PullError, fold::chain};
+use crate::{
+    fetch::{PULLS, Progress, PullError},
+    fold::chain,
+};
 
 /// Letters of a message or help in a report; the log has the rest.
 pub(crate) const MAX_REASON_CHARS: usize = 240;
@@ -110,9 +114,21 @@ pub fn pull_reason(error: &PullError) -> Reason {
         PullError::NoSource(_) => {
             "start a node that has it, or push it again from a machine that has the file"
         }
-        PullError::Stuck { .. } => {
-            "what has come is kept, and it goes on by itself; see the line between the two: realm network"
-        }
+        PullError::Stuck { source, .. } => match source {
+            FetchError::Failed => {
+                "it goes on by itself where another node has it; see the agent's log and the disk of that node"
+            }
+            FetchError::Refused => {
+                "that node does not count this one as approved; compare what both know: realm nodes ls --via ADDR"
+            }
+            FetchError::Busy => "it serves others; it goes on by itself",
+            FetchError::Malformed(_) | FetchError::Range { .. } => {
+                "it goes on by itself where another node has it; compare the versions of the two: realm nodes ls"
+            }
+            _ => {
+                "what has come is kept, and it goes on by itself; see the line between the two: realm network"
+            }
+        },
         PullError::Store(_) | PullError::Interrupted => {
             "it is tried again; if that does not help, see the agent's log on the node"
         }
@@ -151,8 +167,11 @@ pub fn doubtful_reason(name: &ComponentName) -> Reason {
 }
 
 /// How far a pull is that takes a while.
-pub fn pulling_reason(here: u64, size: u64) -> Reason {
-    let message = format!("{} of {} are here", size_text(here), size_text(size));
+pub fn pulling_reason(progress: Progress, size: u64) -> Reason {
+    let message = match progress {
+        Progress::Waiting => format!("waits for its turn: {PULLS} programs come at a time"),
+        Progress::Here(here) => format!("{} of {} are here", size_text(here), size_text(size)),
+    };
     reason(PULLING, message, None)
 }
 
@@ -257,6 +276,20 @@ mod tests {
         let sha256 = realm_manifest::identity::Hash::of(b"program");
         assert!(help(PullError::NoSource(sha256)).contains("push it again"));
         assert!(!help(PullError::Interrupted).contains("push it again"));
+        let stuck = |source| PullError::Stuck {
+            sha256,
+            from: realm_manifest::identity::SecretKey::from_seed(&[7; 32]).public(),
+            source,
+        };
+        let silent = FetchError::Silent(std::time::Duration::from_secs(3));
+        for (source, word) in [
+            (silent, "realm network"),
+            (FetchError::Failed, "disk of that node"),
+            (FetchError::Refused, "realm nodes ls"),
+            (FetchError::Busy, "goes on by itself"),
+        ] {
+            assert!(help(stuck(source)).contains(word), "{word}");
+        }
     }
 
     #[test]

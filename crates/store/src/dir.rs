@@ -49,7 +49,7 @@ pub enum DirError {
 
 /// What an agent leaves in its data directory: one of these is in each that was ever used, also in one that
 /// was put back from a backup of the key alone.
-const OURS: [&str; 14] = [
+const OURS: [&str; 16] = [
     "lock",
     "node.key",
     "owner.pin",
@@ -62,12 +62,15 @@ const OURS: [&str; 14] = [
     "ended",
     "trial",
     "sealing.key",
+    "sealing.cert",
+    "http.token",
     "cache.key",
     "agent.json",
 ];
 /// The same of directories; one for volumes may be anybody's.
 const OUR_DIRS: [&str; 3] = ["blobs", "partial", "compiled"];
-/// What the root of an empty file system has.
+/// What the root of an empty file system has. Names that begin with a dot are passed over, too: a home directory made
+/// for the agent, or a snapshot of the file system.
 const OF_A_DISK: &str = "lost+found";
 
 /// What only a node with a key leaves behind.
@@ -235,7 +238,8 @@ fn foreign(path: &Path) -> io::Result<Option<String>> {
     };
     for entry in entries {
         let name = entry?.file_name();
-        if name != OF_A_DISK {
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        if !is_hidden && name != OF_A_DISK {
             return Ok(Some(format!("{}", name.display())));
         }
     }

@@ -76,12 +76,18 @@ impl Core {
         if waited < patience {
             return;
         }
-        let is_own = |at: &String| whereabouts::is_one_of(at, &self.addresses);
-        if let Some((claim, invite)) = self.invite()
-            && invite.addresses.iter().all(is_own)
-        {
-            // An invite that is refused now will not be better in a second.
+        let Some((claim, invite)) = self.invite() else {
             self.begun = true;
+            return;
+        };
+        // Where this node listens is known a moment after its start.
+        if waited < ALONE_MS && !invite.addresses.is_empty() {
+            return;
+        }
+        // An invite that is refused now will not be better in a second.
+        self.begun = true;
+        let is_own = |at: &String| whereabouts::is_one_of(at, &self.addresses);
+        if invite.addresses.iter().all(is_own) {
             self.witness(claim, now);
         }
     }

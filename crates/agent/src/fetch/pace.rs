@@ -16,7 +16,7 @@ const BEGIN: u64 = 512 * 1024;
 const MIN: u64 = 2 * GROUP;
 const MAX: u64 = super::PER_SOURCE as u64 * RANGE_MAX;
 /// A range that took less: the line can do more. One that took longer than the second: it is asked for too much.
-const SOON: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(2);
 
 /// What one source has under way at most.

@@ -10,11 +10,11 @@ use std::{
 };
 
 use realm_identity::{Artifact, Hash, PublicKey, SecretKey};
-use realm_p2p::{BlobSource, Config, Network, NetworkHandle, Services};
+use realm_p2p::{BlobSource, Config, FetchError, Network, NetworkHandle, Services};
 use realm_store::Blobs;
 use tokio::sync::watch;
 
-use super::{Fetcher, PullError};
+use super::{Fetcher, Progress, PullError};
 use crate::events::Events;
 
 /// Far more than anything here takes.
@@ -26,6 +26,8 @@ const SIZE: u64 = 12 * MIB + 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
     Honest,
+    /// Does not take the asker for one of its realm.
+    Refusing,
     /// Answers once, and then not before the test lets it.
     Slow,
     /// Answers at once, with a bit turned.
@@ -84,7 +86,7 @@ impl Gate {
 
 impl BlobSource for Source {
     fn allow(&self, _: PublicKey) -> bool {
-        true
+        self.manner != Manner::Refusing
     }
 
     fn read_range(&self, sha256: Hash, offset: u64, len: u32) -> io::Result<Option<Vec<u8>>> {
@@ -244,7 +246,10 @@ async fn a_source_behind_a_narrow_line_gives_all_and_little_twice() {
     let size = 2 * MIB;
     let scene = scene_of(size, &[NARROW]).await;
     let told = Mutex::new(Vec::new());
-    let here = |bytes| told.lock().expect("no panic holds it").push(bytes);
+    let here = |progress| match progress {
+        Progress::Here(bytes) => told.lock().expect("no panic holds it").push(bytes),
+        Progress::Waiting => panic!("there is no other pull"),
+    };
     let pull = scene.fetcher.ensure(scene.artifact, here);
     let path = tokio::time::timeout(3 * PATIENCE, pull).await;
     let path = path.expect("in time").expect("pulled");
@@ -253,6 +258,17 @@ async fn a_source_behind_a_narrow_line_gives_all_and_little_twice() {
     assert!(sent < size + size / 2, "{sent} bytes for {size}");
     let told = told.into_inner().expect("no panic holds it");
     assert!(told.len() > 2 && told.is_sorted(), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_program_and_does_not_give_it_is_named() {
+    let scene = scene(&[Manner::Refusing]).await;
+    let failed = scene.pull().await.expect_err("nobody gives it");
+    let PullError::Stuck { from, source, .. } = failed else {
+        panic!("{failed:?}");
+    };
+    assert_eq!(from, scene.sources[0].1.key());
+    assert!(matches!(source, FetchError::Refused), "{source:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -284,14 +300,21 @@ async fn many_programs_come_over_a_narrow_line() {
 async fn large_programs_hold_up_no_small_one() {
     let small = MIB / 64;
     let scene = scene_of(small, &[STEADY]).await;
+    let waited = AtomicU64::new(0);
+    let told = |progress| {
+        if progress == Progress::Waiting {
+            waited.fetch_add(1, Ordering::SeqCst);
+        }
+    };
     let large = (0..super::PULLS as u64)
         .map(|nth| scene.fetcher.ensure(scene.another(8 * MIB, nth), |_| ()));
     let large = futures::future::select_all(large.map(Box::pin));
     tokio::select! {
         biased;
         (done, ..) = large => panic!("a large one came first: {done:?}"),
-        path = scene.pull() => drop(path.expect("pulled")),
+        path = scene.fetcher.ensure(scene.artifact, told) => drop(path.expect("pulled")),
     }
+    assert!(waited.into_inner() > 0, "who waits says so");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

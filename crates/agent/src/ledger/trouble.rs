@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     fold::chain,
+    ledger::LEDGER,
     reason::{DATA_GONE, DISK_FAILED, DISK_FULL, reason},
 };
 
@@ -20,9 +21,6 @@ use crate::{
 const ROOM_BYTES: usize = 1024 * 1024;
 /// While nothing is written, between two tries.
 const TRY_EVERY: Duration = Duration::from_secs(2);
-/// The file by which the directory is known: it is open for as long as the agent runs, so that no other file
-/// is taken for it.
-const LEDGER: &str = "ledger.redb";
 /// Between two lines of the agent's log about the same trouble.
 const TELL_EVERY: Duration = Duration::from_secs(10 * 60);
 
@@ -30,7 +28,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug)]
 pub(super) struct Watch {
     dir: PathBuf,
-    /// Which file the ledger was at the start; None where there was none.
+    /// The file by which the directory is known: it is open for as long as the agent runs, so that no other file is
+    /// taken for it.
     ledger: Option<FileId>,
     trouble: watch::Sender<Option<Reason>>,
     /// When the log last said so.
@@ -41,8 +40,15 @@ pub(super) struct Watch {
 
 impl Watch {
     pub fn new(dir: PathBuf, trouble: watch::Sender<Option<Reason>>) -> Self {
+        let ledger = match FileId::of(&dir.join(LEDGER)) {
+            Ok(ledger) => Some(ledger),
+            Err(error) => {
+                tracing::warn!(%error, "whether the data directory is taken away is not watched: see {LEDGER}");
+                None
+            }
+        };
         Self {
-            ledger: FileId::of(&dir.join(LEDGER)).ok(),
+            ledger,
             dir,
             trouble,
             told: None,

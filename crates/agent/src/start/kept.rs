@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     core::Seen,
     fold::PlannerFold,
-    ledger,
+    ledger::{self, LEDGER},
     sealing::Sealing,
     trust::{self, Trust},
 };
@@ -35,10 +35,10 @@ impl Kept {
         let key = trust::node_key(&dir)?;
         let sealing = Sealing::load(&dir, &key)?;
         let mut trust = Trust::load(&dir)?;
-        let ledger = Ledger::open(&dir.path().join("ledger.redb"))?;
+        let ledger = Ledger::open(&dir.path().join(LEDGER))?;
         let contents = ledger.load()?;
         if contents.genesis.is_some() || contents.checkpoint.is_some() {
-            trust.check_pin("ledger.redb")?;
+            trust.check_pin(LEDGER)?;
         }
         if let Some(window) = config.trust_first_use {
             trust.open_window(window)?;

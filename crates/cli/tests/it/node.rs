@@ -174,7 +174,12 @@ fn a_node_leaves_and_joins_anew() {
     realm.ok(&["leave", "--yes", "--data", &data]);
     realm.ok(&["leave", "--yes", "--data", &data]);
     assert!(kept.exists(), "volumes stay unless they are named");
-    assert!(!realm.data("two").join("ledger.redb").exists());
+    for name in ["ledger.redb", "http.token"] {
+        assert!(
+            !realm.data("two").join(name).exists(),
+            "{name} is forgotten"
+        );
+    }
 
     let token = realm.ok(&[
         "invite",

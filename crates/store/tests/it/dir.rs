@@ -117,12 +117,13 @@ fn a_directory_of_somebody_else_is_refused_and_left_as_it_is() {
     assert_eq!(mode, 0o755, "nobody's /etc is closed");
     assert_eq!(std::fs::read_dir(&path).unwrap().count(), 1);
 
-    // An empty one is taken, also one that is a disk of its own, and so is a backup of the key alone.
-    for name in ["lost+found", "node.key"] {
+    // An empty one is taken, also one that is a disk of its own or was made for a user, and so is a backup of the
+    // key alone.
+    for name in ["lost+found", ".snapshot", ".bashrc", "node.key"] {
         let path = temp.path().join(name);
         std::fs::create_dir(&path).unwrap();
         match name {
-            "node.key" => std::fs::write(path.join(name), "a key").unwrap(),
+            "node.key" | ".bashrc" => std::fs::write(path.join(name), "a text").unwrap(),
             _ => std::fs::create_dir(path.join(name)).unwrap(),
         }
         DataDir::open(&path).unwrap();
