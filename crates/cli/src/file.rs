@@ -31,6 +31,17 @@ pub fn not_a_file(error: io::Error) -> io::Error {
     }
 }
 
+/// Opens a file that commands lock, and makes it where it is missing.
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(not_a_file)
+}
+
 /// Renames durably.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;

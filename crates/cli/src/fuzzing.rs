@@ -47,11 +47,18 @@ pub fn state(dir: &Path) {
 
 fn realm_files(realm: &crate::realms::Realm) {
     if let Ok(mark) = realm.mark() {
-        let raised = mark.saturating_add(1);
-        written(realm.raise_mark(raised, realm.id));
-        assert_eq!(realm.mark().ok(), Some(raised.max(mark)), "the mark fell");
-        written(realm.raise_mark(mark, realm.id));
-        assert_eq!(realm.mark().ok(), Some(raised.max(mark)), "the mark fell");
+        let seen = realm.seen_head().ok();
+        let is_other = seen.map(|seen| seen.is_some_and(|seen| seen != realm.id));
+        let contradicts = realm.contradicts(mark, realm.id).ok();
+        assert_eq!(contradicts, is_other, "another entry than the one seen");
+        // Nothing is above the last number.
+        if let Some(raised) = mark.checked_add(1) {
+            written(realm.raise_mark(raised, realm.id));
+            written(realm.raise_mark(mark, realm.id));
+            assert_eq!(realm.mark().ok(), Some(raised), "the mark fell");
+            let seen = realm.seen_head().ok().flatten();
+            assert_eq!(seen, Some(realm.id), "another entry");
+        }
     }
     let owner = realm.owner().unwrap_or_else(|_| realm.genesis.owner());
     written(realm.remember_owner(owner));

@@ -60,7 +60,17 @@ pub struct DurableOn {
     /// Nodes that are known to have it.
     pub nodes: u32,
     /// None where the node that was asked was gone before it told.
-    pub of: Option<Members>,
+    members: Option<Members>,
+}
+
+impl DurableOn {
+    /// The nodes that are to have it. One that is on its way in may have it, and counts for itself.
+    pub fn of(self) -> Option<Members> {
+        self.members.map(|members| Members {
+            here: members.here.max(self.nodes),
+            ..members
+        })
+    }
 }
 
 /// The approved nodes of a realm.
@@ -74,11 +84,10 @@ pub struct Members {
 impl std::fmt::Display for DurableOn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "durable on {}", self.nodes)?;
-        let Some(Members { here, away }) = self.of else {
+        let Some(Members { here, away }) = self.of() else {
             return Ok(());
         };
-        // A node that is on its way in may have it, and counts for itself.
-        write!(f, " of {}", here.max(self.nodes).saturating_add(away))?;
+        write!(f, " of {}", here.saturating_add(away))?;
         match away {
             0 => Ok(()),
             _ => write!(f, " ({away} away)"),
@@ -243,7 +252,7 @@ impl Sent {
         }
         Ok(Outcome::Done {
             revision,
-            durable: DurableOn { nodes, of },
+            durable: DurableOn { nodes, members: of },
         })
     }
 }
@@ -350,11 +359,12 @@ mod tests {
 
     #[test]
     fn who_is_away_is_said_and_counted() {
-        let said = |nodes, of| DurableOn { nodes, of }.to_string();
+        let said = |nodes, members| DurableOn { nodes, members }.to_string();
         let of = |here, away| Some(Members { here, away });
         assert_eq!(said(1, of(1, 2)), "durable on 1 of 3 (2 away)");
         assert_eq!(said(2, of(3, 0)), "durable on 2 of 3");
         assert_eq!(said(2, of(1, 1)), "durable on 2 of 3 (1 away)");
+        assert_eq!(said(2, of(1, 0)), "durable on 2 of 2");
         assert_eq!(said(1, None), "durable on 1");
     }
 }

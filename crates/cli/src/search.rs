@@ -32,13 +32,13 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// What a part of the search found.
 enum Found {
     Dialled(RpcConnection),
-    /// One address or more, with what went wrong there.
+    /// What went wrong, with where that was: an address most often.
     Failed(Vec<Unanswered>),
     /// Addresses to dial besides, each with the key of its node where that is known.
     More(Vec<(Vec<String>, Option<PublicKey>)>),
 }
 
-/// An address, and why nobody answered there.
+/// An address or a node, and why nobody answered there.
 type Unanswered = (String, String);
 
 type Searches<'a> = FuturesUnordered<LocalBoxFuture<'a, Found>>;
@@ -155,12 +155,18 @@ fn dial<'a>(
     .boxed_local()
 }
 
-/// Each address with its own reason; one that holds for all of them is said of each.
+/// Each address with its own reason; one that holds for all of them is said of each. What a node itself did, at
+/// whichever of them, is said of the node.
 fn unanswered(addresses: Vec<String>, error: &DialRpcError) -> Vec<Unanswered> {
     match error {
         DialRpcError::Failed { attempts } => {
             let attempts = attempts.iter().cloned();
             attempts.map(|one| (one.address, one.reason)).collect()
+        }
+        // The others were not dialled for it.
+        DialRpcError::Address(error) => vec![(error.text.clone(), error.reason.clone())],
+        DialRpcError::NoRpc { peer, reason } if addresses.len() > 1 => {
+            vec![(peer.to_string(), format!("it does not serve RPC: {reason}"))]
         }
         error => {
             let addresses = addresses.into_iter();
@@ -253,6 +259,26 @@ fn named(unanswered: Vec<Unanswered>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_one_address_is_not_said_of_the_others() {
+        let addresses = || vec!["junk".to_owned(), "/ip4/192.0.2.1/tcp/1".to_owned()];
+        let error = realm_p2p::check_address("junk").unwrap_err();
+        let junk = unanswered(addresses(), &error.into());
+        assert_eq!(junk.len(), 1);
+        assert_eq!(junk[0].0, "junk");
+        let peer = SecretKey::from_seed(&[1; 32]).public();
+        let mute = DialRpcError::NoRpc {
+            peer,
+            reason: "it hung up".to_owned(),
+        };
+        let said = named(unanswered(addresses(), &mute));
+        assert_eq!(said, [format!("{peer}: it does not serve RPC: it hung up")]);
+        // The one address says where that was, too.
+        let one = addresses().split_off(1);
+        let at = format!("{}: {mute}", one[0]);
+        assert_eq!(named(unanswered(one, &mute)), [at]);
+    }
 
     #[test]
     fn each_address_is_named_once_with_its_own_reason() {

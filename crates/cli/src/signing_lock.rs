@@ -1,9 +1,8 @@
 //! One command of this person signs for a realm at a time: two that sign on one head would fork it.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::Duration,
 };
@@ -34,15 +33,7 @@ impl SigningLock {
 
     async fn take_within(path: &Path, patience: Duration) -> Result<Self> {
         let described = || format!("cannot lock {}", path.display());
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(file::not_a_file)
-            .context(described())?;
+        let mut file = file::open_lock(path).context(described())?;
         if !try_lock(&file).context(described())? {
             tracing::info!("waiting for {}, which signs for this realm", holder(path));
             let turn = async {

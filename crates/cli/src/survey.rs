@@ -6,7 +6,7 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use realm_agent::status::{Picture, Reader};
-use realm_identity::PublicKey;
+use realm_identity::{Hash, PublicKey};
 use realm_rpc::{
     RpcError, Survey,
     status::{Node, Status},
@@ -30,17 +30,32 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// The status as it is now.
 pub async fn picture(connection: &Connection, realm: &Realm) -> Result<Picture> {
+    Ok(read(connection, realm).await?.0)
+}
+
+/// The status as it is now, and the entry that it follows from.
+async fn read(connection: &Connection, realm: &Realm) -> Result<(Picture, Hash)> {
     let survey = async { connection.operator.survey().await.map_err(failed) };
     let (newest, survey) = tokio::try_join!(head::newest(connection, realm), survey)?;
     let base = newest.at(survey.head.hash);
-    Ok(Reader::default().read(&base.state, connection.node(), &survey))
+    let picture = Reader::default().read(&base.state, connection.node(), &survey);
+    Ok((picture, base.head))
 }
 
 /// The status as it is now, with a word about what does not verify.
 pub async fn status(connection: &Connection, realm: &Realm, output: &Output) -> Result<Status> {
-    let picture = picture(connection, realm).await?;
+    Ok(status_and_head(connection, realm, output).await?.0)
+}
+
+/// The same, and the entry of its revision.
+pub async fn status_and_head(
+    connection: &Connection,
+    realm: &Realm,
+    output: &Output,
+) -> Result<(Status, Hash)> {
+    let (picture, head) = read(connection, realm).await?;
     warn(&picture, output);
-    Ok(picture.status)
+    Ok((picture.status, head))
 }
 
 /// The keys of nodes, as [`node_key`], and the status that they are found in; None where none is wanted.

@@ -8,7 +8,7 @@ use realm_store::StateFile;
 use crate::{scene::scene, scratch, script};
 
 /// What an agent keeps beside the files with a checksum, and what commands keep.
-const MORE: [&str; 11] = [
+const MORE: [&str; 12] = [
     "agent.json",
     "genesis",
     "mark",
@@ -20,6 +20,7 @@ const MORE: [&str; 11] = [
     "outbox",
     "kept/7",
     "current",
+    "head",
 ];
 /// How many of all have a checksum: the first ones.
 pub const CHECKED: usize = STATE_FILES.len();

@@ -1,5 +1,8 @@
 //! `realm history accept-loss`: goes on without intents that no node has any more.
 
+use std::fmt;
+
+use realm_identity::Hash;
 use serde::Serialize;
 
 use crate::{
@@ -43,49 +46,63 @@ pub async fn run(
         .iter()
         .map(|other| other.base.head)
         .chain([base.head]);
-    let is_gone = match realm.seen_head()? {
-        Some(seen) => newest == mark && heads.all(|head| head != seen),
-        None => false,
+    let seen_head = realm.seen_head()?;
+    let is_gone = newest == mark && seen_head.is_some_and(|seen| heads.all(|head| head != seen));
+    let given_up = if newest < mark || is_gone {
+        let first = contradicted.unwrap_or(newest.saturating_add(1));
+        Some(GivenUp {
+            from: first.min(mark),
+            to: mark,
+            hash: seen_head,
+        })
+    } else if let Some(from) = contradicted {
+        // What was signed after it goes with it.
+        let last = realm.outbox().kept()?.pop();
+        let hash = last.as_ref().map(|(_, intent)| intent.hash());
+        Some(GivenUp {
+            from,
+            to: last.map_or(from, |(revision, _)| revision),
+            hash: hash.transpose()?,
+        })
+    } else {
+        None
     };
     let done = Done {
-        changed: newest < mark || contradicted.is_some() || is_gone,
+        changed: given_up.is_some(),
+        given_up,
         seen: mark,
         newest,
         next: newest.saturating_add(1),
         asked,
     };
-    if !done.changed {
+    let Some(given_up) = given_up else {
         let said = format!("✓ nothing is lost: revision {newest} is here, you have seen {mark}");
         return done.report(&said, session);
-    }
-    let (seen, lost) = match contradicted {
+    };
+    let node = connection.node().short();
+    let (seen, whose) = match contradicted {
         Some(revision) => (
             format!(
-                "You signed revision {revision}, and one node took it. The node {} has another one.",
-                connection.node().short()
+                "You signed revision {revision}, and one node took it. The node {node} has another one."
             ),
-            format!("revision {revision} as you signed it"),
+            "your ",
         ),
         None if is_gone => (
             format!(
-                "Of {asked} nodes that answer none has revision {mark} as you have seen it; {} has another one.",
-                connection.node().short()
+                "Of {asked} nodes that answer none has revision {mark} as you have seen it; {node} has another one."
             ),
-            format!("revision {mark} as you have seen it"),
+            "your ",
         ),
         None => (
             format!(
                 "You have seen revision {mark}. Of {asked} nodes that answer none is further than {newest}."
             ),
-            match mark - newest {
-                1 => format!("revision {mark}"),
-                _ => format!("revisions {} to {mark}", newest + 1),
-            },
+            "",
         ),
     };
     session.output.say(seen);
     session.output.say(format!(
-        "Given up: {lost}. A node that comes back with it shows a fork: realm history merge"
+        "Given up: {whose}{given_up}. A node that comes back with it shows a fork: realm history merge"
     ));
     confirm(args.yes, &format!("go on from revision {newest}")).await?;
     realm.lower_mark(newest)?;
@@ -94,11 +111,30 @@ pub async fn run(
     done.report(&said, session)
 }
 
-/// What was given up, for programs.
+/// Revisions as this person knows them, which no node that answers has.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct GivenUp {
+    from: u64,
+    to: u64,
+    /// Which entry the last one is, where that is known.
+    hash: Option<Hash>,
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.from == self.to {
+            true => write!(f, "revision {}", self.to),
+            false => write!(f, "revisions {} to {}", self.from, self.to),
+        }
+    }
+}
+
+/// What came of it, for programs.
 #[derive(Debug, Serialize)]
 struct Done {
-    /// Whether anything was.
+    /// Whether anything was given up.
     changed: bool,
+    given_up: Option<GivenUp>,
     /// The newest revision that this person had seen.
     seen: u64,
     /// The newest one that a node has.

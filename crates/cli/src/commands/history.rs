@@ -1,6 +1,6 @@
 //! `realm history`: the realm's log of intents, verified from its first entry.
 
-use realm_identity::Hash;
+use realm_identity::{Hash, Kind};
 use realm_manifest::payload::Payload;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,9 @@ use crate::{
     head,
     realms::Realm,
 };
+
+/// What helps where a node has gone on from another entry than the one that was seen.
+const FURTHER: &str = "two sides went on alone: bring back the node that has yours, and end the fork with realm history merge; where it is gone for good, sign anew what is still wanted";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -193,17 +196,33 @@ async fn verify(connection: &Connection, realm: &Realm, session: &Session) -> Re
     let last = head_seq(connection).await?;
     // Not the number of the last one: a merge passes over some.
     let mut verified: usize = 0;
-    let end = chain::walk(connection, realm, last, |_| verified += 1).await?;
-    let fork = chain::fork(connection, realm, &end).await?;
     let mark = realm.mark()?;
+    // The entry of the revision that was seen, but where a later merge may have chosen between it and another one.
+    let mut at_mark = None;
+    let end = chain::walk(connection, realm, last, |link| {
+        verified += 1;
+        if link.entry.seq == mark {
+            at_mark = Some(link.entry.hash());
+        } else if link.entry.kind() == Some(Kind::Merge) {
+            at_mark = None;
+        }
+    })
+    .await?;
+    let fork = chain::fork(connection, realm, &end).await?;
     if last < mark && fork.is_none() {
         return Err(CliError::failed(format!(
             "the node's log ends at revision {last}, you have seen {mark}"
         ))
         .help("ask another node: --via ADDR"));
     }
-    if fork.is_none() && realm.contradicts(last, end.head)? {
-        return Err(head::another(connection, last, "you have seen"));
+    if let Some(head) = at_mark
+        && realm.contradicts(mark, head)?
+    {
+        let another = head::another(connection, mark, "you have seen");
+        return Err(match last == mark {
+            true => another,
+            false => another.help(FURTHER),
+        });
     }
     if session.output.json() {
         let forks: Vec<_> = fork.iter().map(|fork| fork.seq).collect();

@@ -13,7 +13,7 @@ use crate::{
     commands::{Session, wait},
     connection::{self, Connection},
     error::{CliError, ExitCode, Result},
-    intent::{self, Outcome},
+    intent::{self, DurableOn, Outcome},
     realms::Realm,
     survey,
 };
@@ -201,10 +201,10 @@ pub fn check_known(name: &ComponentName, state: &State) -> Result<()> {
     )
 }
 
-/// What became of an intent about `subject`, for programs.
+/// What became of an intent about `subject`, for programs: one form for all that signs.
 pub fn as_json(outcome: Outcome, subject: &str) -> serde_json::Value {
     let durable = outcome.durable();
-    let of = durable.and_then(|durable| durable.of);
+    let of = durable.and_then(DurableOn::of);
     serde_json::json!({
         "subject": subject, "revision": outcome.revision(), "changed": durable.is_some(),
         "durable_on": durable.map(|durable| durable.nodes),

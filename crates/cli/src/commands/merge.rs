@@ -154,7 +154,6 @@ impl<'f> Again<'f> {
 
 fn report(outcome: Outcome, again: &Again<'_>, session: &Session) -> Result<ExitCode> {
     if session.output.json() {
-        // One form for all that signs.
         let mut object = lifecycle::as_json(outcome, "realm");
         let left_out = again.left_out.iter().map(|(link, why)| {
             json!({
@@ -162,7 +161,8 @@ fn report(outcome: Outcome, again: &Again<'_>, session: &Session) -> Result<Exit
                 "target": link.subject(), "why": why,
             })
         });
-        object["applied_again"] = again.applied.len().into();
+        let applied = again.applied.iter();
+        object["applied_again"] = applied.map(|link| link.entry.hash().to_string()).collect();
         object["left_out"] = left_out.collect();
         session.output.json_line(&object)?;
         return Ok(ExitCode::Ok);

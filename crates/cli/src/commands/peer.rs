@@ -87,14 +87,24 @@ async fn node_to_ask(
         &session.settings.key_path(),
         &session.passphrase,
     )?);
-    let error = match search::any(session, realm, &owner).await {
+    let mut error = match search::any(session, realm, &owner).await {
+        Ok(connection) => {
+            realm.save_peers(&[connection.address().to_owned()]);
+            return Ok(Some(connection));
+        }
         Err(error) if error.code == ExitCode::NoAgent => error,
-        found => return found.map(Some),
+        Err(error) => return Err(error),
     };
     let transport = match connection::dial_via(address).await {
         Ok(transport) => transport,
         Err(unanswered) => {
-            tracing::debug!(error = %unanswered, "nor does the address answer");
+            let causes = unanswered.causes.iter();
+            for cause in causes.map(|cause| format!("{address}: {cause}")) {
+                // It may be remembered already.
+                if !error.causes.contains(&cause) {
+                    error.causes.push(cause);
+                }
+            }
             let message =
                 format!("no node answers where nodes are remembered, nor does one at {address}");
             let failed = CliError::new(error.code, message).help(

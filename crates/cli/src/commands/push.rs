@@ -24,7 +24,7 @@ use crate::{
     commands::{
         Session,
         cell_args::{GrantArgs, LimitArgs},
-        wait,
+        lifecycle, wait,
     },
     connection::{self, Connection, rpc_failed},
     error::{CliError, Context as _, ExitCode, Result},
@@ -370,14 +370,11 @@ fn report(
     session: &Session,
 ) -> Result<()> {
     if session.output.json() {
-        let durable = outcome.durable();
-        let of = durable.and_then(|durable| durable.of);
-        return session.output.json_line(&serde_json::json!({
-            "component": name, "digest": artifact.sha256, "size": artifact.size,
-            "revision": outcome.revision(), "changed": durable.is_some(),
-            "durable_on": durable.map(|durable| durable.nodes),
-            "durable_of": of.map(|of| of.here), "durable_away": of.map(|of| of.away),
-        }));
+        let mut object = lifecycle::as_json(outcome, name.as_str());
+        object["component"] = name.as_str().into();
+        object["digest"] = artifact.sha256.to_string().into();
+        object["size"] = artifact.size.into();
+        return session.output.json_line(&object);
     }
     match outcome {
         Outcome::Unchanged { revision } => {

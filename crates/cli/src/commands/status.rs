@@ -8,11 +8,10 @@ use realm_rpc::status::{Alarm, CellState, Component, Drift, Node, Status};
 
 use crate::{
     commands::Session,
-    connection::{self, Connection},
+    connection,
     error::{CliError, Context as _, ExitCode, Result},
-    head::{self, Base},
+    head,
     output::{self, Output, Page, on_terminal},
-    realms::Realm,
     survey::{self, Follower},
 };
 
@@ -42,7 +41,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             let mut follower = Follower::new(session, &realm, &connection, PATIENCE);
             return watch(args, &mut follower, &session.output).await;
         }
-        let status = survey::status(&connection, &realm, &session.output).await?;
+        let (status, head) = survey::status_and_head(&connection, &realm, &session.output).await?;
         connection::remember(&connection, &realm, &status);
         page(args, &status, &session.output)?.write(&session.output)?;
         let mark = realm.mark()?;
@@ -52,8 +51,11 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
                 status.revision
             ));
         }
-        if status.revision == mark && !status.forked {
-            warn_of_another(&connection, &realm, &session.output).await?;
+        if !status.forked && realm.contradicts(status.revision, head)? {
+            let another = head::another(&connection, status.revision, "you have seen");
+            session
+                .output
+                .say(format!("warning: {}", another.in_one_line()));
         }
         let as_asked = |one: &Component| {
             use realm_rpc::status::ComponentState as Is;
@@ -67,25 +69,6 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
             ExitCode::Ok
         })
     })
-}
-
-/// Says it where the node's newest entry is another one than the one of that revision that was seen.
-async fn warn_of_another(connection: &Connection, realm: &Realm, output: &Output) -> Result<()> {
-    let Base { state, head } = match head::agreed(connection, realm).await {
-        Ok(base) => base,
-        // What status shows was verified without it.
-        Err(error) => {
-            tracing::warn!("its head is not compared: {}", error.in_one_line());
-            return Ok(());
-        }
-    };
-    if realm.contradicts(state.revision, head)? {
-        output.say(format!(
-            "warning: {}",
-            head::another(connection, state.revision, "you have seen").in_one_line()
-        ));
-    }
-    Ok(())
 }
 
 async fn watch(args: &Args, follower: &mut Follower<'_>, output: &Output) -> Result<ExitCode> {

@@ -2,10 +2,7 @@
 //! the number and `head` the number and the entry's hash: earlier versions know `mark` alone, and one that raises it
 //! leaves a `head` of another number, which says nothing.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt as _,
-};
+use std::fs::File;
 
 use realm_identity::Hash;
 
@@ -42,6 +39,10 @@ impl Realm {
 
     /// The entry that is the newest revision, where it is known: an earlier version kept the number alone.
     pub fn seen_head(&self) -> Result<Option<Hash>> {
+        self.head_at(self.mark()?)
+    }
+
+    fn head_at(&self, mark: u64) -> Result<Option<Hash>> {
         let path = self.dir.join("head");
         let described = || {
             format!(
@@ -49,8 +50,14 @@ impl Realm {
                 path.display()
             )
         };
-        let bytes = file::read(&path, MAX_BYTES).context(described())?;
-        let Some(bytes) = bytes else {
+        let help = format!(
+            "if the file is damaged, remove it: the next command takes the entry that a node has: rm {}",
+            path.display()
+        );
+        let Some(bytes) = file::read(&path, MAX_BYTES)
+            .context(described())
+            .map_err(|error| error.help(&help))?
+        else {
             return Ok(None);
         };
         let head = checked::unseal(&bytes).and_then(|word| {
@@ -58,25 +65,24 @@ impl Realm {
             Some((revision.parse::<u64>().ok()?, head.parse::<Hash>().ok()?))
         });
         let (revision, head) = head.ok_or_else(|| {
-            CliError::failed(format!("{}: it is damaged", described())).help(format!(
-                "remove it; the next command takes the entry that a node has: rm {}",
-                path.display()
-            ))
+            CliError::failed(format!("{}: it is damaged", described())).help(help)
         })?;
-        Ok((revision == self.mark()?).then_some(head))
+        Ok((revision == mark).then_some(head))
     }
 
     /// Whether `head` contradicts what this person has seen: another entry of the same revision.
     pub fn contradicts(&self, revision: u64, head: Hash) -> Result<bool> {
-        let same = revision == self.mark()?;
-        Ok(same && self.seen_head()?.is_some_and(|seen| seen != head))
+        let mark = self.mark()?;
+        Ok(revision == mark && self.head_at(mark)?.is_some_and(|seen| seen != head))
     }
 
     /// Raises the mark to an entry, durably; never lowers it, nor takes another entry of the same revision.
     pub fn raise_mark(&self, revision: u64, head: Hash) -> Result<()> {
         let is_news = || {
             let mark = self.mark()?;
-            Ok::<_, CliError>(revision > mark || (revision == mark && self.seen_head()?.is_none()))
+            Ok::<_, CliError>(
+                revision > mark || (revision == mark && self.head_at(mark)?.is_none()),
+            )
         };
         if !is_news()? {
             return Ok(());
@@ -84,9 +90,10 @@ impl Realm {
         let _turn = self.mark_turn()?;
         // Another command may have raised it meanwhile.
         if is_news()? {
-            // The entry first: alone it says nothing.
-            self.write_head(revision, head)?;
+            // The number first: after a crash in between, the entry alone would say nothing, and no
+            // longer which one the old number was.
             self.write_mark(revision)?;
+            self.write_head(revision, head)?;
         }
         Ok(())
     }
@@ -117,14 +124,7 @@ impl Realm {
     /// Held for the moment between reading the mark and writing it, so the wait for it is as short.
     fn mark_turn(&self) -> Result<File> {
         let path = self.dir.join("mark.lock");
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(file::not_a_file);
+        let file = file::open_lock(&path).and_then(|file| file.lock().map(|()| file));
         file.context(format!("cannot lock {}", path.display()))
     }
 }

@@ -85,6 +85,26 @@ fn a_mark_of_an_earlier_version_has_no_entry_until_one_is_seen() {
 }
 
 #[test]
+fn a_raise_that_is_cut_short_keeps_the_higher_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let realm = Realms::new(dir.path()).add(realm("home", 1)).unwrap();
+    let (one, other) = (Hash::of(b"one"), Hash::of(b"other"));
+    realm.raise_mark(6, one).unwrap();
+    // The second of the two files cannot be written.
+    let head = realm.dir.join("head");
+    std::fs::remove_file(&head).unwrap();
+    std::fs::create_dir(&head).unwrap();
+    realm.raise_mark(7, other).unwrap_err();
+    assert_eq!(realm.mark().unwrap(), 7);
+    let error = realm.seen_head().unwrap_err();
+    assert!(error.help.unwrap().contains("rm "));
+    std::fs::remove_dir(&head).unwrap();
+    assert_eq!(realm.seen_head().unwrap(), None);
+    realm.raise_mark(7, other).unwrap();
+    assert_eq!(realm.seen_head().unwrap(), Some(other));
+}
+
+#[test]
 fn damage_names_the_file_and_stays_with_its_realm() {
     let dir = tempfile::tempdir().unwrap();
     let realms = Realms::new(dir.path());

@@ -165,6 +165,7 @@ fn the_doctor_sees_directories_that_cannot_be_used_and_secrets_that_others_read(
     let well = realm.run(&ask);
     assert_eq!(all(&well, "data")[0].0, "ok", "{}", well.stdout);
 
+    fs::create_dir(data.join("agent.json")).unwrap();
     fs::write(data.join("blobs"), "").unwrap();
     fs::write(data.join("http.token"), "").unwrap();
     fs::write(data.join("node.key"), "").unwrap();
@@ -174,6 +175,7 @@ fn the_doctor_sees_directories_that_cannot_be_used_and_secrets_that_others_read(
     let ill = realm.run(&ask);
     let found = all(&ill, "data");
     for (state, words, remedy) in [
+        ("problem", "/agent.json is not a file", "move it away"),
         ("problem", "/blobs is not a directory", "move it away"),
         ("problem", "/node.key: its mode is 0644", "chmod 600 "),
         ("warning", "/http.token, and with it the logs", "rm "),
@@ -351,14 +353,20 @@ fn a_revision_that_was_seen_and_that_no_node_has_is_a_finding() {
         &via,
     ];
     let given_up: Value = serde_json::from_str(&realm.ok(&accept)).unwrap();
+    let hash = &given_up["given_up"]["hash"];
+    assert!(hash.is_string(), "{given_up}");
+    let lost = serde_json::json!({ "from": 2, "to": 2, "hash": hash });
     assert_eq!(
         given_up,
-        serde_json::json!({ "changed": true, "seen": 2, "newest": 1, "next": 2, "asked": 1 })
+        serde_json::json!({
+            "changed": true, "given_up": lost, "seen": 2, "newest": 1, "next": 2, "asked": 1,
+        })
     );
     let nothing: Value = serde_json::from_str(&realm.ok(&accept)).unwrap();
     assert_eq!(
         (&nothing["changed"], &nothing["seen"]),
         (&false.into(), &1.into())
     );
+    assert_eq!(nothing["given_up"], Value::Null);
     assert_eq!(found(&look(&realm), "log").0, "ok");
 }

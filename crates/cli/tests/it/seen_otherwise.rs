@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use realm_testkit::Cluster;
+use serde_json::{Value, json};
 
 use crate::history::{copy_dir, push, two_sides};
 
@@ -24,6 +25,40 @@ fn two_entries_of_one_revision() -> (Cluster, String, String) {
     // What was signed here is not offered to the other side: two nodes had it.
     std::fs::remove_dir_all(realm_dir(&mine).join("kept")).unwrap();
     (realm, mine, other)
+}
+
+/// What the doctor says of the log: a state and its words.
+fn log_by_the_doctor(realm: &Cluster, via: &str) -> (String, String) {
+    let printed = realm.run(&["doctor", "-o", "json", "--via", via]);
+    let answer: Value = serde_json::from_str(&printed.stdout).unwrap();
+    let mut checks = answer["checks"].as_array().unwrap().iter();
+    let log = checks.find(|one| one["check"] == "log").unwrap();
+    let text = |key: &str| log[key].as_str().unwrap().to_owned();
+    (text("state"), text("found"))
+}
+
+#[test]
+fn a_log_that_went_on_from_another_entry_than_the_one_seen_is_found_by_verifying_it() {
+    let (mut realm, _mine, other) = two_entries_of_one_revision();
+    let two = realm.address("two");
+    push(&realm, "right2", "two", &["--state-dir", &other]);
+    let verify = ["history", "verify", "--via", &two];
+    let refused = realm.run(&verify);
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    for words in [
+        "has another revision 2 than the one that you have seen",
+        "sign anew what is still wanted",
+    ] {
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    realm.ok(&[&verify[..], &["--state-dir", &other]].concat());
+
+    // A merge chose between the two: the other one is no contradiction any more.
+    realm.start("one");
+    realm.wait_status("two", "the fork shows", |status| status["forked"] == true);
+    let merge = ["history", "merge", "--yes", "--via", &two];
+    realm.ok(&[&merge[..], &["--state-dir", &other]].concat());
+    realm.ok(&verify);
 }
 
 #[test]
@@ -49,6 +84,9 @@ fn another_entry_of_the_revision_that_was_seen_is_told_as_a_fork() {
     assert_eq!(status.code, 0, "{}", status.stderr);
     let said = format!("{}{}", status.stdout, status.stderr);
     assert!(said.contains("warning:") && said.contains(told), "{said}");
+    let (state, found) = log_by_the_doctor(&realm, &two);
+    assert_eq!(state, "problem", "{found}");
+    assert!(found.contains(told), "{found}");
     // Who signed there has seen it so, and is told nothing.
     let status = realm.run(&["status", "--via", &two, "--state-dir", &other]);
     let said = format!("{}{}", status.stdout, status.stderr);
@@ -63,6 +101,8 @@ fn another_entry_of_the_revision_that_was_seen_is_told_as_a_fork() {
         let said = &refused.stderr;
         assert!(said.contains("the log has forked at revision 2"), "{said}");
     }
+    let (state, found) = log_by_the_doctor(&realm, &two);
+    assert_eq!((&*state, &*found), ("problem", "forked after revision 1"));
     realm.ok(&["history", "merge", "--yes", "--via", &two]);
     for state in [&mine, &other, &old] {
         realm.wait_ready("two");
@@ -80,7 +120,15 @@ fn what_was_seen_otherwise_and_is_gone_for_good_can_be_given_up() {
     let told = "none has revision 2 as you have seen it";
     let said = format!("{}{}", asked.stdout, asked.stderr);
     assert!(said.contains(told), "{said}");
-    realm.ok(&["history", "accept-loss", "--yes", "--via", &two]);
+    let seen = std::fs::read_to_string(realm_dir(&mine).join("head")).unwrap();
+    let accept = ["history", "accept-loss", "--yes", "--via", &two];
+    let done = realm.ok(&[&accept[..], &["-o", "json"]].concat());
+    let done: Value = serde_json::from_str(&done).unwrap();
+    let hash = seen.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(
+        done["given_up"],
+        json!({ "from": 2, "to": 2, "hash": hash })
+    );
     assert!(!realm_dir(&mine).join("head").exists());
     realm.ok(&["stop", "before", "--via", &two]);
     let nothing = realm.run(&["history", "accept-loss", "--via", &two]);

@@ -159,10 +159,11 @@ fn nothing_is_signed_where_a_node_went_on_without_what_was_signed_before() {
     realm.start("two");
     let dir = |what: &str| other.join(what).display().to_string();
     let (config, state) = (dir("config"), dir("state"));
-    let stop = ["stop", "ticker", "--via", &two];
-    let stopped =
-        realm.run(&[&stop[..], &["--config-dir", &config, "--state-dir", &state]].concat());
-    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+    for verb in ["stop", "start"] {
+        let there = ["--config-dir", &config, "--state-dir", &state];
+        let signed = realm.run(&[&[verb, "ticker", "--via", &two], &there[..]].concat());
+        assert_eq!(signed.code, 0, "{}", signed.stderr);
+    }
 
     let refused = realm.run(&["scale", "ticker=2", "--via", &two]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);
@@ -171,7 +172,15 @@ fn nothing_is_signed_where_a_node_went_on_without_what_was_signed_before() {
     }
     let kept = state_of(&realm).join("kept/2");
     assert!(kept.exists(), "it may be the only copy");
-    realm.ok(&["history", "accept-loss", "--yes", "--via", &two]);
+    let seen = fs::read_to_string(state_of(&realm).join("head")).unwrap();
+    let accept = ["history", "accept-loss", "--yes", "--via", &two];
+    let done = realm.ok(&[&accept[..], &["-o", "json"]].concat());
+    let done: serde_json::Value = serde_json::from_str(&done).unwrap();
+    let hash = seen.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(
+        done["given_up"],
+        serde_json::json!({ "from": 2, "to": 2, "hash": hash })
+    );
     assert!(!kept.exists());
     realm.ok(&["scale", "ticker=2", "--via", &two]);
 }

@@ -252,10 +252,26 @@ fn an_address_that_is_added_is_tried_where_those_that_are_remembered_do_not_answ
         "{}",
         nowhere.stderr
     );
+    for tried in [gone, "/ip4/127.0.0.1/tcp/2"] {
+        let mut causes = nowhere.stderr.lines().filter(|line| {
+            let why = line.split_once(&format!("cause: {tried}: "));
+            why.is_some_and(|(_, why)| why.contains("refused"))
+        });
+        assert!(causes.next().is_some(), "{}", nowhere.stderr);
+        assert!(causes.next().is_none(), "{}", nowhere.stderr);
+    }
     let added = there(&["peer", "add", &one]);
     assert_eq!(added.code, 0, "{}", added.stderr);
     assert!(added.stderr.contains("is remembered"), "{}", added.stderr);
     assert_eq!(there(&["status"]).code, 0, "nodes are found by it");
+
+    // The node that was asked is remembered, too.
+    for known in std::fs::read_dir(realm.path().join("state/realms")).unwrap() {
+        std::fs::write(known.unwrap().path().join("peers"), gone).unwrap();
+    }
+    realm.ok(&["peer", "add", "/ip4/127.0.0.1/tcp/2"]);
+    let remembered = realm.ok(&["peer", "ls"]);
+    assert!(remembered.lines().any(|at| at == one), "{remembered}");
 }
 
 #[test]

@@ -84,6 +84,9 @@ fn a_wait_outlives_the_node_that_was_asked() {
     assert_eq!(pushed["durable_on"], 2, "a wait wants two nodes to have it");
     assert_eq!(pushed["durable_of"], 2);
     assert_eq!(pushed["durable_away"], 0);
+    // As in all that signs, beside its own name for it.
+    assert_eq!(pushed["subject"], "other");
+    assert_eq!(pushed["component"], "other");
     let scaled = realm.run(&["scale", "other=1", "--via", &one]);
     assert!(scaled.stderr.contains(" of 2\n"), "{}", scaled.stderr);
     let mut waiting = Following::push(&realm, "60s");

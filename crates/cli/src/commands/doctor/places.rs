@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use realm_agent::agent_file;
 use realm_manifest::units::size_text;
 use rustix::{
     fs::{Access, access},
@@ -26,7 +27,8 @@ const OTHERS: u32 = 0o077;
 /// What an agent keeps in directories of their own.
 const DIRECTORIES: [&str; 4] = ["blobs", "compiled", "partial", "volumes"];
 /// What it keeps in files.
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
+    agent_file::FILE_NAME,
     "boot",
     "cache.key",
     "claim",

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use realm_identity::{PublicKey, Signed};
+use realm_identity::{Hash, PublicKey, Signed};
 use realm_manifest::report::NodeReport;
 use realm_rpc::{
     Survey,
@@ -69,11 +69,11 @@ pub(super) async fn look(session: &Session) -> Vec<Finding> {
     );
     findings.push(Finding::new("node", State::Ok, found));
     match asked(&connection, &realm, session).await {
-        Ok((status, survey)) => {
+        Ok((status, head, survey)) => {
             findings.push(nodes(&status));
             findings.push(clocks(&status, &survey));
             findings.push(versions(&status));
-            findings.push(match unseen(&connection, &realm, &status).await {
+            findings.push(match unseen(&connection, &realm, (&status, head)).await {
                 Ok(unseen) => agreement(&status, unseen),
                 Err(error) => Finding::failed("log", &error, NODES_HELP),
             });
@@ -88,11 +88,11 @@ async fn asked(
     connection: &Connection,
     realm: &Realm,
     session: &Session,
-) -> Result<(Status, Survey)> {
-    let status = survey::status(connection, realm, &session.output).await?;
+) -> Result<(Status, Hash, Survey)> {
+    let (status, head) = survey::status_and_head(connection, realm, &session.output).await?;
     let survey = connection.operator.survey().await;
     let survey = survey.map_err(|error| rpc_failed("the node does not tell its status", &error))?;
-    Ok((status, survey))
+    Ok((status, head, survey))
 }
 
 fn key(session: &Session) -> Finding {
@@ -244,7 +244,19 @@ struct Unseen {
     asked: usize,
 }
 
-async fn unseen(connection: &Connection, realm: &Realm, status: &Status) -> Result<Option<Unseen>> {
+async fn unseen(
+    connection: &Connection,
+    realm: &Realm,
+    (status, head): (&Status, Hash),
+) -> Result<Option<Unseen>> {
+    // A fork stays below what was seen, and is a finding of its own.
+    if status.forked {
+        return Ok(None);
+    }
+    if realm.contradicts(status.revision, head)? {
+        let revision = status.revision;
+        return Err(head::another(connection, revision, "you have seen"));
+    }
     let mark = realm.mark()?;
     if status.revision >= mark {
         return Ok(None);
