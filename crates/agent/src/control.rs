@@ -139,9 +139,16 @@ impl RpcServe for Server {
             shared: self.0.clone(),
             peer,
         });
+        let commands = self.0.commands.clone();
         Box::pin(async move {
-            if let Err(error) = realm_rpc::serve(stream, host, Limits::default()).await {
-                tracing::debug!(%peer, error = chain(&error), "an rpc connection ended");
+            let Err(error) = realm_rpc::serve(stream, host, Limits::default()).await else {
+                return;
+            };
+            tracing::debug!(%peer, error = chain(&error), "an rpc connection ended");
+            if error.is_overload() {
+                let what = chain(&error);
+                // An agent that stops holds nothing against anybody.
+                let _ = commands.send(Command::Overload { peer, what }).await;
             }
         })
     }

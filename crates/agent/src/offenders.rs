@@ -82,6 +82,10 @@ pub fn weight(offence: &Offence) -> u64 {
 pub const FRAMING: u64 = GRAVE;
 pub const FRAMING_NAME: &str = "framing";
 
+/// What too much at once on one connection for commands weighs, and its name.
+pub const OVERLOAD: u64 = SLIGHT;
+pub const OVERLOAD_NAME: &str = "overload";
+
 impl Offenders {
     /// Counts an offence by its name.
     pub fn count(&mut self, name: &'static str) {

@@ -22,6 +22,13 @@ pub enum ServeError {
     Idle(Duration),
 }
 
+impl ServeError {
+    /// Whether the peer asked for more at once than one connection may; no stream that breaks off looks so.
+    pub fn is_overload(&self) -> bool {
+        matches!(self, Self::Cut(error) if error.kind == capnp::ErrorKind::Overloaded)
+    }
+}
+
 /// Serves a [`Host`]'s membrane over `stream` until the peer leaves, is idle or is cut off.
 ///
 /// Must run on a [`tokio::task::LocalSet`] or any other executor of one thread. Dropping it closes the connection.

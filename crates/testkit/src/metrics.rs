@@ -35,6 +35,15 @@ impl Metrics {
             .collect()
     }
 
+    /// Every line with its value: the name with its labels.
+    pub fn all(&self) -> impl Iterator<Item = (&str, f64)> {
+        let lines = self.0.lines().filter(|line| !line.starts_with('#'));
+        lines.filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name, value.parse().ok()?))
+        })
+    }
+
     /// The first of [`Metrics::values`].
     pub fn value(&self, name: &str, label: &str) -> Option<f64> {
         self.values(name, label).first().copied()

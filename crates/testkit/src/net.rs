@@ -67,12 +67,16 @@ impl Host {
     /// Does some work of the test's own on this host.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let work = || {
-            let place = File::open(&self.place).unwrap();
-            // Of this thread alone.
-            move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            self.enter();
             work()
         };
         std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+    }
+
+    /// From now on this thread is on this host, with what it starts.
+    pub fn enter(&self) {
+        let place = File::open(&self.place).unwrap();
+        move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
     }
 
     /// Of its network card.

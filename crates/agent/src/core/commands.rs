@@ -1,6 +1,6 @@
 //! What operators ask of the core, over RPC.
 
-use realm_identity::{Claim, Entry, Genesis, Hash, Signed, VerifiedClaim};
+use realm_identity::{Claim, Entry, Genesis, Hash, PublicKey, Signed, VerifiedClaim};
 use realm_p2p::PeerInfo;
 use realm_protocol::{Event, Now};
 use realm_rpc::{
@@ -12,6 +12,7 @@ use super::Core;
 use crate::{
     desk::{Counted, Grounds},
     fold::chain,
+    offenders,
 };
 
 /// Where an answer goes.
@@ -61,6 +62,11 @@ pub enum Command {
     },
     Standing(Reply<Vec<Vec<u8>>>),
     Metrics(Reply<Counted>),
+    /// A peer asked for more at once than one connection may.
+    Overload {
+        peer: PublicKey,
+        what: String,
+    },
     /// What a status is made from.
     Grounds {
         peers: Vec<PeerInfo>,
@@ -93,6 +99,10 @@ impl Core {
             Command::PeerAdd { address, reply } => answer(reply, self.peer_add(address)),
             Command::Adopt { genesis, reply } => self.adopt(&genesis, reply, now).await,
             Command::Standing(reply) => answer(reply, self.standing()),
+            Command::Overload { peer, what } => {
+                let overload = (offenders::OVERLOAD_NAME, offenders::OVERLOAD);
+                self.offence(peer, overload, &what, now).await;
+            }
             Command::Metrics(reply) => answer(reply, Ok(self.metrics())),
             Command::Grounds { peers, reply } => answer(reply, self.grounds(&peers)),
         }

@@ -1,6 +1,7 @@
 //! A peer that speaks libp2p, and keeps to no rule of what is said over it.
 
 use std::{
+    net::Ipv4Addr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -67,7 +68,7 @@ impl Foe {
         address: &str,
         secret: SecretKey,
         realm: RealmId,
-        from: Option<&str>,
+        from: Option<Ipv4Addr>,
     ) -> Result<Self, Refused> {
         let mut swarm = swarm(&secret);
         if let Some(from) = from {

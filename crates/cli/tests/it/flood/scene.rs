@@ -1,9 +1,13 @@
 //! A realm of honest nodes, members of it that were taken over, and what is measured of them.
 
-use std::{fs, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use realm_identity::{PublicKey, RealmId, SecretKey};
-use realm_testkit::{Cluster, Metrics, wait_for};
+use realm_testkit::{Cluster, Host, Metrics, wait_for};
 
 use crate::{
     cluster, guest,
@@ -31,6 +35,10 @@ pub struct Scene {
 pub struct Target {
     pub address: String,
     pub quic: SocketAddr,
+    /// Addresses of the foes.
+    pub from: [Ipv4Addr; 3],
+    /// Their machine, where it is not this one.
+    pub host: Option<Host>,
     pub http: String,
     /// The header that opens what is for this machine's user alone.
     pub token: String,
@@ -41,10 +49,34 @@ pub struct Target {
 }
 
 impl Scene {
+    /// Everybody is on this machine.
     pub fn new() -> Self {
+        let from = [2, 3, 4].map(|last| Ipv4Addr::new(127, 0, 0, last));
+        Self::at(Ipv4Addr::LOCALHOST, None, from)
+    }
+
+    /// This thread is on the first host. The foes are on the second one, which gets more addresses.
+    pub fn between(home: &Host, away: Host) -> Self {
+        let own = away.v4();
+        let [a, b, c, last] = own.octets();
+        let from = [last, last + 100, last + 200].map(|last| Ipv4Addr::new(a, b, c, last));
+        for more in &from[1..] {
+            let mut add = away.command("ip");
+            add.args(["addr", "add", &format!("{more}/24"), "dev", "eth0"]);
+            assert!(add.status().unwrap().success());
+        }
+        Self::at(home.v4(), Some(away), from)
+    }
+
+    fn at(ip: Ipv4Addr, host: Option<Host>, from: [Ipv4Addr; 3]) -> Self {
         let mut realm = cluster();
-        let quic = ["--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
-        realm.add_node_with("one", &[], &quic);
+        let [tcp, quic] = ["tcp/0", "udp/0/quic-v1"].map(|port| format!("/ip4/{ip}/{port}"));
+        let mut listen = vec!["--listen", &quic];
+        // It listens there anyway.
+        if !ip.is_loopback() {
+            listen.extend(["--listen", &tcp]);
+        }
+        realm.add_node_with("one", &[], &listen);
         realm.add_node("two", &[]);
         for name in TAKEN {
             realm.add_node(name, &[]);
@@ -71,17 +103,20 @@ impl Scene {
             serde_json::from_str::<serde_json::Value>(&info).unwrap()
         });
         let nodes = [&info, &other].map(|info| info["key"].as_str().unwrap().parse().unwrap());
-        let mut addresses: Vec<&str> = info["addresses"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(serde_json::Value::as_str)
-            .collect();
-        addresses.sort_by_key(|address| !address.contains("/tcp/"));
-        let port = addresses.last().unwrap().split('/').nth(4).unwrap();
+        let addresses = info["addresses"].as_array().unwrap().iter();
+        let address = |kind: &str| {
+            let there = format!("/ip4/{ip}/{kind}/");
+            let mut addresses = addresses.clone().map(|address| address.as_str().unwrap());
+            addresses
+                .find(|address| address.starts_with(&there))
+                .unwrap()
+        };
+        let port = address("udp").split('/').nth(4).unwrap();
         let target = Target {
-            address: addresses[0].to_owned(),
-            quic: ([127, 0, 0, 1], port.parse().unwrap()).into(),
+            address: address("tcp").to_owned(),
+            quic: (IpAddr::from(ip), port.parse().unwrap()).into(),
+            from,
+            host,
             http: http_address(&realm, "one"),
             token: format!("Authorization: Bearer {}", token.trim()),
             realm: as_owner(&realm, &one, async |_, realm, _| realm),
@@ -99,6 +134,20 @@ impl Scene {
     pub fn counted(&self, name: &str, label: &str) -> f64 {
         let page = Metrics::at(self.target.http.parse().unwrap()).expect("a page");
         page.values(name, label).into_iter().sum()
+    }
+
+    /// What node "one" did not take from whom, or held against them, by what it was.
+    pub fn refused(&self) -> BTreeMap<String, u64> {
+        let page = Metrics::at(self.target.http.parse().unwrap()).expect("a page");
+        let is_one = |name: &str| {
+            name.starts_with("realm_offences_total")
+                || ["_refused_total", "_rejected_total", "_dropped_total"]
+                    .iter()
+                    .any(|end| name.starts_with("realm_network_") && name.contains(end))
+        };
+        let all = page.all().filter(|(name, _)| is_one(name));
+        all.map(|(name, value)| (name.to_owned(), value as u64))
+            .collect()
     }
 
     /// That the offence was counted, and that whoever did it is named among the events of node "one".

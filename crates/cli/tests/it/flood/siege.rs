@@ -1,7 +1,7 @@
 //! Foes on threads of their own, and how much they did.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,6 +10,7 @@ use std::{
 };
 
 use realm_identity::SecretKey;
+use realm_testkit::Host;
 use tokio::runtime::Runtime;
 
 use super::{
@@ -73,6 +74,13 @@ impl Attack {
         Self::Rumours,
     ];
 
+    /// Whether nobody can be blamed: for datagrams that begin no connection, for what could be so, and for what a user
+    /// of this machine may do.
+    pub const fn is_no_offence(self, is_here: bool) -> bool {
+        let here = matches!(self, Self::HalfOpen | Self::Churn | Self::Web);
+        matches!(self, Self::Datagrams | Self::Rumours) || (is_here && here)
+    }
+
     /// How many foes do it at once.
     const fn foes(self) -> usize {
         match self {
@@ -103,8 +111,8 @@ impl Blows {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection under this key, from one of this machine's addresses.
-    pub async fn connect(&self, secret: SecretKey, from: Option<&str>) -> Result<Foe, Refused> {
+    /// A connection under this key, from one of the foes' addresses.
+    pub async fn connect(&self, secret: SecretKey, from: Option<Ipv4Addr>) -> Result<Foe, Refused> {
         let target = &self.target;
         let connected = Foe::connect(&target.address, secret, target.realm, from).await;
         if connected.is_err() {
@@ -128,9 +136,11 @@ pub struct Siege {
 
 impl Siege {
     pub fn lay(target: &Target, attacks: &[Attack]) -> Self {
+        let host = target.host.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
-            .on_thread_start(|| {
+            .on_thread_start(move || {
+                host.iter().for_each(Host::enter);
                 // Of this thread alone. One that is not allowed attacks with more strength.
                 let _ = rustix::process::nice(NICE);
             })

@@ -54,9 +54,9 @@ pub async fn churn(blows: Arc<Blows>) {
 
 /// One of many strangers, each with an offence of its own.
 pub async fn crowd(blows: Arc<Blows>, number: usize) {
-    let from = format!("127.0.0.{}", 2 + number % 3);
+    let from = blows.target.from[number % 3];
     for round in number.. {
-        let Ok(mut foe) = blows.connect(fresh_key(), Some(&from)).await else {
+        let Ok(mut foe) = blows.connect(fresh_key(), Some(from)).await else {
             continue;
         };
         if offend(&mut foe, round, &blows).await.is_ok() {
@@ -116,9 +116,9 @@ fn join(foe: &Foe, blows: &Blows) -> Vec<u8> {
 /// One of a swarm of 60 identities that keep coming back, to gossip and to be asked for.
 pub async fn sybil(blows: Arc<Blows>, number: usize) {
     let key = fresh_key();
-    let from = format!("127.0.0.{}", 2 + number % 3);
+    let from = blows.target.from[number % 3];
     loop {
-        let Ok(mut foe) = blows.connect(key.clone(), Some(&from)).await else {
+        let Ok(mut foe) = blows.connect(key.clone(), Some(from)).await else {
             continue;
         };
         let join = framed(&join(&foe, &blows));
@@ -218,7 +218,7 @@ const DATAGRAM_PAUSE: Duration = Duration::from_millis(2);
 
 /// Datagrams at the QUIC port: some look like the beginning of a connection.
 pub async fn datagrams(blows: Arc<Blows>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let socket = UdpSocket::bind((blows.target.from[0], 0)).await.unwrap();
     for number in 0_u64.. {
         let mut bytes = vec![0; 1200];
         if number % 2 == 0 {
