@@ -92,8 +92,8 @@ fn row(figure: &Figure) -> String {
     };
     let of = |rounds: &[f64], at| part(rounds, at).map_or_else(String::new, short);
     let spread = format!("{} to {}", of(&figure.rounds, 0.0), of(&figure.rounds, 1.0));
-    // Of fewer rounds the p99 is the largest, which the spread tells.
-    let p99 = match figure.rounds.len() >= 20 {
+    // Of fewer than a hundred rounds it is the largest, which the spread tells.
+    let p99 = match figure.rounds.len() >= 100 {
         true => of(&figure.rounds, 0.99),
         false => String::new(),
     };

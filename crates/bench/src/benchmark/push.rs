@@ -18,7 +18,8 @@ use crate::{
 };
 
 const NODES: [&str; 8] = ["n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"];
-const ROUNDS: usize = 25;
+/// So many that one in a hundred is one of them.
+const ROUNDS: usize = 100;
 /// So many of the peer's compilations run side by side.
 const SIDE_BY_SIDE: usize = 2;
 
