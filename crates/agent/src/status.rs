@@ -326,18 +326,23 @@ impl Scene<'_> {
         let tags = tags(self.approved.get(&key), report);
         let reported = report.map_or(&[][..], |report| &report.addresses);
         let address = whereabouts::address(view.address, reported.first().cloned());
+        let state = self.node_state(&key);
+        // Where nobody answers any more, the connection is closed some seconds later.
+        let link = view.link.filter(|_| state != NodeState::Lost);
         Node {
             name: self.name(&key),
             key,
-            state: self.node_state(&key),
+            state,
             version: report.map(|report| report.version.clone()),
             tags: tags.iter().map(ToString::to_string).collect(),
-            address: whereabouts::of_link(address, view.link, reported),
+            address: whereabouts::of_link(address, link, reported),
             circuits: report.map_or_else(Vec::new, |report| {
                 whereabouts::circuits(&report.addresses, |key| self.approved.contains_key(key))
             }),
-            link: view.link,
-            rtt_ms: view.rtt_micros.map(|micros| micros as f64 / 1000.0),
+            link,
+            rtt_ms: link
+                .and(view.rtt_micros)
+                .map(|micros| micros as f64 / 1000.0),
             cpu_percent: report
                 .and_then(|report| report.cpu_hundredths)
                 .map(|hundredths| f64::from(hundredths) / 100.0),

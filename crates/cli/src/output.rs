@@ -71,7 +71,7 @@ impl Output {
     }
 
     /// Makes room for the next picture of a live view.
-    pub fn clear(&self) -> Result<()> {
+    fn clear(&self) -> Result<()> {
         // Home, then erase what is below: without the flicker of erasing first. Not through anstream,
         // which takes away more than colours where there are to be none.
         let mut out = io::stdout().lock();
@@ -132,6 +132,12 @@ fn columns() -> Option<usize> {
     let size = tcgetwinsize(stdio::stdout()).ok()?;
     // A terminal that does not know says 0.
     (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+/// And how high.
+fn rows() -> Option<usize> {
+    let size = tcgetwinsize(stdio::stdout()).ok()?;
+    (size.ws_row > 0).then_some(size.ws_row.into())
 }
 
 /// JSON that means the same, and cannot drive a terminal: JSON itself escapes only a part of the control

@@ -76,8 +76,7 @@ async fn watch(args: &Args, follower: &mut Follower<'_>, output: &Output) -> Res
     let show = |now: Picture| -> Result<ControlFlow<Infallible>> {
         let page = page(args, &now.status, output)?;
         if output.redraws() {
-            output.clear()?;
-            page.write(output)?;
+            page.draw(output)?;
         } else if last.as_ref() != Some(&page) {
             // A pipe keeps every picture: one like the last says nothing.
             page.write(output)?;

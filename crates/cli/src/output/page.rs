@@ -1,8 +1,10 @@
 //! What a command shows, before it is written: a view that goes on shows it again only where it differs.
 
+use anstream::adapter::strip_str;
 use realm_runtime::printable;
+use unicode_width::UnicodeWidthStr as _;
 
-use super::{Output, columns, plain, style, table};
+use super::{Output, columns, plain, rows, style, table};
 use crate::error::Result;
 
 /// Lines in colour, and words beside them.
@@ -53,5 +55,71 @@ impl Page {
             output.say(text);
         }
         Ok(())
+    }
+
+    /// The same on a terminal, over what was drawn before.
+    pub fn draw(mut self, output: &Output) -> Result<()> {
+        if let (Some(rows), Some(columns)) = (rows(), columns()) {
+            // The cursor stands below the last line.
+            cut(
+                &mut self.lines,
+                rows.saturating_sub(self.said.len() + 1),
+                columns,
+            );
+        }
+        output.clear()?;
+        self.write(output)
+    }
+}
+
+/// Leaves out the last lines where `rows` have no room for all, and counts them: else the first ones would be pushed
+/// out of the terminal, and each picture stay above the next.
+fn cut(lines: &mut Vec<String>, rows: usize, columns: usize) {
+    let height = |line: &String| {
+        let width = strip_str(line).to_string().width();
+        width.div_ceil(columns).max(1)
+    };
+    if lines.iter().map(height).sum::<usize>() <= rows {
+        return;
+    }
+    let mut used = 1;
+    let fits = |line: &&String| {
+        used += height(line);
+        used <= rows
+    };
+    let kept = lines.iter().take_while(fits).count();
+    let more = format!(
+        "… {} more lines than this terminal has room for",
+        lines.len() - kept
+    );
+    lines.truncate(kept);
+    lines.push(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_terminal_keeps_the_first_lines_and_counts_the_others() {
+        let all = ["a node", "\u{1b}[32mready\u{1b}[0m", "twelve cells", "web"];
+        let shown = |rows, columns| {
+            let mut lines = all.map(str::to_owned).to_vec();
+            cut(&mut lines, rows, columns);
+            lines
+        };
+        assert_eq!(shown(4, 12), all);
+        // Colours take no room; what is longer than a row takes two.
+        assert_eq!(shown(5, 6), all);
+        assert_eq!(shown(4, 6).len(), 3);
+        assert_eq!(
+            shown(3, 12)[2],
+            "… 2 more lines than this terminal has room for"
+        );
+        assert_eq!(shown(3, 12)[..2], all[..2]);
+        assert_eq!(
+            shown(0, 12),
+            ["… 4 more lines than this terminal has room for"]
+        );
     }
 }

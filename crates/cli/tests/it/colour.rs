@@ -94,7 +94,7 @@ fn a_terminal_is_drawn_over_also_without_colours() {
     let path = realm.path().join("typescript");
     let program = env!("CARGO_BIN_EXE_realm");
     for (more, coloured) in [("", true), (" --color never", false)] {
-        let line = format!("stty cols 60; {program} status --watch --via {via}{more}");
+        let line = format!("stty cols 60 rows 7; {program} status --watch --via {via}{more}");
         let mut script = Command::new("script");
         script
             .args(["-q", "-f", "-c", &line])
@@ -120,6 +120,8 @@ fn a_terminal_is_drawn_over_also_without_colours() {
         // Too narrow for the columns, and no word is broken.
         assert!(seen.contains("NODE"), "{seen:?}");
         assert!(seen.contains("ready"), "{seen:?}");
+        // And too low for all of it.
+        assert!(seen.contains("than this terminal has room for"), "{seen:?}");
         watching.0.kill().unwrap();
         watching.0.wait().unwrap();
         fs::remove_file(&path).unwrap();

@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
+
 use super::scene::{self, figure};
 use crate::{faketime, guest};
 
@@ -45,6 +47,14 @@ fn a_node_that_was_stopped_for_a_while_does_its_part_again() {
     scene.wait_running("ticker", 8, 0..last + 1);
     scene.realm.signal(&name, "STOP");
     scene.wait_of("it is lost", awake.clone(), |page| page.nodes("lost") == 1);
+    // Its connections are open still.
+    let links: Value = serde_json::from_str(&scene.ok(0, &["network", "-o", "json"])).unwrap();
+    let mut links = links["links"].as_array().unwrap().iter();
+    let way = links.find(|way| way["to"] == *name).unwrap();
+    assert_eq!(
+        (&way["state"], &way["link"]),
+        (&json!("lost"), &Value::Null)
+    );
     scene.ok(0, &["scale", "ticker=10"]);
     // Its work is given to others, which takes its 10 s.
     scene.wait_running("ticker", 10, awake);
