@@ -51,6 +51,9 @@ pub struct Select {
     pub component: Option<String>,
     /// Lines of the run before the present one.
     pub previous: bool,
+    /// Only lines with a lower number. Whoever does not follow is answered with what is there: a cell that
+    /// writes faster than its lines are read would make the answer go on without end.
+    pub until: Option<u64>,
 }
 
 /// A line, and the cell that wrote it.
@@ -59,6 +62,12 @@ pub struct Line {
     pub component: ComponentName,
     pub index: u32,
     pub line: LogLine,
+}
+
+impl Select {
+    fn end(&self) -> u64 {
+        self.until.unwrap_or(u64::MAX)
+    }
 }
 
 impl Logs {
@@ -116,7 +125,7 @@ impl Logs {
     /// Up to `max` lines from number `from` on, and the number to go on with.
     pub fn read(&self, select: &Select, from: u64, max: usize) -> (Vec<Line>, u64) {
         // First: whatever is written from here on comes with the next look.
-        let end = self.sequence.next();
+        let end = select.end().min(self.sequence.next());
         let mut lines = Vec::new();
         for (key, ring) in self.select(select) {
             let found = ring.from_seq(from, max).into_iter();
@@ -141,7 +150,8 @@ impl Logs {
     pub fn tail(&self, select: &Select, count: usize) -> u64 {
         let rings = self.select(select).into_iter();
         let mut seqs: Vec<u64> = rings
-            .flat_map(|(_, ring)| ring.tail(count).into_iter().map(|line| line.seq))
+            .flat_map(|(_, ring)| ring.before(select.end(), count))
+            .map(|line| line.seq)
             .collect();
         seqs.sort_unstable_by(|a, b| b.cmp(a));
         match count.checked_sub(1) {
@@ -155,6 +165,11 @@ impl Logs {
         let rings = self.select(select).into_iter();
         let first = rings.filter_map(|(_, ring)| ring.since(at).first().map(|line| line.seq));
         first.min().unwrap_or_else(|| self.sequence.next())
+    }
+
+    /// The number of the next line that is written.
+    pub fn next(&self) -> u64 {
+        self.sequence.next()
     }
 
     /// Lines of a cell's present run that had to go.
@@ -236,6 +251,26 @@ mod tests {
             ..Select::default()
         };
         assert_eq!(texts(&logs.read(&one, 0, 9).0), ["2"]);
+    }
+
+    #[test]
+    fn an_answer_that_ends_has_what_was_there_when_it_began() {
+        let logs = Logs::default();
+        let ring = logs.begin(&key("a", 0));
+        ring.write(LogStream::Stdout, b"1\n2\n3\n");
+        let now = Select {
+            until: Some(logs.next()),
+            ..Select::default()
+        };
+        ring.write(LogStream::Stdout, b"4\n5\n");
+        let from = logs.tail(&now, 2);
+        assert_eq!(texts(&logs.read(&now, from, 9).0), ["2", "3"]);
+        let (first, next) = logs.read(&now, from, 1);
+        assert_eq!(texts(&first), ["2"]);
+        ring.write(LogStream::Stdout, b"6\n");
+        let (rest, next) = logs.read(&now, next, 9);
+        assert_eq!(texts(&rest), ["3"]);
+        assert!(logs.read(&now, next, 9).0.is_empty());
     }
 
     #[test]
