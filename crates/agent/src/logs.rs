@@ -42,6 +42,8 @@ struct Earlier {
 struct Rings {
     current: LogRing,
     previous: Option<LogRing>,
+    /// Lines that runs before the present one had no room for.
+    dropped: u64,
 }
 
 /// Which lines are asked for.
@@ -62,6 +64,12 @@ pub struct Line {
     pub component: ComponentName,
     pub index: u32,
     pub line: LogLine,
+}
+
+impl Rings {
+    fn all_dropped(&self) -> u64 {
+        self.dropped.saturating_add(self.current.dropped())
+    }
 }
 
 impl Select {
@@ -85,18 +93,25 @@ impl Logs {
     pub fn begin(&self, key: &Key) -> LogRing {
         let current = LogRing::numbered(self.sequence.clone(), RING_BYTES);
         let mut rings = lock(&self.rings);
-        let previous = match rings.remove(key) {
-            Some(last) => Some(last.current),
-            None => self.gone(key).map(|words| {
-                current.write(LogStream::Agent, &words);
-                let previous = LogRing::numbered(self.sequence.clone(), RING_BYTES);
-                previous.write(LogStream::Agent, &words);
-                previous
-            }),
+        let (previous, dropped) = match rings.remove(key) {
+            Some(last) => {
+                let dropped = last.all_dropped();
+                (Some(last.current), dropped)
+            }
+            None => {
+                let previous = self.gone(key).map(|words| {
+                    current.write(LogStream::Agent, &words);
+                    let previous = LogRing::numbered(self.sequence.clone(), RING_BYTES);
+                    previous.write(LogStream::Agent, &words);
+                    previous
+                });
+                (previous, 0)
+            }
         };
         let new = Rings {
             current: current.clone(),
             previous,
+            dropped,
         };
         rings.insert(key.clone(), new);
         share(&rings);
@@ -172,10 +187,9 @@ impl Logs {
         self.sequence.next()
     }
 
-    /// Lines of a cell's present run that had to go.
+    /// Lines of a cell that had to go, over its runs.
     pub fn dropped(&self, key: &Key) -> u64 {
-        let rings = lock(&self.rings);
-        rings.get(key).map_or(0, |rings| rings.current.dropped())
+        lock(&self.rings).get(key).map_or(0, Rings::all_dropped)
     }
 
     /// Wakes when lines were written.
@@ -310,6 +324,20 @@ mod tests {
         // It is said once.
         logs.begin(&key("old", 0));
         assert!(logs.read(&Select::default(), 0, 9).0.len() == 1);
+    }
+
+    #[test]
+    fn lines_that_had_to_go_are_counted_over_restarts() {
+        let logs = Logs::default();
+        let key = key("a", 0);
+        let storm = "x\n".repeat(RING_BYTES / 64);
+        logs.begin(&key).write(LogStream::Stdout, storm.as_bytes());
+        let first = logs.dropped(&key);
+        assert!(first > 0);
+        let second = logs.begin(&key);
+        assert_eq!(logs.dropped(&key), first);
+        second.write(LogStream::Stdout, storm.as_bytes());
+        assert_eq!(logs.dropped(&key), 2 * first);
     }
 
     #[test]

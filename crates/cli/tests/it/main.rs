@@ -22,6 +22,7 @@ mod history;
 mod host_volumes;
 mod hostile;
 mod hostile_guests;
+mod hostile_output;
 mod hosts;
 mod http;
 mod incompatible;
