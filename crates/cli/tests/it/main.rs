@@ -16,6 +16,8 @@ mod demo;
 mod disk;
 mod doctor;
 mod drains;
+mod env_values;
+mod figures;
 mod flood;
 mod floor;
 mod history;
