@@ -37,6 +37,7 @@ mod liar;
 mod links;
 mod listen;
 mod logs_flags;
+mod manual;
 mod nat;
 mod node;
 mod output;
