@@ -250,6 +250,7 @@ impl Operator {
         let select = Select {
             component: query.component,
             previous: query.previous,
+            until: (!query.follow).then(|| self.shared.logs.next()),
         };
         let tail = query.tail.map(|tail| {
             let tail = usize::try_from(tail).unwrap_or(usize::MAX);

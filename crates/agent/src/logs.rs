@@ -42,6 +42,8 @@ struct Earlier {
 struct Rings {
     current: LogRing,
     previous: Option<LogRing>,
+    /// Lines that runs before the present one had no room for.
+    dropped: u64,
 }
 
 /// Which lines are asked for.
@@ -51,6 +53,9 @@ pub struct Select {
     pub component: Option<String>,
     /// Lines of the run before the present one.
     pub previous: bool,
+    /// Only lines with a lower number. Whoever does not follow is answered with what is there: a cell that
+    /// writes faster than its lines are read would make the answer go on without end.
+    pub until: Option<u64>,
 }
 
 /// A line, and the cell that wrote it.
@@ -59,6 +64,18 @@ pub struct Line {
     pub component: ComponentName,
     pub index: u32,
     pub line: LogLine,
+}
+
+impl Rings {
+    fn all_dropped(&self) -> u64 {
+        self.dropped.saturating_add(self.current.dropped())
+    }
+}
+
+impl Select {
+    fn end(&self) -> u64 {
+        self.until.unwrap_or(u64::MAX)
+    }
 }
 
 impl Logs {
@@ -76,18 +93,25 @@ impl Logs {
     pub fn begin(&self, key: &Key) -> LogRing {
         let current = LogRing::numbered(self.sequence.clone(), RING_BYTES);
         let mut rings = lock(&self.rings);
-        let previous = match rings.remove(key) {
-            Some(last) => Some(last.current),
-            None => self.gone(key).map(|words| {
-                current.write(LogStream::Agent, &words);
-                let previous = LogRing::numbered(self.sequence.clone(), RING_BYTES);
-                previous.write(LogStream::Agent, &words);
-                previous
-            }),
+        let (previous, dropped) = match rings.remove(key) {
+            Some(last) => {
+                let dropped = last.all_dropped();
+                (Some(last.current), dropped)
+            }
+            None => {
+                let previous = self.gone(key).map(|words| {
+                    current.write(LogStream::Agent, &words);
+                    let previous = LogRing::numbered(self.sequence.clone(), RING_BYTES);
+                    previous.write(LogStream::Agent, &words);
+                    previous
+                });
+                (previous, 0)
+            }
         };
         let new = Rings {
             current: current.clone(),
             previous,
+            dropped,
         };
         rings.insert(key.clone(), new);
         share(&rings);
@@ -116,7 +140,7 @@ impl Logs {
     /// Up to `max` lines from number `from` on, and the number to go on with.
     pub fn read(&self, select: &Select, from: u64, max: usize) -> (Vec<Line>, u64) {
         // First: whatever is written from here on comes with the next look.
-        let end = self.sequence.next();
+        let end = select.end().min(self.sequence.next());
         let mut lines = Vec::new();
         for (key, ring) in self.select(select) {
             let found = ring.from_seq(from, max).into_iter();
@@ -141,7 +165,8 @@ impl Logs {
     pub fn tail(&self, select: &Select, count: usize) -> u64 {
         let rings = self.select(select).into_iter();
         let mut seqs: Vec<u64> = rings
-            .flat_map(|(_, ring)| ring.tail(count).into_iter().map(|line| line.seq))
+            .flat_map(|(_, ring)| ring.before(select.end(), count))
+            .map(|line| line.seq)
             .collect();
         seqs.sort_unstable_by(|a, b| b.cmp(a));
         match count.checked_sub(1) {
@@ -157,10 +182,14 @@ impl Logs {
         first.min().unwrap_or_else(|| self.sequence.next())
     }
 
-    /// Lines of a cell's present run that had to go.
+    /// The number of the next line that is written.
+    pub fn next(&self) -> u64 {
+        self.sequence.next()
+    }
+
+    /// Lines of a cell that had to go, over its runs.
     pub fn dropped(&self, key: &Key) -> u64 {
-        let rings = lock(&self.rings);
-        rings.get(key).map_or(0, |rings| rings.current.dropped())
+        lock(&self.rings).get(key).map_or(0, Rings::all_dropped)
     }
 
     /// Wakes when lines were written.
@@ -239,6 +268,26 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_ends_has_what_was_there_when_it_began() {
+        let logs = Logs::default();
+        let ring = logs.begin(&key("a", 0));
+        ring.write(LogStream::Stdout, b"1\n2\n3\n");
+        let now = Select {
+            until: Some(logs.next()),
+            ..Select::default()
+        };
+        ring.write(LogStream::Stdout, b"4\n5\n");
+        let from = logs.tail(&now, 2);
+        assert_eq!(texts(&logs.read(&now, from, 9).0), ["2", "3"]);
+        let (first, next) = logs.read(&now, from, 1);
+        assert_eq!(texts(&first), ["2"]);
+        ring.write(LogStream::Stdout, b"6\n");
+        let (rest, next) = logs.read(&now, next, 9);
+        assert_eq!(texts(&rest), ["3"]);
+        assert!(logs.read(&now, next, 9).0.is_empty());
+    }
+
+    #[test]
     fn a_new_run_leaves_the_one_before_it_to_be_read() {
         let logs = Logs::default();
         logs.begin(&key("a", 0)).write(LogStream::Stdout, b"old\n");
@@ -275,6 +324,20 @@ mod tests {
         // It is said once.
         logs.begin(&key("old", 0));
         assert!(logs.read(&Select::default(), 0, 9).0.len() == 1);
+    }
+
+    #[test]
+    fn lines_that_had_to_go_are_counted_over_restarts() {
+        let logs = Logs::default();
+        let key = key("a", 0);
+        let storm = "x\n".repeat(RING_BYTES / 64);
+        logs.begin(&key).write(LogStream::Stdout, storm.as_bytes());
+        let first = logs.dropped(&key);
+        assert!(first > 0);
+        let second = logs.begin(&key);
+        assert_eq!(logs.dropped(&key), first);
+        second.write(LogStream::Stdout, storm.as_bytes());
+        assert_eq!(logs.dropped(&key), 2 * first);
     }
 
     #[test]

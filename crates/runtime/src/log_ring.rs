@@ -169,6 +169,14 @@ impl LogRing {
         lines.kept.iter().skip(skip).cloned().collect()
     }
 
+    /// The newest `count` lines whose sequence number is below `end`, oldest first.
+    pub fn before(&self, end: u64, count: usize) -> Vec<LogLine> {
+        let lines = self.lines();
+        let end = lines.kept.partition_point(|line| line.seq < end);
+        let begin = end.saturating_sub(count);
+        lines.kept.range(begin..end).cloned().collect()
+    }
+
     /// Lines written at or after `at`.
     pub fn since(&self, at: SystemTime) -> Vec<LogLine> {
         self.lines()
@@ -357,6 +365,14 @@ mod tests {
         assert_eq!(ring.tail(usize::MAX).len(), 10);
         assert_eq!(ring.dropped(), 15);
         assert_eq!(ring.from_seq(0, 1)[0].seq, 15);
+        let before = |end, count| -> Vec<u64> {
+            let lines = ring.before(end, count).into_iter();
+            lines.map(|line| line.seq).collect()
+        };
+        assert_eq!(before(18, 2), [16, 17]);
+        assert_eq!(before(18, 99), [15, 16, 17], "those before are gone");
+        assert!(before(15, 2).is_empty());
+        assert_eq!(before(u64::MAX, 2), [23, 24]);
     }
 
     #[test]

@@ -54,15 +54,17 @@ pub async fn logs(
     let events = headers
         .get(ACCEPT)
         .is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
-    let select = Select {
-        component: asked.component.filter(|name| name != ALL),
-        previous: asked.previous == Some(Switch(true)),
-    };
-    if select.previous && asked.follow == Some(Switch(true)) {
+    let previous = asked.previous == Some(Switch(true));
+    if previous && asked.follow == Some(Switch(true)) {
         // It would wait for lines that nobody writes any more.
         return refused("the run before the present one has ended: ask for it without follow");
     }
-    let follow = asked.follow.map_or(events, |Switch(follow)| follow) && !select.previous;
+    let follow = asked.follow.map_or(events, |Switch(follow)| follow) && !previous;
+    let select = Select {
+        component: asked.component.filter(|name| name != ALL),
+        previous,
+        until: (!follow).then(|| web.shared.logs.next()),
+    };
     if let Err(refusal) = known(select.component.as_deref(), &web).await {
         return refusal;
     }

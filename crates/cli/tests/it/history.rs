@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use realm_testkit::Cluster;
+use realm_testkit::{Cluster, wait_for};
 use serde_json::{Value, json};
 
 use crate::{cluster, completion::tab, guest};
@@ -77,6 +77,18 @@ fn both_sides_of_a_partition_fork_and_a_merge_ends_it() {
         assert_eq!(status["revision"], 1, "frozen at the last agreed entry");
     }
     let one = realm.address("one");
+    for node in ["one", "two"] {
+        wait_for("its event", || {
+            let told = ["events", "--node", node, "-o", "json", "--via", &one];
+            let told = realm.ok(&told);
+            let mut events = told
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap());
+            events
+                .any(|event| event["kind"] == "forked" && event["subject"] == "revision 2")
+                .then_some(())
+        });
+    }
     // The second machine still has intents that one node alone took: a fork takes none of them.
     for state in [&[][..], &other] {
         let refused = realm.run(&[&["stop", "before", "--via", &one], state].concat());

@@ -47,7 +47,7 @@ pub fn ask(address: &str, path: &str, headers: &[&str], lines: Option<usize>) ->
     (code, body)
 }
 
-fn token(realm: &Cluster, node: &str) -> String {
+pub fn token(realm: &Cluster, node: &str) -> String {
     let token = std::fs::read_to_string(realm.data(node).join("http.token")).unwrap();
     format!("Authorization: Bearer {}", token.trim())
 }

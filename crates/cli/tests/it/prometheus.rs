@@ -144,6 +144,25 @@ fn a_real_prometheus_scrapes_and_has_all_that_the_dashboard_and_the_alerts_ask_f
     }
 }
 
+/// Names of the alerts that `contrib/` has, in its order.
+fn alerts() -> Vec<String> {
+    let rules = std::fs::read_to_string(contrib("prometheus/realm.rules.yml")).unwrap();
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    alerts.map(str::to_owned).collect()
+}
+
+#[test]
+fn operators_read_of_every_alert_and_of_no_other() {
+    let page = std::fs::read_to_string(contrib("../docs/operating/alarms.md")).unwrap();
+    let (_, table) = page.split_once("| alert | what it means |").unwrap();
+    let rows = table.lines().filter_map(|row| row.strip_prefix("| `"));
+    let told: Vec<&str> = rows.map(|row| row.split_once("` | ").unwrap().0).collect();
+    assert!(told.len() > 5, "{page}");
+    assert_eq!(told, alerts());
+}
+
 #[test]
 fn every_alert_fires_for_what_it_tells_of_and_not_before() {
     let Some(promtool) = debian::program("prometheus", "usr/bin/promtool") else {
@@ -158,11 +177,7 @@ fn every_alert_fires_for_what_it_tells_of_and_not_before() {
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{told}");
     let tests = std::fs::read_to_string(tests).unwrap();
-    let rules = std::fs::read_to_string(contrib("prometheus/realm.rules.yml")).unwrap();
-    let alerts = rules
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("- alert: "));
-    for alert in alerts {
+    for alert in alerts() {
         assert!(
             tests.contains(&format!("- name: {alert}")),
             "{alert} has no test"

@@ -1,5 +1,7 @@
 //! `realm events` and `realm network`: what nodes tell of themselves and of each other.
 
+use std::time::SystemTime;
+
 use realm_testkit::wait_for;
 use serde_json::Value;
 
@@ -76,6 +78,22 @@ fn events_tell_what_happened_on_every_node_in_order() {
     more("one", "lost", lost);
     realm.start("two");
     more("two", "started", started);
+
+    // Those since a moment after the first ones, and none of these.
+    let time = |event: &Value| {
+        let time = event["time"].as_str().unwrap();
+        humantime::parse_rfc3339(time).unwrap()
+    };
+    let newest = all.iter().map(time).max().unwrap();
+    let age = SystemTime::now().duration_since(newest).unwrap();
+    let since = format!("{}ms", age.as_millis() - 1);
+    let later = lines(&realm.ok(&["events", "--since", &since, "-o", "json", "--via", &via]));
+    assert!(later.iter().all(|event| time(event) > newest), "{later:#?}");
+    let is_lost = |event: &Value| event["node"] == "one" && event["kind"] == "lost";
+    assert!(later.iter().any(is_lost), "{later:#?}");
+    let none = realm.run(&["events", "--since", "0s", "--via", &via]);
+    assert_eq!((none.code, none.stdout.as_str()), (0, ""));
+    assert!(none.stderr.contains("no events"), "{}", none.stderr);
 
     let lost = count("one", "lost");
     realm.kill("two");

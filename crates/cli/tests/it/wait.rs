@@ -293,6 +293,17 @@ fn a_crash_that_is_tried_again_is_waited_for_and_told() {
         (&cell["crashes"], &cell["restart_at"]),
         (&0.into(), &serde_json::Value::Null)
     );
+    let events = realm.ok(&["events", "-o", "json", "--via", &one]);
+    let events = events
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let restarted: Vec<_> = events
+        .filter(|event| event["kind"] == "restarted")
+        .collect();
+    assert_eq!(restarted.len(), 1, "{restarted:?}");
+    let said = restarted[0]["message"].as_str().unwrap();
+    assert_eq!(restarted[0]["subject"], "once");
+    assert!(said.starts_with("once#0 after "), "{said}");
 }
 
 #[test]

@@ -61,6 +61,22 @@ fn every_code_is_explained_once() {
 }
 
 #[test]
+fn operators_read_of_every_alarm_and_of_no_other() {
+    let page = include_str!("../../../../../docs/operating/alarms.md");
+    let (_, table) = page.split_once("| code | what happened").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let rows = table.lines().filter_map(|row| row.strip_prefix("| `"));
+    let told: Vec<&str> = rows.map(|row| row.split_once("` | ").unwrap().0).collect();
+    let alarms: BTreeSet<&str> = ENTRIES
+        .iter()
+        .filter(|entry| matches!(entry.of, Of::Alarm))
+        .map(|entry| entry.code)
+        .collect();
+    assert_eq!(told.len(), alarms.len(), "one twice: {told:?}");
+    assert_eq!(BTreeSet::from_iter(told), alarms);
+}
+
+#[test]
 fn the_list_has_whole_sentences() {
     let first = first_sentence("It has not answered for 1.5 seconds. Nobody knows more.");
     assert_eq!(first, "It has not answered for 1.5 seconds.");
