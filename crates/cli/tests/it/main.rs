@@ -18,6 +18,7 @@ mod doctor;
 mod drains;
 mod flood;
 mod floor;
+mod grafana;
 mod history;
 mod host_volumes;
 mod hostile;
