@@ -47,6 +47,7 @@ mod push_flags;
 mod quic;
 mod realm;
 mod registry;
+mod relayed;
 mod seen;
 mod seen_otherwise;
 mod set_back;
