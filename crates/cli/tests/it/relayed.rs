@@ -46,19 +46,21 @@ fn a_link_that_leads_through_a_relay_is_told_with_the_relay_and_so_is_who_is_not
     addresses(&realm, "right", "/p2p-circuit/");
     let via = addresses(&realm, "left", "/ip4/45.45.45.2/");
 
-    let links = wait_for("left is linked to both", || {
-        let told = inside(&realm, &left, &["network", "-o", "json", "--via", &via])?;
-        let told: Value = serde_json::from_str(&told).ok()?;
-        let links = told["links"].as_array()?.clone();
-        let linked = links.iter().filter(|link| link["link"].is_string());
-        (linked.count() == 2).then_some(links)
-    });
-    let to = |name: &str| links.iter().find(|link| link["to"] == name).unwrap();
-    assert_eq!(
-        (&to("right")["link"], &to("right")["relay"]),
-        (&"relay".into(), &"public".into())
-    );
-    assert_eq!(to("public")["relay"], Value::Null, "{links:?}");
+    let right_via = addresses(&realm, "right", "/ip4/45.45.45.3/");
+    // One of them called, and the other was called: both know by what way.
+    for (ns, via, other) in [(&left, &via, "right"), (&right, &right_via, "left")] {
+        let links = wait_for("the links to both others", || {
+            let told = inside(&realm, ns, &["network", "-o", "json", "--via", via])?;
+            let told: Value = serde_json::from_str(&told).ok()?;
+            let links = told["links"].as_array()?.clone();
+            let linked = links.iter().filter(|link| link["link"].is_string());
+            (linked.count() == 2).then_some(links)
+        });
+        let to = |name: &str| links.iter().find(|link| link["to"] == name).unwrap();
+        assert_eq!(to(other)["link"], "relay", "{links:?}");
+        assert_eq!(to(other)["relay"], "public", "{links:?}");
+        assert_eq!(to("public")["relay"], Value::Null, "{links:?}");
+    }
 
     let table = inside(&realm, &left, &["network", "--via", &via]).unwrap();
     let header = ["FROM", "TO", "STATE", "LINK", "RTT", "RELAY", "ADDRESS"];

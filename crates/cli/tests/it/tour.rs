@@ -19,7 +19,7 @@ struct Step {
 }
 
 /// Where the home of whoever reads the tour is.
-const HOME: &str = "/home/you";
+const HOME: &str = "~";
 /// Left out: lines, or the rest of a word.
 const ELIDED: &str = "...";
 /// "Within about two seconds", on a machine that runs other tests meanwhile.
