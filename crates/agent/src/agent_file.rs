@@ -22,6 +22,9 @@ pub struct AgentInfo {
     pub addresses: Vec<String>,
     pub realm: Option<RealmId>,
     pub pid: u32,
+    /// Whether other nodes reach it from outside; none has tried yet where it is not said.
+    #[serde(default)]
+    pub reached: Option<bool>,
 }
 
 /// The file in the data directory, and its twin in the runtime directory.
@@ -50,12 +53,13 @@ impl AgentFile {
     }
 
     /// Writes what commands need. A directory that cannot be written is told of and no more.
-    pub fn write(&mut self, addresses: Vec<String>, realm: Option<RealmId>) {
+    pub fn write(&mut self, addresses: Vec<String>, realm: Option<RealmId>, reached: Option<bool>) {
         let info = AgentInfo {
             key: self.key,
             addresses,
             realm,
             pid: std::process::id(),
+            reached,
         };
         // A runtime directory may be swept while an agent runs.
         let there = self.paths.iter().all(|path| path.exists());
@@ -128,14 +132,14 @@ mod tests {
         fs::create_dir(&data).unwrap();
         let key = SecretKey::from_seed(&[1; 32]).public();
         let mut file = AgentFile::new(key, &data, Some(&run));
-        file.write(vec!["/ip4/127.0.0.1/tcp/1".into()], None);
+        file.write(vec!["/ip4/127.0.0.1/tcp/1".into()], None, None);
         assert_eq!(find(&data, Some(&run)).len(), 1);
         assert_eq!(find(Path::new("/nonexistent"), Some(&run))[0].key, key);
         file.remove();
         assert!(find(&data, Some(&run)).is_empty());
 
         fs::remove_dir(&data).unwrap();
-        file.write(vec!["/ip4/127.0.0.1/tcp/1".into()], None);
+        file.write(vec!["/ip4/127.0.0.1/tcp/1".into()], None, None);
         assert_eq!(find(&data, Some(&run)).len(), 1);
         assert!(!data.exists(), "what was taken away is not made anew");
     }

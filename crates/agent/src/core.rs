@@ -134,8 +134,8 @@ pub(crate) struct Core {
     pub neighbours: BTreeSet<PublicKey>,
     /// Whether nodes of the local network are looked for.
     pub mdns: bool,
-    /// Whether peers found that nobody outside reaches this node.
-    pub private: bool,
+    /// Whether peers found that this node is reached from outside; none has tried yet, otherwise.
+    pub reached: Option<bool>,
     /// When each peer was asked to relay, on the monotonic clock.
     pub relays_asked: BTreeMap<PublicKey, u64>,
     pub saved_peers: Vec<String>,
@@ -331,7 +331,7 @@ impl Core {
         let mut addresses = self.addresses.clone();
         addresses.sort_by_cached_key(|at| !realm_p2p::is_here_only(at));
         let count = addresses.len();
-        self.agent_file.write(addresses, realm);
+        self.agent_file.write(addresses, realm, self.reached);
         self.announced.send_replace(Some(count));
     }
 

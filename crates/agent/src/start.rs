@@ -256,7 +256,7 @@ impl Agent {
             begun: false,
             neighbours: BTreeSet::new(),
             mdns: config.mdns,
-            private: false,
+            reached: None,
             relays_asked: BTreeMap::new(),
             saved_peers,
             dials: JoinSet::new(),

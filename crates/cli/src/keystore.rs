@@ -74,6 +74,18 @@ pub fn protection(path: &Path) -> Result<Protection> {
     })
 }
 
+/// How a key file is protected, if it is whole as far as can be told without a passphrase, and nobody
+/// else reads it.
+pub fn check(path: &Path) -> Result<Protection> {
+    let protection = protection(path)?;
+    match protection {
+        Protection::None => drop(load(path, &PassphraseSource::default())?),
+        Protection::Passphrase => check_private(path, &read_text(path)?)?,
+        Protection::SshAgent => {}
+    }
+    Ok(protection)
+}
+
 /// The public half, without a passphrase or an ssh-agent where the file shows it.
 pub fn load_public(path: &Path, passphrase: &PassphraseSource) -> Result<PublicKey> {
     let text = read_text(path)?;

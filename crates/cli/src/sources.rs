@@ -59,7 +59,8 @@ impl Way<'_> {
     }
 }
 
-const fn is_here(node: &Node) -> bool {
+/// Whether the node is believed to answer.
+pub const fn is_here(node: &Node) -> bool {
     matches!(
         node.state,
         NodeState::Ready | NodeState::Draining | NodeState::Incompatible

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol};
 
 use realm_identity::PublicKey;
 
@@ -152,6 +152,18 @@ pub(crate) fn link_of(address: &Multiaddr) -> Link {
         }
     }
     link
+}
+
+/// Where the other end of a connection is. Of one that came in through a relay the transport says no more
+/// than who it is: the way to it is the circuit.
+pub(crate) fn remote_of(endpoint: &ConnectedPoint) -> Multiaddr {
+    match endpoint {
+        ConnectedPoint::Listener {
+            local_addr,
+            send_back_addr,
+        } if endpoint.is_relayed() => local_addr.iter().chain(send_back_addr).collect(),
+        _ => endpoint.get_remote_address().clone(),
+    }
 }
 
 /// The parts of a circuit's address `/…/p2p/RELAY/p2p-circuit/p2p/NODE`.

@@ -122,7 +122,7 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
-                let link = address::link_of(established.endpoint.get_remote_address());
+                let link = address::link_of(&address::remote_of(established.endpoint));
                 self.connections
                     .entry(established.peer_id)
                     .or_default()

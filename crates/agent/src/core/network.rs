@@ -129,15 +129,17 @@ impl Core {
             }
             NetworkEvent::Reachability(Reachability::Private) => {
                 tracing::info!("not reachable from outside: looking for a relay");
-                self.private = true;
+                self.reached = Some(false);
                 self.find_relays(now);
+                self.publish_view().await;
             }
             NetworkEvent::Reachability(Reachability::Public { address }) => {
                 tracing::info!(address, "reachable from outside: serving as a relay");
-                self.private = false;
+                self.reached = Some(true);
                 if self.network.set_relay(true).await.is_err() {
                     tracing::warn!("the network has stopped");
                 }
+                self.publish_view().await;
             }
             NetworkEvent::FramesDropped { to, count, reason } => {
                 tracing::debug!(peer = %to, count, reason, "frames dropped");

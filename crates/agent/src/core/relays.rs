@@ -19,7 +19,7 @@ impl Core {
     pub(super) fn find_relays(&mut self, now: Now) {
         let held = self.addresses.iter().filter(|at| at.contains(CIRCUIT));
         let missing = MAX_RELAYS.saturating_sub(held.count());
-        if !self.private || missing == 0 {
+        if self.reached != Some(false) || missing == 0 {
             return;
         }
         let asked = self.relays_asked.iter();

@@ -10,8 +10,10 @@ use crate::{
     error::{CliError, ExitCode, Result},
 };
 
+mod cache;
 mod machine;
 mod places;
+mod reach;
 mod realm;
 
 pub use places::not_kept;
@@ -82,7 +84,7 @@ pub fn run(args: &Args, session: &Session) -> Result<ExitCode> {
     findings.push(places::state(&session.settings.state_dir()));
     findings.extend(places::data(&data));
     findings.extend(connection::block_on(async {
-        let mut findings = vec![machine::sandbox(session).await];
+        let mut findings = machine::programs(session).await;
         findings.extend(realm::look(session).await);
         Ok(findings)
     })?);

@@ -204,6 +204,8 @@ fn cell(args: &Args, wasm: &[u8]) -> Result<CellConfig> {
 pub struct Compiling {
     pub allow_unsandboxed: bool,
     pub wasm_debug: bool,
+    /// Nothing is compiled: there is what the cache has.
+    pub kept_only: bool,
 }
 
 impl Args {
@@ -211,6 +213,7 @@ impl Args {
         Compiling {
             allow_unsandboxed: self.allow_unsandboxed_compile,
             wasm_debug: self.wasm_debug,
+            kept_only: false,
         }
     }
 }
@@ -218,7 +221,11 @@ impl Args {
 /// Compiled code is kept beside the command line's state, and trusted by a key that lies there.
 pub fn runtime(session: &Session, compiling: Compiling) -> Result<Runtime> {
     let state = session.settings.state_dir();
-    let exe = std::env::current_exe().context("cannot find this program itself")?;
+    let exe = match compiling.kept_only {
+        // It cannot be started.
+        true => PathBuf::from("/dev/null"),
+        false => std::env::current_exe().context("cannot find this program itself")?,
+    };
     let mut compiler = CompilerConfig::new(exe, vec!["__compile".into()]);
     compiler.allow_unsandboxed = compiling.allow_unsandboxed;
     let key = cache_key(&state.join("cache.key")).map_err(|error| not_kept(&state, error))?;

@@ -83,7 +83,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let data = temp.path();
         let key = SecretKey::from_seed(&[1; 32]).public();
-        AgentFile::new(key, data, None).write(Vec::new(), None);
+        AgentFile::new(key, data, None).write(Vec::new(), None, None);
         let mut agent = agent_file::find(data, None).remove(0);
         assert!(runs(&agent, data));
         agent.pid = 0;

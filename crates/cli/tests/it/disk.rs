@@ -9,10 +9,10 @@ use std::{
 use crate::{cluster, guest, http::ask, page::http_address};
 
 /// A small file system of its own, gone at the end.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(path: &Path, mebibytes: u32) -> Option<Self> {
+    pub fn mount(path: &Path, mebibytes: u32) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mounted = Command::new("mount")
             .args([

@@ -1,5 +1,7 @@
 //! `realm doctor`: what it says where all is well, and where something is not.
 
+mod lacks;
+
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use realm_testkit::{Cluster, Printed, wait_for};
@@ -36,6 +38,11 @@ fn the_doctor_finds_nothing_wrong_with_a_realm_that_is_well_and_names_what_is_no
     ] {
         assert_eq!(found(&well, check).0, "ok", "{}", well.stdout);
     }
+    let (state, words) = found(&well, "reach");
+    assert_eq!(
+        (state.as_str(), words.starts_with("no node has tried yet")),
+        ("skipped", true)
+    );
     let text = realm.ok(&["doctor", "--via", &via]);
     assert!(text.contains("✓ sandbox"), "{text}");
 

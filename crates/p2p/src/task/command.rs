@@ -14,8 +14,8 @@ use super::{
     Done, Flow, Outgoing, QUEUE_FULL, Task, WRITERS_MAX, dial::Waiting, reason::connect_error,
 };
 use crate::{
-    ConnectError, FetchError, GossipId, PeerInfo, PublishError, Stats, Topic, Verdict, address,
-    behaviour, blob, frames, gossip,
+    ConnectError, FetchError, GossipId, Link, PeerInfo, PublishError, Stats, Topic, Verdict,
+    address, behaviour, blob, frames, gossip,
     gossip::Topics,
     handle::{Command, Fetch},
     key, rpc,
@@ -284,10 +284,13 @@ impl Task {
         self.peers.iter().map(info).collect()
     }
 
-    /// Where the peer is reached. What it dialled from is no such address: it listens elsewhere.
+    /// Where the peer is reached. What it dialled from is no such address: it listens elsewhere. Where
+    /// relays are all there is, the circuit in use names the one that carries the connection.
     fn addresses(&self, key: PublicKey, peer: &super::Peer) -> Vec<String> {
         let mut addresses: Vec<String> = Vec::new();
-        let open = peer.connections.iter().filter(|open| open.dialled);
+        let relayed = peer.link() == Link::Relay;
+        let open = peer.connections.iter();
+        let open = open.filter(|open| open.dialled || relayed);
         let open = open.map(|open| open.address.clone());
         for address in open.chain(self.book.of(&key)) {
             let text = address.to_string();

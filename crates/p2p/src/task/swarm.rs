@@ -88,7 +88,7 @@ impl Task {
     ) {
         // The limits let in nobody without a key.
         let Some(key) = key::key_of(&id) else { return };
-        let address = endpoint.get_remote_address().clone();
+        let address = address::remote_of(endpoint);
         let link = address::link_of(&address);
         if endpoint.is_dialer() {
             self.book.add(key, address.clone());

@@ -172,6 +172,12 @@ async fn a_relayed_connection_carries_frames_and_rpc() {
     let peers = other.handle.peers().await.unwrap();
     let peer = peers.iter().find(|peer| peer.key == hidden.key()).unwrap();
     assert_eq!(peer.link, Link::Relay);
+    // So it is for the one that was called.
+    let peers = hidden.handle.peers().await.unwrap();
+    let peer = peers.iter().find(|peer| peer.key == other.key()).unwrap();
+    assert_eq!(peer.link, Link::Relay);
+    let relay = realm_p2p::relay_of(&peer.addresses[0]).map(|(relay, _)| relay);
+    assert_eq!(relay, Some(middle.key()), "{:?}", peer.addresses);
 }
 
 #[tokio::test]

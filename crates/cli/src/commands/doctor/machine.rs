@@ -11,7 +11,7 @@ use realm_manifest::Limits;
 use realm_runtime::{CellConfig, ExitStatus, Flavour, Stdio};
 use rustix::process::{Resource, getrlimit};
 
-use super::{Finding, State};
+use super::{Finding, State, cache};
 use crate::{
     commands::{Session, run},
     connection,
@@ -140,20 +140,20 @@ fn ports(session: &Session) -> Finding {
     )
 }
 
-/// Whether a program can be compiled in the sandbox, kept, and run here.
-pub(super) async fn sandbox(session: &Session) -> Finding {
+/// Whether a program can be compiled in the sandbox and run here, and is kept.
+pub(super) async fn programs(session: &Session) -> Vec<Finding> {
+    let program: Arc<[u8]> = program().into();
     let begun = Instant::now();
-    match try_program(session).await {
-        Ok(()) => Finding::new(
-            "sandbox",
-            State::Ok,
-            format!(
-                "a program was compiled in the sandbox and run in {} ms",
-                begun.elapsed().as_millis()
-            ),
-        ),
-        Err(error) => Finding::failed("sandbox", &error, &sandbox_help(session)),
+    let tried = try_program(session, &program).await;
+    let took = begun.elapsed().as_millis();
+    if let Err(error) = tried {
+        return vec![Finding::failed("sandbox", &error, &sandbox_help(session))];
     }
+    let found = format!("a program was compiled in the sandbox and run in {took} ms");
+    vec![
+        Finding::new("sandbox", State::Ok, found),
+        cache::kept(session, &program).await,
+    ]
 }
 
 fn sandbox_help(session: &Session) -> String {
@@ -163,10 +163,10 @@ fn sandbox_help(session: &Session) -> String {
     )
 }
 
-async fn try_program(session: &Session) -> Result<()> {
+async fn try_program(session: &Session, program: &Arc<[u8]>) -> Result<()> {
     let runtime = run::runtime(session, run::Compiling::default())?;
     let limits = Limits::default();
-    let preparing = runtime.prepare(Arc::from(program()), Flavour::of(&limits));
+    let preparing = runtime.prepare(program.clone(), Flavour::of(&limits));
     let prepared = preparing.await.context("programs are not compiled here")?;
     let cell = CellConfig::new("doctor", Stdio::Inherit { rate: None });
     let cell = runtime

@@ -10,13 +10,14 @@ use std::{
 
 use realm_agent::agent_file;
 use realm_manifest::units::size_text;
+use realm_store::{StateFile, StateFileError};
 use rustix::{
     fs::{Access, access},
     io::Errno,
     process::geteuid,
 };
 
-use super::{Finding, State};
+use super::{Finding, State, cache};
 use crate::error::CliError;
 
 /// Less is too little for one large program and its compiled code.
@@ -47,6 +48,14 @@ const FILES: [&str; 16] = [
 ];
 /// An agent does not start where others can read one of these.
 const KEYS: [&str; 3] = ["cache.key", "node.key", "sealing.key"];
+/// An agent does not start where one of these is damaged.
+const WHOLE: [&str; 5] = [
+    "claim",
+    "node.key",
+    "owner.pin",
+    "sealing.cert",
+    "sealing.key",
+];
 /// Whoever reads it can read `/logs` and `/v1`.
 const TOKEN: &str = "http.token";
 
@@ -69,7 +78,7 @@ struct Obstacle {
 }
 
 /// Another place for what commands keep.
-const CHOOSE_STATE: &str = "--state-dir DIR, or REALM_STATE_DIR";
+pub(super) const CHOOSE_STATE: &str = "--state-dir DIR, or REALM_STATE_DIR";
 
 /// Where commands remember their realms.
 pub(super) fn state(path: &Path) -> Finding {
@@ -222,10 +231,12 @@ fn contents(dir: &Path) -> Vec<Finding> {
     let mut findings: Vec<Finding> = wrong.collect();
     findings.extend(KEYS.iter().filter_map(|name| exposed_key(&dir.join(name))));
     findings.extend(exposed_token(&dir.join(TOKEN)));
+    findings.extend(WHOLE.iter().filter_map(|name| damaged(dir.join(name))));
     if findings.is_empty() {
         let found = format!("what is kept in {} is what it should be", dir.display());
         findings.push(Finding::new("data", State::Ok, found));
     }
+    findings.extend(cache::of_agent(&dir.join("compiled")));
     findings
 }
 
@@ -277,6 +288,15 @@ fn exposed_token(path: &Path) -> Option<Finding> {
         path.display()
     );
     Some(Finding::new("data", State::Warning, found).help(help))
+}
+
+fn damaged(path: PathBuf) -> Option<Finding> {
+    // What else keeps it from being read is a finding of its own.
+    let Err(StateFileError::Damaged { path, advice }) = StateFile::new(path).read() else {
+        return None;
+    };
+    let found = format!("{} is damaged: no agent starts with it", path.display());
+    Some(Finding::new("data", State::Problem, found).help(advice))
 }
 
 /// The mode of a file that is not its owner's alone.

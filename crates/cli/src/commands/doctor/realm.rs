@@ -12,7 +12,7 @@ use realm_rpc::{
     status::{NodeState, Status},
 };
 
-use super::{Finding, State};
+use super::{Finding, State, reach};
 use crate::{
     clock,
     commands::Session,
@@ -71,6 +71,7 @@ pub(super) async fn look(session: &Session) -> Vec<Finding> {
     match asked(&connection, &realm, session).await {
         Ok((status, head, survey)) => {
             findings.push(nodes(&status));
+            findings.push(reach::reach(&connection::agents_here(session), &status));
             findings.push(clocks(&status, &survey));
             findings.push(versions(&status));
             findings.push(match unseen(&connection, &realm, (&status, head)).await {
@@ -98,7 +99,7 @@ async fn asked(
 fn key(session: &Session) -> Finding {
     let path = session.settings.key_path();
     let public = keystore::load_public(&path, &session.passphrase);
-    match (public, keystore::protection(&path)) {
+    match (public, keystore::check(&path)) {
         (Ok(public), Ok(protection)) => {
             let kept = match protection {
                 Protection::None => "unencrypted",
