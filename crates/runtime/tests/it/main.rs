@@ -7,6 +7,8 @@
 
 mod bombs;
 mod cache;
+mod callers;
+mod calls;
 mod compile;
 mod ends;
 mod examples;
@@ -17,6 +19,7 @@ mod granted;
 mod guests;
 mod host_memory;
 mod inspect;
+mod interfaces;
 mod leaks;
 mod limits;
 mod malformed;
