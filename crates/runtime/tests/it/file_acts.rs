@@ -178,7 +178,7 @@ const ERRORS: &str = "access already bad-descriptor busy deadlock quota exist fi
 const KINDS: &str =
     "block-device character-device directory fifo symbolic-link regular-file socket";
 
-fn imports(preview: Preview) -> String {
+pub fn imports(preview: Preview) -> String {
     let cases = |names: &str| -> String {
         let case = |name| format!("(case \"{name}\")");
         names.split_whitespace().map(case).collect()
@@ -291,7 +291,7 @@ fn imports(preview: Preview) -> String {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Preview {
+pub enum Preview {
     P2,
     P3,
 }
@@ -317,15 +317,11 @@ pub fn preview3(acts: &[Act<'_>]) -> String {
     by_component(acts, Preview::P3)
 }
 
-fn by_component(acts: &[Act<'_>], preview: Preview) -> String {
-    let mut data = Data::default();
-    let steps: String = acts
-        .iter()
-        .map(|act| format!("{} (call $outcome)\n", act_component(&mut data, *act)))
-        .collect();
+/// The functions that the acts use: name, `canon` expression and core type.
+pub fn calls() -> Vec<(&'static str, String, &'static str)> {
     let lower =
         |name: &str| format!("(canon lower (func $files \"[method]descriptor.{name}\") {MEMORY})");
-    let canons = [
+    vec![
         (
             "open",
             lower("open-at"),
@@ -370,7 +366,16 @@ fn by_component(acts: &[Act<'_>], preview: Preview) -> String {
             format!("(canon lower (func $preopens \"get-directories\") {MEMORY})"),
             "(param i32)",
         ),
-    ];
+    ]
+}
+
+fn by_component(acts: &[Act<'_>], preview: Preview) -> String {
+    let mut data = Data::default();
+    let steps: String = acts
+        .iter()
+        .map(|act| format!("{} (call $outcome)\n", act_component(&mut data, *act)))
+        .collect();
+    let canons = calls();
     let calls: Vec<_> = canons
         .iter()
         .map(|(name, canon, ty)| (*name, canon.as_str(), *ty))

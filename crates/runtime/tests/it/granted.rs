@@ -1,12 +1,21 @@
 //! Every grant from both sides: with it something works, without it that is refused, and so it is with a neighbour of it.
 
-use std::{collections::BTreeSet, net::UdpSocket, path::Path};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    path::Path,
+    sync::Arc,
+};
 
 use realm_manifest::{Grants, VolumeMode};
 use realm_runtime::{CellConfig, LogRing, Mount, Stdio};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::scene::{Scene, prebuilt, scene, wasm};
+use crate::{
+    file_acts::{self, Act},
+    scene::{Scene, prebuilt, scene, wasm},
+    sockets_p3::{self, Try},
+};
 
 /// Prints what `wasi:config` offers.
 const READER: &str = include_str!("vars.wat");
@@ -17,7 +26,7 @@ struct Case {
     /// The field of `Grants`.
     field: &'static str,
     what: &'static str,
-    guest: &'static str,
+    program: Arc<[u8]>,
     /// What the guest is told to try; no grant for anything.
     tries: Vec<String>,
     /// In the output if, and only if, it may.
@@ -74,11 +83,39 @@ fn volume(name: &str, mode: VolumeMode) -> Given {
     }
 }
 
+const TCP_P3: &str = "TCP by 0.3";
+const UDP_P3: &str = "UDP by 0.3";
+/// Programs that read a file, and that make one, in each preview.
+const READERS: [&str; 3] = ["reading by 0.1", "reading by 0.2", "reading by 0.3"];
+const MAKERS: [&str; 3] = ["making by 0.1", "making by 0.2", "making by 0.3"];
+
+/// What these programs are: some are written here, others are prebuilt.
+fn program(name: &str, tcp: u16, udp: u16) -> Arc<[u8]> {
+    let here = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    let thrice = |once: Try| wasm(&sockets_p3::probe(&[once.clone(), once.clone(), once], "x"));
+    let by: [fn(&[Act<'_>]) -> String; 3] = [
+        file_acts::preview1,
+        file_acts::preview2,
+        file_acts::preview3,
+    ];
+    let which = |names: [&str; 3]| names.iter().position(|known| *known == name);
+    match name {
+        "vars" => wasm(READER),
+        TCP_P3 => thrice(Try::Tcp(here(tcp))),
+        UDP_P3 => thrice(Try::Udp(here(udp))),
+        _ => match (which(READERS), which(MAKERS)) {
+            (Some(preview), _) => wasm(&by[preview](&[Act::Read(0, "file"); 3])),
+            (_, Some(preview)) => wasm(&by[preview](&[Act::Create(0, "new"); 3])),
+            _ => prebuilt(name),
+        },
+    }
+}
+
 fn cases(tcp: u16, udp: u16) -> Vec<Case> {
     let case = |field, what, guest, tries: &str, sign: &str, with, neighbours| Case {
         field,
         what,
-        guest,
+        program: program(guest, tcp, udp),
         tries: if tries.is_empty() {
             Vec::new()
         } else {
@@ -88,7 +125,7 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
         with,
         neighbours,
     };
-    vec![
+    let mut all = vec![
         case(
             "args",
             "an argument",
@@ -129,6 +166,70 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
                 outbound(format!("udp://127.0.0.1:{tcp}")),
                 outbound("tcp://*".into()),
                 outbound(format!("tcp://localhost:{tcp}?private")),
+                outbound("postgres://127.0.0.1".into()),
+            ],
+        ),
+        case(
+            "allowed_outbound",
+            "TCP to a network",
+            "net-probe",
+            &format!("tcp:127.0.0.1:{tcp}"),
+            "ok sent=true",
+            outbound(format!("tcp://127.0.0.0/31:{tcp}")),
+            vec![
+                outbound(format!("tcp://127.0.0.2/31:{tcp}")),
+                outbound(format!("tcp://127.0.0.0/31:{udp}")),
+                outbound(format!("udp://127.0.0.0/31:{tcp}")),
+                outbound("tcp://[::1/128]".into()),
+            ],
+        ),
+        case(
+            "allowed_outbound",
+            "TCP to any port of an address",
+            "net-probe",
+            &format!("tcp:127.0.0.1:{tcp}"),
+            "ok sent=true",
+            outbound("tcp://127.0.0.1:*".into()),
+            vec![
+                outbound("tcp://127.0.0.2:*".into()),
+                outbound("udp://127.0.0.1:*".into()),
+            ],
+        ),
+        case(
+            "allowed_outbound",
+            "TCP by 0.3",
+            TCP_P3,
+            "",
+            "0\n0\n0",
+            outbound(format!("tcp://127.0.0.1:{tcp}")),
+            vec![
+                outbound(format!("tcp://127.0.0.1:{udp}")),
+                outbound(format!("tcp://127.0.0.2:{tcp}")),
+                outbound(format!("udp://127.0.0.1:{tcp}")),
+            ],
+        ),
+        case(
+            "allowed_outbound",
+            "UDP by 0.3",
+            UDP_P3,
+            "",
+            "0\n0\n0",
+            outbound(format!("udp://127.0.0.1:{udp}")),
+            vec![
+                outbound(format!("udp://127.0.0.1:{tcp}")),
+                outbound(format!("tcp://127.0.0.1:{udp}")),
+            ],
+        ),
+        case(
+            "allowed_outbound",
+            "UDP without a connection",
+            "net-probe",
+            &format!("udpto:127.0.0.1:{udp}"),
+            "ok sent=1",
+            outbound(format!("udp://127.0.0.1:{udp}")),
+            vec![
+                outbound(format!("udp://127.0.0.1:{tcp}")),
+                outbound(format!("tcp://127.0.0.1:{udp}")),
             ],
         ),
         case(
@@ -190,14 +291,44 @@ fn cases(tcp: u16, udp: u16) -> Vec<Case> {
             volume("mine", VolumeMode::Rw),
             vec![volume("mine", VolumeMode::Ro)],
         ),
-    ]
+    ];
+    // Thrice, because one sign of success is in other numbers, too.
+    for name in READERS {
+        let sign = if name == READERS[0] {
+            "00\n00\n00"
+        } else {
+            "0\n0\n0"
+        };
+        all.push(case(
+            "volumes",
+            name,
+            name,
+            "",
+            sign,
+            volume("mine", VolumeMode::Ro),
+            vec![volume("empty", VolumeMode::Rw)],
+        ));
+    }
+    for name in MAKERS {
+        let sign = if name == MAKERS[0] {
+            "00\n00\n00"
+        } else {
+            "0\n0\n0"
+        };
+        all.push(case(
+            "volumes",
+            name,
+            name,
+            "",
+            sign,
+            volume("mine", VolumeMode::Rw),
+            vec![volume("mine", VolumeMode::Ro)],
+        ));
+    }
+    all
 }
 
 async fn output(scene: &Scene, root: &Path, case: &Case, given: &Given) -> String {
-    let bytes = match case.guest {
-        "vars" => wasm(READER),
-        guest => prebuilt(guest),
-    };
     let ring = LogRing::new();
     let mut config = CellConfig::new("test", Stdio::Log(ring.clone()));
     config.grants = Grants {
@@ -218,7 +349,7 @@ async fn output(scene: &Scene, root: &Path, case: &Case, given: &Given) -> Strin
     };
     config.mounts = given.volumes.iter().map(mount).collect();
     // How it ends is the guest's affair: some fail where they may not.
-    scene.run_config(&bytes, config).await;
+    scene.run_config(&case.program, config).await;
     let lines = ring.tail(100).into_iter().map(|line| line.text);
     lines.collect::<Vec<_>>().join("\n")
 }

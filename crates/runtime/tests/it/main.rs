@@ -7,6 +7,8 @@
 
 mod bombs;
 mod cache;
+mod callers;
+mod calls;
 mod compile;
 mod ends;
 mod examples;
@@ -17,9 +19,11 @@ mod granted;
 mod guests;
 mod host_memory;
 mod inspect;
+mod interfaces;
 mod leaks;
 mod limits;
 mod malformed;
+mod neighbours;
 mod outbound;
 mod outbound_addresses;
 mod scene;

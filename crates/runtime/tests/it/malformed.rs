@@ -18,23 +18,23 @@ const TIMES_ENV: &str = "REALM_MALFORMED_TIMES";
 /// Statements within statements, in generated code.
 const DEPTH: u32 = 5;
 
-fn times() -> u64 {
+pub fn times() -> u64 {
     std::env::var(TIMES_ENV).map_or(1, |times| times.parse().unwrap())
 }
 
 /// The same bytes for the same seed, everywhere.
-struct Dice {
+pub struct Dice {
     seed: [u8; 32],
     drawn: u64,
 }
 
 impl Dice {
-    fn new(what: &str, seed: u64) -> Self {
+    pub fn new(what: &str, seed: u64) -> Self {
         let seed = Sha256::digest(format!("{what} {seed}")).into();
         Self { seed, drawn: 0 }
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 32);
         while bytes.len() < count {
             let block = [&self.seed[..], &self.drawn.to_le_bytes()].concat();
@@ -45,7 +45,7 @@ impl Dice {
         bytes
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         let bytes = self.bytes(8).try_into().unwrap();
         usize::try_from(u64::from_le_bytes(bytes) % bound.max(1) as u64).unwrap()
     }

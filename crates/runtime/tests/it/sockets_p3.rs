@@ -27,7 +27,7 @@ pub enum Try {
     Receive,
 }
 
-const IMPORTS: &str = r#"
+pub const IMPORTS: &str = r#"
     (import "wasi:sockets/types@0.3.0" (instance $sockets
         (type $e (variant (case "access-denied") (case "not-supported") (case "invalid-argument") (case "out-of-memory")
             (case "timeout") (case "invalid-state") (case "address-not-bindable") (case "address-in-use")
@@ -150,13 +150,14 @@ const FUNCTIONS: &str = r#"
         (local.get $waiting))"#;
 
 /// A component that tries each in turn. `name` is for [`Try::Name`].
-pub fn probe(tries: &[Try], name: &str) -> String {
+/// The functions that the probe uses: name, `canon` expression and core type.
+pub fn calls() -> Vec<(&'static str, String, String)> {
     let lower = |instance: &str, name: &str, options: &str| {
         format!("(canon lower (func ${instance} \"{name}\") {options})")
     };
     let peer = "i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32";
     let sockets = |name: &str| lower("sockets", name, MEMORY);
-    let calls = [
+    vec![
         (
             "tcp-create",
             sockets("[static]tcp-socket.create"),
@@ -281,7 +282,11 @@ pub fn probe(tries: &[Try], name: &str) -> String {
             "(canon future.drop-readable $end)".to_owned(),
             "(param i32)".to_owned(),
         ),
-    ];
+    ]
+}
+
+pub fn probe(tries: &[Try], name: &str) -> String {
+    let calls = calls();
     let calls: Vec<_> = calls
         .iter()
         .map(|(name, canon, ty)| (*name, canon.as_str(), ty.as_str()))
