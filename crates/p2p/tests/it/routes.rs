@@ -362,7 +362,7 @@ async fn approved_peers_learn_whether_they_can_be_reached_and_strangers_do_not()
             match prober.select_next_some().await {
                 SwarmEvent::Behaviour(autonat::Event::OutboundProbe(
                     autonat::OutboundProbeEvent::Error { error, .. },
-                )) if !matches!(error, autonat::OutboundProbeError::NoAddresses) => return error,
+                )) if !is_too_early(&error) => return error,
                 SwarmEvent::Behaviour(autonat::Event::OutboundProbe(
                     autonat::OutboundProbeEvent::Response { address, .. },
                 )) => panic!("a stranger was probed at {address}"),
@@ -380,6 +380,12 @@ async fn approved_peers_learn_whether_they_can_be_reached_and_strangers_do_not()
         ),
         "{refused:?}"
     );
+}
+
+/// The prober does not listen yet, or has asked its one server just now: it tries again.
+fn is_too_early(error: &autonat::OutboundProbeError) -> bool {
+    use autonat::OutboundProbeError::{NoAddresses, NoServer};
+    matches!(error, NoAddresses | NoServer)
 }
 
 /// A stranger that asks a node, and it alone, whether it can be reached.
