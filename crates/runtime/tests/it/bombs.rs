@@ -188,14 +188,9 @@ fn nested_components(depth: usize) -> Arc<[u8]> {
     heads.concat().into()
 }
 
-/// `_start` with blocks within blocks.
-fn nested_blocks(depth: usize) -> Arc<[u8]> {
-    let body = [
-        &[0][..],
-        &b"\x02\x40".repeat(depth),
-        &b"\x0b".repeat(depth + 1),
-    ]
-    .concat();
+/// A module of `_start` alone, with this code.
+fn start_of(instructions: &[u8]) -> Arc<[u8]> {
+    let body = [&[0][..], instructions, b"\x0b"].concat();
     let code = [&[1][..], &leb(body.len()), &body].concat();
     let sections = [
         section(1, b"\x01\x60\x00\x00"),
@@ -206,6 +201,22 @@ fn nested_blocks(depth: usize) -> Arc<[u8]> {
     [&b"\0asm\x01\0\0\0"[..], &sections.concat()]
         .concat()
         .into()
+}
+
+/// Blocks within blocks.
+fn nested_blocks(depth: usize) -> Arc<[u8]> {
+    start_of(&[b"\x02\x40".repeat(depth), b"\x0b".repeat(depth)].concat())
+}
+
+/// So many `br_table`, each with so many targets: to the block around it, and to the function, in turns.
+fn branches(tables: usize, targets: usize) -> Arc<[u8]> {
+    let targets = [
+        leb(targets),
+        b"\x00\x01".repeat(targets / 2),
+        vec![0; targets % 2 + 1],
+    ];
+    let table = [&b"\x02\x40\x41\x00\x0e"[..], &targets.concat(), b"\x0b"].concat();
+    start_of(&table.repeat(tables))
 }
 
 #[tokio::test]
@@ -243,6 +254,36 @@ async fn deep_nesting() {
         "{error:?}"
     );
     assert!(error.to_string().contains("took longer than"), "{error}");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn giant_branch_tables() {
+    const TARGETS: usize = 65_520;
+    const TABLES: usize = 100;
+    let began = Instant::now();
+    let dir = tempfile::tempdir().unwrap();
+    let mut compiler = CompilerConfig::new(child(), Vec::new());
+    compiler.cpu = Duration::from_secs(10);
+    compiler.memory_bytes = 512 * MIB;
+    let runtime = Runtime::new(RuntimeConfig::new(dir.path().into(), [7; 32], compiler)).unwrap();
+    let prepare = async |bytes| runtime.prepare(bytes, Flavour::Epoch).await;
+    let before = rss_peak();
+    // As large as there are; and as many as a function has room for, which may take too long, but nothing else.
+    assert!(prepare(branches(1, TARGETS)).await.is_ok());
+    match prepare(branches(TABLES, TARGETS)).await {
+        Ok(_) | Err(PrepareError::Compile(CompileError::TimedOut(_))) => {}
+        Err(error) => panic!("{error:?}"),
+    }
+    let error = prepare(branches(1, TARGETS + 1)).await.unwrap_err();
+    assert!(
+        matches!(error, PrepareError::Compile(CompileError::Bad { .. }))
+            && error.to_string().contains("65521 targets"),
+        "{error:?}"
+    );
+    assert!(prepare(module("")).await.is_ok());
+    let grown = rss_peak() - before;
+    assert!(grown < 96 * MIB, "{grown} bytes");
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 

@@ -23,6 +23,7 @@ mod interfaces;
 mod leaks;
 mod limits;
 mod malformed;
+mod neighbours;
 mod outbound;
 mod outbound_addresses;
 mod scene;

@@ -11,8 +11,10 @@ use crate::{
 };
 
 const DEADLINE: Duration = Duration::from_millis(200);
-/// How late an end may be. On a machine of its own it is 100 ms; here other tests want the same cores.
-const LATE: Duration = Duration::from_secs(2);
+/// How late an end may be. Of some tries the best counts: a machine that has something else to do ends one late now and
+/// then, a fault of ours all of them.
+const LATE: Duration = Duration::from_millis(100);
+const TRIES: usize = 3;
 
 /// Runs it with a deadline; how long after that it was gone.
 async fn late(scene: &Scene, name: &str, text: &str) -> Duration {
@@ -352,9 +354,17 @@ async fn calls_without_end_are_ended_whatever_is_called() {
 async fn all_end(bombs: Vec<(&'static str, String)>) {
     assert!(bombs.len() >= 15);
     let scene = scene();
+    let mut again = 0;
     for (name, text) in bombs {
-        let late = late(&scene, name, &text).await;
-        assert!(late < LATE, "{name}: {late:?} after its deadline");
+        let mut tries = Vec::new();
+        while tries.len() < TRIES && tries.iter().all(|tried| *tried > LATE) {
+            tries.push(late(&scene, name, &text).await);
+        }
+        println!("{name}: {tries:?} after its deadline");
+        again += tries.len() - 1;
+        let best = tries.into_iter().min().unwrap();
+        assert!(best <= LATE, "{name}: {best:?} after its deadline");
     }
+    println!("{again} tried again");
     assert_eq!(scene.runtime.cells(), 0);
 }
