@@ -101,16 +101,27 @@ impl<F: Fold + Clone> Node<F> {
     /// Tells `peer` where this log stands, so that it sends what is missing: now, or as soon as it
     /// may be asked again.
     pub(super) fn ask_for_entries(&mut self, peer: PublicKey, now: Now) {
-        let Some(state) = self.peers.get_mut(&peer) else {
+        let Some(next) = self.may_be_asked(peer) else {
             return;
         };
-        let next = state.asked_at.map_or(0, |at| at + ASK_EVERY_MS);
         if now.mono < next {
             self.ask_later.insert(peer, next);
             return;
         }
-        state.asked_at = Some(now.mono);
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.asked_at = Some(now.mono);
+        }
         self.ask_later.remove(&peer);
+        self.show_log(peer);
+    }
+
+    /// From when on; None for one that is not here.
+    fn may_be_asked(&self, peer: PublicKey) -> Option<u64> {
+        let asked_at = self.peers.get(&peer)?.asked_at;
+        Some(asked_at.map_or(0, |at| at + ASK_EVERY_MS))
+    }
+
+    fn show_log(&mut self, peer: PublicKey) {
         if let Some(log) = &self.log {
             let frame = log.locator();
             self.send(peer, &frame);
@@ -130,7 +141,10 @@ impl<F: Fold + Clone> Node<F> {
     pub(super) fn sync_with_any(&mut self, now: Now) {
         self.announce_to_absent(now);
         if let Some(peer) = self.any_approved_peer() {
-            self.ask_for_entries(peer, now);
+            // Most often it has nothing new, and may be asked at once when it tells of something the next moment.
+            if self.may_be_asked(peer).is_some_and(|next| next <= now.mono) {
+                self.show_log(peer);
+            }
             self.send_claims_have(peer);
             self.ask_for_its_report(peer, now);
         }

@@ -47,6 +47,17 @@ fn what_is_signed_in_quick_succession_arrives_at_once() {
 }
 
 #[test]
+fn a_look_that_found_nothing_new_puts_nothing_off() {
+    let mut net = Net::new(2);
+    // Every few seconds one asks the other whether it has all.
+    for _ in 0..200 {
+        net.run(50);
+        let (at, hash) = (net.mono, net.submit(b"x"));
+        assert_eq!(net.nodes[1].durable_head().hash, hash, "at {at}");
+    }
+}
+
+#[test]
 fn a_peer_that_may_not_be_asked_yet_is_asked_as_soon_as_it_may() {
     let mut net = Net::new(2);
     net.run(3_000);
