@@ -57,13 +57,23 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// Whole lines, which somebody copies: indented, with those that a backslash continues.
+/// Whole lines, which somebody copies: indented, with those that a backslash continues. Where a block has prompts, its
+/// other lines are what was printed.
 fn lines(page: &str) -> Vec<String> {
     let joined = page.replace("\\\n", " ");
-    let indented = joined.lines().filter(|line| line.starts_with("  "));
-    let commands = indented.map(|line| line.trim().trim_start_matches("$ "));
-    let commands = commands.filter(|line| line.starts_with("realm "));
-    commands.map(str::to_owned).collect()
+    let (mut has_prompts, mut commands) = (false, Vec::new());
+    for line in joined.lines() {
+        let is_indented = line.starts_with("  ");
+        let (line, prompted) = match line.trim().strip_prefix("$ ") {
+            Some(line) => (line, true),
+            None => (line.trim(), false),
+        };
+        has_prompts = is_indented && (has_prompts || prompted);
+        if is_indented && prompted == has_prompts && line.starts_with("realm ") {
+            commands.push(line.to_owned());
+        }
+    }
+    commands
 }
 
 /// What is set in backquotes within a sentence: often a part of a line.

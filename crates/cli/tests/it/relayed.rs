@@ -77,24 +77,24 @@ fn a_link_that_leads_through_a_relay_is_told_with_the_relay_and_so_is_who_is_not
     let last = table.lines().last().unwrap();
     assert_eq!(last, "2 of 2 linked; no relay is in use");
 
-    let both = "through a relay alone others reach left (by public), right (by public)";
+    let both = "reached through a relay alone: left (by public), right (by public)";
     let (state, words, help) = reach(&realm, &left, "left", &via).unwrap();
     assert_eq!((state.as_str(), words.as_str()), ("warning", both));
     assert!(help.starts_with("let its port "), "{help}");
     let (_, words, _) = reach(&realm, &public, "public", &hub).unwrap();
-    assert_eq!(words, format!("{both}; others reach directly public"));
+    assert_eq!(words, format!("{both}; reached directly: public"));
 
     drop(relay);
     let alone = wait_for("left has no relay", || {
         let (state, words, help) = reach(&realm, &left, "left", &via)?;
         words
-            .starts_with("nobody outside reaches")
+            .starts_with("reached by nobody outside")
             .then_some((state, words, help))
     });
     let (state, words, help) = alone;
     assert_eq!(state, "warning");
     assert!(
-        words.starts_with("nobody outside reaches, and no node relays for left"),
+        words.starts_with("reached by nobody outside, and no node relays: left"),
         "{words}"
     );
     assert!(

@@ -23,13 +23,13 @@ pub(super) fn reach(agents: &[AgentInfo], status: &Status) -> Finding {
         }
     }
     let said: Vec<String> = [
-        ("nobody outside reaches, and no node relays for", &not),
-        ("through a relay alone others reach", &relayed),
-        ("others reach directly", &directly),
+        ("reached by nobody outside, and no node relays", &not),
+        ("reached through a relay alone", &relayed),
+        ("reached directly", &directly),
     ]
     .iter()
     .filter(|(_, names)| !names.is_empty())
-    .map(|(words, names)| format!("{words} {}", names.join(", ")))
+    .map(|(words, names)| format!("{words}: {}", names.join(", ")))
     .collect();
     let found = said.join("; ");
     match (not.is_empty(), relayed.is_empty(), directly.is_empty()) {
