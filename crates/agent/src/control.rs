@@ -147,8 +147,8 @@ impl RpcServe for Server {
             tracing::debug!(%peer, error = chain(&error), "an rpc connection ended");
             if error.is_overload() {
                 let what = chain(&error);
-                // An agent that stops holds nothing against anybody.
-                let _ = commands.send(Command::Overload { peer, what }).await;
+                // Nobody waits behind it: of a flood some are enough.
+                let _ = commands.try_send(Command::Overload { peer, what });
             }
         })
     }

@@ -128,7 +128,7 @@ pub(crate) struct Core {
     pub addresses: Vec<String>,
     /// Whether the owner is asked to let this node in.
     pub asked_to_join: bool,
-    /// Whether it is settled that this node begins the realm, or does not: once is enough.
+    /// Whether it is settled that this node begins the realm, or does not, by the addresses that it has now.
     pub begun: bool,
     /// Nodes that the local network told of.
     pub neighbours: BTreeSet<PublicKey>,

@@ -171,6 +171,7 @@ impl Fetcher {
                     let since = Instant::now();
                     let turn = self.turns.acquire().await;
                     began += since.elapsed();
+                    (pull.told)(Progress::Here(pull.partial.received()));
                     turn.map_err(|_| PullError::Interrupted)?
                 }
             };

@@ -105,6 +105,8 @@ impl Core {
                     self.addresses.push(address);
                     // The first one is what people and other machines are told.
                     whereabouts::sort(&mut self.addresses);
+                    // It may be the one that its invite names.
+                    self.begun = false;
                 }
                 self.publish_view().await;
             }

@@ -60,12 +60,9 @@ impl Page {
     /// The same on a terminal, over what was drawn before.
     pub fn draw(mut self, output: &Output) -> Result<()> {
         if let (Some(rows), Some(columns)) = (rows(), columns()) {
+            let said: usize = self.said.iter().map(|text| height(text, columns)).sum();
             // The cursor stands below the last line.
-            cut(
-                &mut self.lines,
-                rows.saturating_sub(self.said.len() + 1),
-                columns,
-            );
+            cut(&mut self.lines, rows.saturating_sub(said + 1), columns);
         }
         output.clear()?;
         self.write(output)
@@ -75,10 +72,7 @@ impl Page {
 /// Leaves out the last lines where `rows` have no room for all, and counts them: else the first ones would be pushed
 /// out of the terminal, and each picture stay above the next.
 fn cut(lines: &mut Vec<String>, rows: usize, columns: usize) {
-    let height = |line: &String| {
-        let width = strip_str(line).to_string().width();
-        width.div_ceil(columns).max(1)
-    };
+    let height = |line: &String| height(line, columns);
     if lines.iter().map(height).sum::<usize>() <= rows {
         return;
     }
@@ -94,6 +88,12 @@ fn cut(lines: &mut Vec<String>, rows: usize, columns: usize) {
     );
     lines.truncate(kept);
     lines.push(more);
+}
+
+/// Rows that a line takes; its colours take no room.
+fn height(line: &str, columns: usize) -> usize {
+    let width = strip_str(line).to_string().width();
+    width.div_ceil(columns).max(1)
 }
 
 #[cfg(test)]

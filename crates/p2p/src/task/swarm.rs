@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{Connection, Flow, Peer, Task};
 use crate::{
-    GossipId, NetworkEvent, Reachability, Verdict, address,
+    GossipId, Link, NetworkEvent, Reachability, Verdict, address,
     behaviour::{BehaviourEvent, Described, described},
     blob, frames, gossip, key, rpc,
     streams::Accepted,
@@ -251,7 +251,7 @@ impl Task {
         let local = peer
             .connections
             .iter()
-            .any(|open| is_loopback(&open.address));
+            .any(|open| open.link != Link::Relay && is_loopback(&open.address));
         let told = info
             .listen_addrs
             .iter()
