@@ -29,7 +29,7 @@ bindkey '^X' tell
 /// Types into a zsh that has a terminal, presses TAB, and asks for the line.
 const TYPE_INTO_ZSH: &str = r#"
 zmodload zsh/zpty
-zpty shell zsh -i
+zpty shell zsh -d -i
 zpty -r -m shell said '*ready*'
 zpty -w -n shell "$1"$'\t\x18'
 while zpty -t shell; do zpty -r shell said; done
@@ -52,6 +52,7 @@ fn shell(realm: &Cluster, program: &str) -> Command {
         value.map(|value| shell.env(key, value));
     }
     shell.env("PATH", &path).env("HOME", realm.path());
+    shell.env("TERM", "xterm");
     shell
 }
 
@@ -73,7 +74,7 @@ fn tab_in_zsh(realm: &Cluster, line: &str) -> String {
     let (dir, told) = (realm.path(), realm.path().join("line"));
     std::fs::write(dir.join(".zshrc"), ZSHRC).unwrap();
     let mut zsh = shell(realm, "zsh");
-    zsh.args(["-f", "-c", TYPE_INTO_ZSH, "zsh", line]);
+    zsh.args(["-d", "-f", "-c", TYPE_INTO_ZSH, "zsh", line]);
     let output = zsh.env("ZDOTDIR", dir).env("LINE", &told).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     std::fs::read_to_string(told).unwrap()

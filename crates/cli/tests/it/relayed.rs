@@ -78,11 +78,18 @@ fn a_link_that_leads_through_a_relay_is_told_with_the_relay_and_so_is_who_is_not
     assert_eq!(last, "2 of 2 linked; no relay is in use");
 
     let both = "reached through a relay alone: left (by public), right (by public)";
-    let (state, words, help) = reach(&realm, &left, "left", &via).unwrap();
-    assert_eq!((state.as_str(), words.as_str()), ("warning", both));
+    // What each says of itself comes with its next report.
+    let (state, help) = wait_for("both are relayed", || {
+        let (state, words, help) = reach(&realm, &left, "left", &via)?;
+        (words == both).then_some((state, help))
+    });
+    assert_eq!(state, "warning");
     assert!(help.starts_with("let its port "), "{help}");
-    let (_, words, _) = reach(&realm, &public, "public", &hub).unwrap();
-    assert_eq!(words, format!("{both}; reached directly: public"));
+    let all = format!("{both}; reached directly: public");
+    wait_for("and one is not", || {
+        let (_, words, _) = reach(&realm, &public, "public", &hub)?;
+        (words == all).then_some(())
+    });
 
     drop(relay);
     let alone = wait_for("left has no relay", || {

@@ -294,7 +294,7 @@ fn the_tour_of_the_readme_prints_what_it_says() {
 
     let is_agent = |step: &Step| step.line.starts_with("realm agent ");
     let first = machine.read(steps.iter().position(is_agent).unwrap());
-    let mut lines = first.lines();
+    let mut lines = first.lines().rev();
     let lost = lines.find(|line| line.ends_with("kind=\"lost\" subject=\"two\""));
     let (at, _) = lost.unwrap().split_once(' ').unwrap();
     let took = at.parse::<jiff::Timestamp>().unwrap().as_millisecond();

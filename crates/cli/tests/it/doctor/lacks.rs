@@ -84,6 +84,8 @@ fn the_doctor_sees_compiled_code_that_somebody_else_can_write() {
     let compiled = realm.path().join("data/compiled");
     fs::create_dir_all(&compiled).unwrap();
     fs::write(compiled.join("one.code"), [0; 2048]).unwrap();
+    let closed = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(compiled.join("one.code"), closed).unwrap();
     let data = realm.path().join("data").display().to_string();
     let ask = ["doctor", "-o", "json", "--data", &data];
     let well = all(&realm.run(&ask), "cache");

@@ -174,15 +174,17 @@ fn programs_that_want_everything_do_not_slow_the_agent_down() {
             push(&name, &program, &[]);
             names.push(name);
         }
-        let compiled = format!("bomb-{}", turn * BOMBS);
         let at_work = |status: &serde_json::Value| {
-            let compiling = &component(status, &compiled)["cells"][0]["state"];
+            let compiling = |name: &String| {
+                name.starts_with("bomb-")
+                    && component(status, name)["cells"][0]["state"] == "compiling"
+            };
             let running = |name| component(status, name)["running"] == 1;
             component(status, "spin")["running"] == SPINNERS
                 && ["flood", "nothing", "storm", "files"]
                     .into_iter()
                     .all(running)
-                && *compiling == "compiling"
+                && names.iter().any(compiling)
         };
         realm.wait_status("one", "all of them at work", at_work);
         beside.look(&realm);
