@@ -169,14 +169,10 @@ fn withstand(scene: Scene, attacks: &[Attack]) -> Scene {
 /// A program with so much in it that it comes in several ranges; each number makes another one.
 fn large_program(scene: &Scene, number: u8, filler: usize) -> String {
     let mut bytes = std::fs::read(guest("ticker.wasm")).unwrap();
-    // A custom section: its length in LEB128, an empty name, and what nobody reads.
+    // A custom section: its length, an empty name, and what nobody reads.
     bytes.push(0);
-    let mut length = filler + 1;
-    while length >= 0x80 {
-        bytes.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    bytes.extend([length as u8, 0]);
+    bytes.extend(guests::leb(filler + 1));
+    bytes.push(0);
     bytes.extend(std::iter::repeat_n(number, filler));
     let path = scene.realm.path().join(format!("large-{number}.wasm"));
     std::fs::write(&path, bytes).unwrap();

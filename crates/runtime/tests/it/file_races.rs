@@ -5,7 +5,10 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use realm_manifest::VolumeMode;
 use realm_runtime::{CellConfig, CellHandle, ExitStatus, Flavour, LogRing, Mount, Stdio};
 
-use crate::scene::{Scene, scene, wasm};
+use crate::{
+    scene::{Scene, scene, wasm},
+    text::SAY,
+};
 
 /// Turns of the cell that uses the path, each with seven tries: what two cores do in some ten seconds. A campaign has 100,000
 /// and more, by this variable.
@@ -58,15 +61,7 @@ fn user(turns: u32) -> String {
         (i32.const 1))
     (func $count (param $errno i32)
         (if (i32.eqz (local.get $errno)) (then (global.set $outside (i32.add (global.get $outside) (i32.const 1))))))
-    (func $say (param $number i32) (local $at i32)
-        (local.set $at (i32.const 240))
-        (i32.store8 (local.get $at) (i32.const 10))
-        (loop
-            (local.set $at (i32.sub (local.get $at) (i32.const 1)))
-            (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.rem_u (local.get $number) (i32.const 10))))
-            (br_if 0 (local.tee $number (i32.div_u (local.get $number) (i32.const 10)))))
-        (i32.store (i32.const 0) (local.get $at)) (i32.store (i32.const 4) (i32.sub (i32.const 241) (local.get $at)))
-        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+    {SAY}
     (func (export "_start") (local $left i32)
         (local.set $left (i32.const {turns}))
         (loop

@@ -149,7 +149,6 @@ const FUNCTIONS: &str = r#"
         (call $outcome)
         (local.get $waiting))"#;
 
-/// A component that tries each in turn. `name` is for [`Try::Name`].
 /// The functions that the probe uses: name, `canon` expression and core type.
 pub fn calls() -> Vec<(&'static str, String, String)> {
     let lower = |instance: &str, name: &str, options: &str| {
@@ -285,6 +284,7 @@ pub fn calls() -> Vec<(&'static str, String, String)> {
     ]
 }
 
+/// A component that tries each in turn. `name` is for [`Try::Name`].
 pub fn probe(tries: &[Try], name: &str) -> String {
     let calls = calls();
     let calls: Vec<_> = calls

@@ -92,7 +92,8 @@ impl Seen {
     }
 }
 
-fn leb(mut number: usize) -> Vec<u8> {
+/// As WebAssembly writes a number.
+pub fn leb(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
